@@ -1,0 +1,1 @@
+"""What runs a turn once it has been placed: today the emulated rack."""

@@ -1,0 +1,66 @@
+"""Errors of the runtime; the class says who is at fault, the message says what to do.
+
+AgentRuntimeError
+├─ ConfigError              a bad option or file, before anything runs
+│  └─ TraceError            a trace file: names the file, the line and the field
+└─ RequestError             the caller of the endpoint -> HTTP 4xx
+   ├─ InvalidRequestError   400
+   ├─ ContextTooLongError   400
+   ├─ UnknownModelError     404
+   └─ BodyTooLargeError     413
+"""
+
+from __future__ import annotations
+
+
+class AgentRuntimeError(Exception):
+    """Base of all errors raised by this package."""
+
+
+class ConfigError(AgentRuntimeError):
+    """A bad option or file, found before anything runs."""
+
+
+class TraceError(ConfigError):
+    """A trace file that can't be read as one.
+
+    Attributes:
+        path: The file as the user named it.
+        line: Its 1-based line, or None when the file as a whole is at fault.
+        field: Where in the line's JSON, e.g. ``requests[3].in``, or None.
+    """
+
+    def __init__(
+        self, problem: str, *, path: str, line: int | None = None, field: str | None = None
+    ) -> None:
+        self.path, self.line, self.field = path, line, field
+        place = path if line is None else f"{path}, line {line}"
+        super().__init__(f"{place}: {problem}" if field is None else f"{place}: {field}: {problem}")
+
+
+class RequestError(AgentRuntimeError):
+    """The caller of the endpoint asked for something that can't be served.
+
+    Attributes:
+        param: The field at fault, as the caller spells it, or None.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        self.param = param
+        super().__init__(message)
+
+
+class InvalidRequestError(RequestError):
+    """A body that is not what the endpoint understands."""
+
+
+class ContextTooLongError(RequestError):
+    """The context does not fit the KV cache of one replica, or the limit set for it."""
+
+
+class UnknownModelError(RequestError):
+    """A model that is not served here."""
+
+
+class BodyTooLargeError(RequestError):
+    """A body over the size limit."""

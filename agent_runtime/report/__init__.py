@@ -1,0 +1,1 @@
+"""What people read after a run: the terminal table and the self-contained HTML page."""

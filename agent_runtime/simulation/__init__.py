@@ -1,0 +1,1 @@
+"""Virtual time: the discrete-event driver and what a run measures."""

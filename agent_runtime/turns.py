@@ -1,0 +1,73 @@
+"""A turn as it crosses the runtime: what is asked, and what comes back while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from scheduler.ids import SessionId, TurnId
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """One model call of one session, already tokenised.
+
+    Attributes:
+        turn_id: Unique in the runtime's life.
+        session_id: Whose turn it is.
+        num_prompt_tokens: The whole context, >= 1.
+        num_output_tokens: Tokens to generate, >= 1.
+        block_hashes: Chained hashes of the leading full KV blocks of prompt + output.
+    """
+
+    turn_id: TurnId
+    session_id: SessionId
+    num_prompt_tokens: int
+    num_output_tokens: int
+    block_hashes: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnProgress:
+    """What one or more engine steps gave a turn.
+
+    Attributes:
+        num_new_tokens: Output tokens since the last progress, >= 1.
+        num_cached_tokens: Prompt tokens served from the prefix cache when the turn was admitted.
+        finished: Whether these were the last tokens.
+    """
+
+    num_new_tokens: int
+    num_cached_tokens: int
+    finished: bool
+
+
+class TurnRunner(Protocol):
+    """What the gateway needs of the runtime.
+
+    Attributes:
+        block_size_tokens: Tokens per KV block that ``TurnRequest.block_hashes`` count in.
+        max_context_tokens: Longest prompt + output that one replica can hold.
+    """
+
+    @property
+    def block_size_tokens(self) -> int: ...
+
+    @property
+    def max_context_tokens(self) -> int: ...
+
+    def open_turn(
+        self, request: TurnRequest
+    ) -> AbstractAsyncContextManager[AsyncIterator[TurnProgress]]:
+        """Run a turn; leaving the context before it finished aborts it and frees its KV.
+
+        Raises:
+            ContextTooLongError: On entry; prompt + output exceed ``max_context_tokens``.
+        """
+        ...
+
+    def close_session(self, session_id: SessionId) -> None:
+        """Forget a session: its KV is worth nothing any more. Unknown ids are ignored."""
+        ...

@@ -1,0 +1,83 @@
+"""What an agent session will ask for, turn by turn, with nothing said about where or how fast it runs.
+
+A script is closed-loop: a turn arrives ``gap_s`` after the turn before it ended and every sub-agent
+which that turn started has ended. How long a turn takes is the rack's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.ids import SessionId
+
+BlockIdRun = tuple[int, int]
+"""``(first, last)``, both included: the ids ``first, first + 1, ..., last`` at consecutive positions."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedTurn:
+    """One model call.
+
+    Attributes:
+        isl_tokens: Prompt length, the whole context, >= 1.
+        osl_tokens: Tokens the model will generate, >= 1.
+        gap_s: Seconds between the end of the previous turn (and of its sub-agents) and this arrival.
+        block_id_runs: Ids of the leading full KV blocks of prompt + output, in order, unique across
+            the whole workload. An id stands for its block *and everything before it* (a chained
+            hash), so equal ids are equal prefixes. Covers at least the prompt's full blocks; blocks
+            of the output are covered when a later prompt is known to contain them.
+        children: Sub-agents that start when this turn ends. The next turn waits for all of them.
+    """
+
+    isl_tokens: int
+    osl_tokens: int
+    gap_s: float
+    block_id_runs: tuple[BlockIdRun, ...]
+    children: tuple[SessionScript, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionScript:
+    """One agent's life: its turns in order. Sub-agents are scripts of their own inside the turns.
+
+    Attributes:
+        session_id: Unique in the workload, sub-agents included.
+        start_delay_s: For a sub-agent, seconds after the parent's turn ended; 0 for a top-level one.
+    """
+
+    session_id: SessionId
+    turns: tuple[ScriptedTurn, ...]
+    start_delay_s: float = 0.0
+
+    def num_turns(self) -> int:
+        """Return the number of model calls, sub-agents' included."""
+        return sum(1 + sum(child.num_turns() for child in turn.children) for turn in self.turns)
+
+    def peak_context_tokens(self) -> int:
+        """Return the longest context (prompt + output) of any call, sub-agents' included."""
+        return max(
+            (
+                max(
+                    [turn.isl_tokens + turn.osl_tokens]
+                    + [child.peak_context_tokens() for child in turn.children]
+                )
+                for turn in self.turns
+            ),
+            default=0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Sessions that run together.
+
+    Attributes:
+        name: What a report calls it.
+        block_size_tokens: Tokens per KV block that ``block_id_runs`` count in, and the engine.
+        notes: What a reader of the report should know about how the scripts were made.
+    """
+
+    name: str
+    block_size_tokens: int
+    sessions: tuple[SessionScript, ...]
+    notes: tuple[str, ...] = ()
