@@ -45,18 +45,17 @@ class TurnProgress:
 
 
 class TurnRunner(Protocol):
-    """What the gateway needs of the runtime.
-
-    Attributes:
-        block_size_tokens: Tokens per KV block that ``TurnRequest.block_hashes`` count in.
-        max_context_tokens: Longest prompt + output that one replica can hold.
-    """
+    """What the gateway needs of the runtime."""
 
     @property
-    def block_size_tokens(self) -> int: ...
+    def block_size_tokens(self) -> int:
+        """Tokens per KV block that ``TurnRequest.block_hashes`` count in."""
+        ...
 
     @property
-    def max_context_tokens(self) -> int: ...
+    def max_context_tokens(self) -> int:
+        """Longest prompt + output that one replica can hold."""
+        ...
 
     def open_turn(
         self, request: TurnRequest

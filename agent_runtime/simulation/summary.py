@@ -1,4 +1,4 @@
-"""What a simulation says about itself: the JSON of ``panjiu simulate``, and the detail behind it."""
+"""What a simulation says of itself: the JSON of ``panjiu simulate`` and the detail behind it."""
 
 from __future__ import annotations
 

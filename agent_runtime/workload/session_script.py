@@ -1,4 +1,4 @@
-"""What an agent session will ask for, turn by turn, with nothing said about where or how fast it runs.
+"""What an agent session will ask for, turn by turn; nothing about where or how fast it runs.
 
 A script is closed-loop: a turn arrives ``gap_s`` after the turn before it ended and every sub-agent
 which that turn started has ended. How long a turn takes is the rack's business.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scheduler.ids import SessionId
 
 BlockIdRun = tuple[int, int]
-"""``(first, last)``, both included: the ids ``first, first + 1, ..., last`` at consecutive positions."""
+"""``(first, last)``, both included: ids ``first, first + 1, ..., last`` at successive positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class ScriptedTurn:
     Attributes:
         isl_tokens: Prompt length, the whole context, >= 1.
         osl_tokens: Tokens the model will generate, >= 1.
-        gap_s: Seconds between the end of the previous turn (and of its sub-agents) and this arrival.
+        gap_s: Seconds from the end of the previous turn (and of its sub-agents) to this arrival.
         block_id_runs: Ids of the leading full KV blocks of prompt + output, in order, unique across
             the whole workload. An id stands for its block *and everything before it* (a chained
             hash), so equal ids are equal prefixes. Covers at least the prompt's full blocks; blocks
@@ -42,7 +42,7 @@ class SessionScript:
 
     Attributes:
         session_id: Unique in the workload, sub-agents included.
-        start_delay_s: For a sub-agent, seconds after the parent's turn ended; 0 for a top-level one.
+        start_delay_s: For a sub-agent, seconds after its parent's turn ended; else 0.
     """
 
     session_id: SessionId
