@@ -1,0 +1,200 @@
+"""How a model is laid out on a rack: replicas, tensor parallelism, and what is left for KV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw_model.claim import Band
+from hw_model.errors import ConfigError, DoesNotFitError
+from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
+
+HBM_UTILIZATION = 0.9
+"""Share of HBM an engine may take: vLLM's default ``gpu_memory_utilization``."""
+
+GOOD_WEIGHT_SHARE = 0.5
+"""The default TP degree is the smallest whose weights use at most this share of usable HBM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One model on one rack, every replica alike.
+
+    Attributes:
+        tp: Chips in a replica's tensor-parallel group.
+        num_replicas: Replicas, ``num_replicas * tp`` <= chips of the rack.
+        kv_blocks: KV blocks of one replica.
+        block_size_tokens: Tokens in a block.
+        weight_bytes_per_chip: Weights on each chip.
+        kv_bytes_per_token: KV of one token on each chip.
+    """
+
+    rack: RackSpec
+    chip: ChipSpec
+    model: ModelSpec
+    precision: Precision
+    kv_precision: Precision
+    tp: int
+    num_replicas: int
+    kv_blocks: int
+    block_size_tokens: int
+    weight_bytes_per_chip: float
+    kv_bytes_per_token: float
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of KV that one replica holds."""
+        return self.kv_blocks * self.block_size_tokens
+
+    def describe(self) -> str:
+        """Return one line a person can read."""
+        return (
+            f"{self.num_replicas} replicas x TP{self.tp} on {self.num_replicas * self.tp} of "
+            f"{self.rack.num_chips.value:.0f} chips, {self.precision} weights "
+            f"({self.weight_bytes_per_chip / 1e9:.1f} GB a chip), {self.kv_precision} KV: "
+            f"{self.kv_tokens:,} tokens a replica"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRequest:
+    """What to lay out; None lets the planner choose.
+
+    Attributes:
+        precision: Of the weights; by default FP8 where the chip has it, else BF16.
+        kv_precision: Of the KV cache.
+        tp: Chips a replica.
+        num_replicas: Replicas; by default as many as the rack holds.
+        block_size_tokens: Tokens in a KV block.
+    """
+
+    precision: Precision | None = None
+    kv_precision: Precision = Precision.BF16
+    tp: int | None = None
+    num_replicas: int | None = None
+    block_size_tokens: int = 64
+
+
+def plan_deployment(
+    rack: RackSpec,
+    chip: ChipSpec,
+    model: ModelSpec,
+    request: DeploymentRequest,
+    *,
+    band: Band = Band.BASE,
+) -> Deployment:
+    """Lay ``model`` out on ``rack``.
+
+    Returns:
+        A deployment with at least one KV block a replica. With ``request.tp`` unset, TP is the
+        smallest degree at which the weights use at most half of the usable HBM, or failing that the
+        largest one a domain allows.
+
+    Raises:
+        ConfigError: A precision the chip lacks, a TP degree the rack or model can't do.
+        DoesNotFitError: No room for weights and KV; says how many GB are missing and what fits.
+    """
+    precision = _choose_precision(chip, request.precision)
+    tp = request.tp or _default_tp(rack, chip, model, precision, band)
+    _check_tp(rack, model, tp, band)
+    num_chips = int(rack.num_chips.at(band))
+    kv_per_token = model.kv_bytes_per_token(tp, request.kv_precision)
+    free_bytes = _free_bytes(chip, model, precision, tp, band)
+    kv_blocks = int(free_bytes // (kv_per_token * request.block_size_tokens))
+    if kv_blocks < 1:
+        raise DoesNotFitError(_does_not_fit(rack, chip, model, precision, tp, band))
+    return Deployment(
+        rack=rack,
+        chip=chip,
+        model=model,
+        precision=precision,
+        kv_precision=request.kv_precision,
+        tp=tp,
+        num_replicas=_choose_replicas(rack, request.num_replicas, num_chips, tp),
+        kv_blocks=kv_blocks,
+        block_size_tokens=request.block_size_tokens,
+        weight_bytes_per_chip=model.weight_bytes(precision) / tp,
+        kv_bytes_per_token=kv_per_token,
+    )
+
+
+def _choose_precision(chip: ChipSpec, asked: Precision | None) -> Precision:
+    if asked is None:
+        return Precision.FP8 if chip.fp8_flops_per_s is not None else Precision.BF16
+    if chip.flops_per_s(asked) is None:
+        known = ", ".join(chip.precisions())
+        raise ConfigError(
+            f"{chip.title} does not compute with {asked} weights; use one of: {known}"
+        )
+    return asked
+
+
+def _choose_replicas(rack: RackSpec, asked: int | None, num_chips: int, tp: int) -> int:
+    most = num_chips // tp
+    if asked is None:
+        return most
+    if not 1 <= asked <= most:
+        raise ConfigError(
+            f"{asked} replicas x TP{tp} need {asked * tp} chips; {rack.title} has {num_chips}: "
+            f"use 1 to {most} replicas or a smaller TP"
+        )
+    return asked
+
+
+def _tp_degrees(rack: RackSpec, model: ModelSpec, band: Band) -> list[int]:
+    """Powers of two that stay inside a domain and divide the query heads."""
+    limit = int(min(rack.domain_chips.at(band), rack.num_chips.at(band)))
+    degrees = [1 << power for power in range(limit.bit_length())]
+    return [tp for tp in degrees if tp <= limit and model.num_q_heads % tp == 0]
+
+
+def _check_tp(rack: RackSpec, model: ModelSpec, tp: int, band: Band) -> None:
+    degrees = _tp_degrees(rack, model, band)
+    if tp not in degrees:
+        raise ConfigError(
+            f"TP{tp} is not possible for {model.title} on {rack.title}: a TP group divides the "
+            f"{model.num_q_heads} query heads and stays inside a domain of "
+            f"{rack.domain_chips.at(band):.0f} chips; use one of {degrees}"
+        )
+
+
+def _default_tp(
+    rack: RackSpec, chip: ChipSpec, model: ModelSpec, precision: Precision, band: Band
+) -> int:
+    degrees = _tp_degrees(rack, model, band)
+    usable_bytes = chip.hbm_bytes.at(band) * HBM_UTILIZATION
+    weight_bytes = model.weight_bytes(precision)
+    roomy = [tp for tp in degrees if weight_bytes / tp <= GOOD_WEIGHT_SHARE * usable_bytes]
+    return roomy[0] if roomy else degrees[-1]
+
+
+def _free_bytes(
+    chip: ChipSpec, model: ModelSpec, precision: Precision, tp: int, band: Band
+) -> float:
+    """Bytes a chip has left for KV; negative when the weights alone are too large."""
+    usable = chip.hbm_bytes.at(band) * HBM_UTILIZATION - chip.activation_bytes.at(band)
+    return usable - model.weight_bytes(precision) / tp
+
+
+def _does_not_fit(
+    rack: RackSpec, chip: ChipSpec, model: ModelSpec, precision: Precision, tp: int, band: Band
+) -> str:
+    missing_gb = max(0.1, -_free_bytes(chip, model, precision, tp, band) / 1e9)
+    usable_gb = chip.hbm_bytes.at(band) * HBM_UTILIZATION / 1e9
+    text = (
+        f"{model.title} in {precision} does not fit TP{tp} on {chip.title}: weights take "
+        f"{model.weight_bytes(precision) / tp / 1e9:.1f} GB a chip and "
+        f"{chip.activation_bytes.at(band) / 1e9:.0f} GB go to activations, of {usable_gb:.1f} GB "
+        f"usable; {missing_gb:.1f} GB a chip are missing before any KV."
+    )
+    fitting = [
+        f"{option} at TP{fit[0]}"
+        for option in chip.precisions()
+        if (
+            fit := [
+                degree
+                for degree in _tp_degrees(rack, model, band)
+                if _free_bytes(chip, model, option, degree, band) > 0
+            ]
+        )
+    ]
+    return f"{text} It would fit in {' or '.join(fitting)}." if fitting else f"{text} Nothing fits."

@@ -1,0 +1,68 @@
+"""A run of decode steps with a fixed batch, advanced in closed form.
+
+While nobody joins or leaves, every sequence's context grows by one token a step, so step ``i``
+takes ``fixed_s + per_kv_token_s * (kv_tokens + i * num_sequences)`` and a run of ``k`` steps is a
+quadratic in ``k``. A run costs O(sequences) however long it is.
+"""
+
+from __future__ import annotations
+
+import math
+
+
+class DecodeRun:
+    """Up to ``num_steps`` decode steps of the same ``num_sequences`` from ``start_s`` on.
+
+    Args:
+        start_s: When the first step begins.
+        num_steps: Steps, >= 1; ``truncate`` shortens a run while it is under way.
+        num_sequences: Sequences in the batch.
+        kv_tokens: Summed context of the first step.
+        line: ``(fixed_s, per_kv_token_s)`` of ``StepTimeModel.decode_line(num_sequences)``.
+    """
+
+    __slots__ = ("_fixed_s", "_kv_tokens", "_num_sequences", "_per_kv_s", "num_steps", "start_s")
+
+    def __init__(
+        self,
+        start_s: float,
+        num_steps: int,
+        num_sequences: int,
+        kv_tokens: int,
+        line: tuple[float, float],
+    ) -> None:
+        self.start_s = start_s
+        self.num_steps = num_steps
+        self._num_sequences = num_sequences
+        self._kv_tokens = kv_tokens
+        self._fixed_s, self._per_kv_s = line
+
+    @property
+    def end_s(self) -> float:
+        """When the last step ends."""
+        return self.start_s + self._elapsed_s(self.num_steps)
+
+    def truncate(self, now_s: float) -> None:
+        """Let the run end with the step that is under way at ``now_s``."""
+        if now_s < self.end_s:
+            self.num_steps = self._steps_begun(now_s - self.start_s)
+
+    def _elapsed_s(self, num_steps: int) -> float:
+        """Seconds that the first ``num_steps`` steps take."""
+        grown = self._num_sequences * (num_steps * (num_steps - 1) // 2)
+        kv_tokens_read = num_steps * self._kv_tokens + grown
+        return num_steps * self._fixed_s + kv_tokens_read * self._per_kv_s
+
+    def _steps_begun(self, elapsed_s: float) -> int:
+        """Return the smallest number of steps, >= 1, that last at least ``elapsed_s``."""
+        quadratic = self._per_kv_s * self._num_sequences / 2
+        linear = self._fixed_s + self._per_kv_s * (self._kv_tokens - self._num_sequences / 2)
+        # The stable form of the quadratic formula: quadratic is tiny beside linear.
+        root = math.sqrt(linear * linear + 4 * quadratic * elapsed_s)
+        steps = min(max(math.ceil(2 * elapsed_s / (linear + root)), 1), self.num_steps)
+        # The formula may be off by one in the last place; the sum itself decides.
+        while steps > 1 and self._elapsed_s(steps - 1) >= elapsed_s:
+            steps -= 1
+        while steps < self.num_steps and self._elapsed_s(steps) < elapsed_s:
+            steps += 1
+        return steps

@@ -1,0 +1,321 @@
+"""One replica in time: requests go in, ``advance`` says which tokens came out when.
+
+The engine is busy with one step, or one run of equal decode steps, until ``next_event_s``; what it
+computes was fixed when it began. Requests that arrive meanwhile are seen at the next step, as in
+vLLM. The engine keeps no clock: it moves only in ``advance``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hw_model.engine.block_pool import BlockPool
+from hw_model.engine.decode_run import DecodeRun
+from hw_model.engine.kv_manager import KvManager
+from hw_model.engine.request import EngineRequest, RequestId, RequestStatus
+from hw_model.engine.step_scheduler import EngineLimits, StepPlan, StepScheduler
+from hw_model.errors import ConfigError, InvariantError
+from hw_model.step_time import StepTimeModel
+
+
+@dataclass(frozen=True, slots=True)
+class TokensGenerated:
+    """Output tokens of one request.
+
+    Attributes:
+        request_id: Whose.
+        num_tokens: How many, >= 1; the first token of a request always comes alone.
+        at_s: When the last of them was ready.
+        num_cached_tokens: Prompt tokens that were in the prefix cache at admission.
+        finished: Whether these were the request's last tokens.
+    """
+
+    request_id: RequestId
+    num_tokens: int
+    at_s: float
+    num_cached_tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done so far.
+
+    Attributes:
+        busy_s: Seconds with a step under way.
+        kv_used_block_s: Integral over time of the blocks that hold KV, held or cached.
+        num_prompt_tokens, num_cached_tokens: Of admitted requests, and their prefix hits.
+        num_recomputed_tokens: Tokens computed again after a preemption.
+        kv_used_peak_blocks: Most blocks holding KV at once.
+    """
+
+    busy_s: float
+    kv_used_block_s: float
+    kv_used_peak_blocks: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_preemptions: int
+    num_recomputed_tokens: int
+    num_evicted_blocks: int
+
+
+class EngineCore:
+    """A replica's engine.
+
+    Args:
+        kv: Its KV cache, empty.
+        limits: Batch limits.
+        step_time: How long a step takes.
+        macro_stepping: Advance unchanging decode batches in closed form. The same tokens come out
+            at the same times; without it, each step's tokens are an event of their own.
+
+    Invariant: at most one of ``_plan`` and ``_run`` is set, and only while ``next_event_s`` is.
+    """
+
+    def __init__(
+        self,
+        kv: KvManager,
+        limits: EngineLimits,
+        step_time: StepTimeModel,
+        *,
+        macro_stepping: bool = True,
+    ) -> None:
+        self._kv = kv
+        self._scheduler = StepScheduler(kv, limits)
+        self._step_time = step_time
+        self._macro_stepping = macro_stepping
+        self._boundary_s: float | None = None
+        self._plan: StepPlan | None = None
+        self._run: DecodeRun | None = None
+        self._aborted: list[EngineRequest] = []
+        self._now_s = 0.0
+        self._began_s = 0.0
+        self._busy_s = 0.0
+        self._kv_used_block_s = 0.0
+        self._kv_used_peak_blocks = 0
+
+    @property
+    def next_event_s(self) -> float | None:
+        """When ``advance`` next has something to do; None while idle."""
+        return self._boundary_s
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Longest prompt + output that the KV cache holds."""
+        return self._kv.pool.num_blocks * self._kv.block_size_tokens
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests waiting for admission."""
+        return len(self._scheduler.waiting)
+
+    @property
+    def num_running(self) -> int:
+        """Requests in the batch."""
+        return len(self._scheduler.running)
+
+    @property
+    def kv_used_ratio(self) -> float:
+        """Share of blocks that hold KV, held by requests or cached."""
+        return 1 - self._kv.pool.num_empty / self._kv.pool.num_blocks
+
+    @property
+    def kv_active_ratio(self) -> float:
+        """Share of blocks that requests hold; vLLM's ``kv_cache_usage_perc``."""
+        return 1 - self._kv.pool.num_free / self._kv.pool.num_blocks
+
+    def add(self, request: EngineRequest, now_s: float) -> None:
+        """Queue a request; it is considered at the next step.
+
+        Raises:
+            ConfigError: Prompt + output can never fit the KV cache.
+        """
+        num_tokens = request.num_prompt_tokens + request.num_output_tokens
+        if num_tokens > self.max_context_tokens:
+            raise ConfigError(
+                f"request {request.request_id} needs {num_tokens:,} tokens of KV; a replica holds "
+                f"{self.max_context_tokens:,}: shorten the context or use a larger TP"
+            )
+        self._scheduler.waiting.append(request)
+        self._interrupt(now_s)
+
+    def abort(self, request_id: RequestId, now_s: float) -> bool:
+        """Drop a request; its blocks are free from the end of the step under way.
+
+        Returns:
+            Whether there was such a request.
+        """
+        request = self._scheduler.find(request_id)
+        if request is None or request in self._aborted:
+            return False
+        if request.status is RequestStatus.RUNNING:
+            self._aborted.append(request)
+            self._interrupt(now_s)
+        else:
+            self._scheduler.waiting.remove(request)
+            request.status = RequestStatus.FINISHED
+        return True
+
+    def advance(self, to_s: float) -> list[TokensGenerated]:
+        """Run all steps that end by ``to_s``; return their tokens in order of time."""
+        generated: list[TokensGenerated] = []
+        while self._boundary_s is not None and self._boundary_s <= to_s:
+            at_s = self._boundary_s
+            self._end_step(at_s, generated)
+            self._drop_aborted()
+            self._begin_step(at_s)
+        return generated
+
+    def stats(self) -> EngineStats:
+        """Return what the engine has done up to the last step boundary."""
+        scheduler = self._scheduler
+        return EngineStats(
+            busy_s=self._busy_s,
+            kv_used_block_s=self._kv_used_block_s,
+            kv_used_peak_blocks=self._kv_used_peak_blocks,
+            num_prompt_tokens=scheduler.num_prompt_tokens,
+            num_cached_tokens=scheduler.num_cached_tokens,
+            num_preemptions=scheduler.num_preemptions,
+            num_recomputed_tokens=scheduler.num_recomputed_tokens,
+            num_evicted_blocks=self._kv.pool.num_evicted,
+        )
+
+    def settle(self, now_s: float) -> None:
+        """Bring the time integrals up to ``now_s``, e.g. at the end of a simulation."""
+        self._account_time(max(now_s, self._now_s))
+
+    def check_invariants(self) -> None:
+        """Raise if the engine contradicts itself. O(blocks).
+
+        Raises:
+            InvariantError: Names the invariant that is broken.
+        """
+        scheduler = self._scheduler
+        self._kv.pool.check_invariants(request.table for request in scheduler.requests())
+        for request in scheduler.waiting:
+            if request.status is RequestStatus.RUNNING or request.table.num_blocks:
+                raise InvariantError(f"{request.request_id} waits with the state of a running one")
+        for request in scheduler.running:
+            held = request.table.num_blocks * self._kv.block_size_tokens
+            if request.status is not RequestStatus.RUNNING or request.num_computed_tokens > held:
+                raise InvariantError(f"{request.request_id} runs without the blocks it has filled")
+        if scheduler.running and self._boundary_s is None:
+            raise InvariantError("requests are running and no step is under way")
+
+    def _interrupt(self, now_s: float) -> None:
+        """Have the scheduler look again at the end of the step under way, or at once if idle."""
+        if self._boundary_s is None:
+            self._boundary_s = now_s
+        elif self._run is not None:
+            self._run.truncate(now_s)
+            self._boundary_s = self._run.end_s
+
+    def _begin_step(self, at_s: float) -> None:
+        run = self._plan_run(at_s) if self._macro_stepping else None
+        plan = self._scheduler.schedule() if run is None else None
+        self._run, self._plan = run, plan
+        self._began_s = at_s
+        if run is not None:
+            self._boundary_s = run.end_s
+        elif plan is not None:
+            self._boundary_s = at_s + self._step_time.step_s(plan.shape)
+        else:
+            self._boundary_s = None
+        self._kv_used_peak_blocks = max(self._kv_used_peak_blocks, self._kv_used_blocks())
+
+    def _end_step(self, at_s: float, generated: list[TokensGenerated]) -> None:
+        self._account_time(at_s)
+        if self._run is not None:
+            self._busy_s += at_s - self._began_s
+            self._end_run(self._run.num_steps, at_s, generated)
+        elif self._plan is not None:
+            self._busy_s += at_s - self._began_s
+            for request, num_new in self._plan.scheduled:
+                self._compute(request, num_new, at_s, generated)
+
+    def _compute(
+        self, request: EngineRequest, num_new: int, at_s: float, generated: list[TokensGenerated]
+    ) -> None:
+        request.num_computed_tokens += num_new
+        if request.num_computed_tokens == request.num_tokens:
+            self._sample(request, 1, at_s, generated)
+
+    def _sample(
+        self,
+        request: EngineRequest,
+        num_tokens: int,
+        at_s: float,
+        generated: list[TokensGenerated],
+    ) -> None:
+        request.num_generated_tokens += num_tokens
+        finished = request.num_generated_tokens == request.num_output_tokens
+        if finished:
+            self._scheduler.finish(request)
+        if request in self._aborted:
+            if finished:
+                self._aborted.remove(request)
+            return
+        cached = request.num_cached_tokens or 0
+        generated.append(TokensGenerated(request.request_id, num_tokens, at_s, cached, finished))
+
+    def _plan_run(self, at_s: float) -> DecodeRun | None:
+        """Plan decode steps up to the next change of the batch; None if a step must be planned.
+
+        A run may go on beside a blocked queue: decoding only takes blocks, so who can't be admitted
+        now can't be until somebody finishes.
+        """
+        running = self._scheduler.running
+        if not running or len(running) > self._scheduler.limits.max_num_batched_tokens:
+            return None
+        num_steps = 0
+        for request in running:
+            if not request.is_decoding:
+                return None
+            left = request.num_output_tokens - request.num_generated_tokens
+            num_steps = left if num_steps == 0 else min(num_steps, left)
+        num_steps = self._steps_with_room(running, num_steps)
+        if num_steps < 1 or self._scheduler.can_admit():
+            return None
+        kv_tokens = sum(request.num_computed_tokens for request in running)
+        line = self._step_time.decode_line(len(running))
+        return DecodeRun(at_s, num_steps, len(running), kv_tokens, line)
+
+    def _steps_with_room(self, running: list[EngineRequest], most: int) -> int:
+        """Return how many of ``most`` decode steps the free blocks allow."""
+        num_free = self._kv.pool.num_free
+        grow = self._kv.num_blocks_to_grow
+
+        def fits(num_steps: int) -> bool:
+            return sum(grow(request, num_steps) for request in running) <= num_free
+
+        if fits(most):
+            return most
+        enough, too_many = 0, most
+        while too_many - enough > 1:
+            middle = (enough + too_many) // 2
+            enough, too_many = (middle, too_many) if fits(middle) else (enough, middle)
+        return enough
+
+    def _end_run(self, num_steps: int, at_s: float, generated: list[TokensGenerated]) -> None:
+        for request in tuple(self._scheduler.running):
+            if not self._kv.grow(request, num_steps):
+                raise InvariantError("a decode run outgrew the blocks it was planned with")
+            request.num_computed_tokens += num_steps
+            self._sample(request, num_steps, at_s, generated)
+
+    def _drop_aborted(self) -> None:
+        for request in self._aborted:
+            if request.status is RequestStatus.RUNNING:
+                self._scheduler.finish(request)
+            elif request.status is RequestStatus.PREEMPTED:
+                self._scheduler.waiting.remove(request)
+                request.status = RequestStatus.FINISHED
+        self._aborted.clear()
+
+    def _kv_used_blocks(self) -> int:
+        pool: BlockPool = self._kv.pool
+        return pool.num_blocks - pool.num_empty
+
+    def _account_time(self, now_s: float) -> None:
+        self._kv_used_block_s += self._kv_used_blocks() * (now_s - self._now_s)
+        self._now_s = now_s

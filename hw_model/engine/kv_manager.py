@@ -1,0 +1,91 @@
+"""KV slots for requests: vLLM V1's ``KVCacheManager`` on top of the block pool."""
+
+from __future__ import annotations
+
+from hw_model.engine.block_pool import NO_HIT, BlockPool, PrefixHit
+from hw_model.engine.request import EngineRequest
+
+
+class KvManager:
+    """Gives requests blocks for the tokens of a step, and finds what is cached.
+
+    Invariant: a request's table has ``num_committed_blocks`` committed blocks, then loose ones.
+    """
+
+    __slots__ = ("block_size_tokens", "enable_prefix_caching", "pool")
+
+    def __init__(
+        self, num_blocks: int, block_size_tokens: int, *, enable_prefix_caching: bool = True
+    ) -> None:
+        self.pool = BlockPool(num_blocks)
+        self.block_size_tokens = block_size_tokens
+        self.enable_prefix_caching = enable_prefix_caching
+
+    def find_cached(self, request: EngineRequest) -> PrefixHit:
+        """Return the cached prefix of a request without blocks; the last token is never a hit."""
+        if not self.enable_prefix_caching:
+            return NO_HIT
+        limit = (request.num_tokens - 1) // self.block_size_tokens
+        return self.pool.find_prefix(request.block_hashes, min(limit, len(request.block_hashes)))
+
+    def admit(self, request: EngineRequest, hit: PrefixHit, num_new_tokens: int) -> bool:
+        """Give a request without blocks its hit and room for ``num_new_tokens`` after it.
+
+        Returns:
+            False, with nothing changed, when the pool is too full.
+        """
+        if not self.has_room(hit, num_new_tokens):
+            return False
+        self.pool.take_hit(request.table, hit)
+        request.num_committed_blocks = hit.num_blocks
+        request.num_computed_tokens = hit.num_blocks * self.block_size_tokens
+        self._extend(
+            request,
+            self._blocks_for(num_new_tokens),
+            request.num_computed_tokens + num_new_tokens,
+        )
+        return True
+
+    def has_room(self, hit: PrefixHit, num_new_tokens: int) -> bool:
+        """Return whether ``admit`` would succeed. A hit's free blocks are not free any more."""
+        return self._blocks_for(num_new_tokens) + hit.num_free <= self.pool.num_free
+
+    def grow(self, request: EngineRequest, num_new_tokens: int) -> bool:
+        """Give a running request room for ``num_new_tokens`` more.
+
+        Returns:
+            False, with nothing changed, when the pool is too full.
+        """
+        num_new_blocks = self.num_blocks_to_grow(request, num_new_tokens)
+        if num_new_blocks > self.pool.num_free:
+            return False
+        self._extend(request, num_new_blocks, request.num_computed_tokens + num_new_tokens)
+        return True
+
+    def num_blocks_to_grow(self, request: EngineRequest, num_new_tokens: int) -> int:
+        """Return how many blocks ``grow`` would take from the pool."""
+        num_tokens = request.num_computed_tokens + num_new_tokens
+        return max(0, self._blocks_for(num_tokens) - request.table.num_blocks)
+
+    def release(self, request: EngineRequest) -> None:
+        """Take back everything a request holds."""
+        self.pool.release(request.table)
+        request.num_committed_blocks = 0
+
+    def _extend(self, request: EngineRequest, num_new_blocks: int, num_tokens: int) -> None:
+        """Allocate, then make findable what ``num_tokens`` computed tokens fill.
+
+        As in vLLM, a step's blocks are findable from the moment the step is scheduled: whoever hits
+        them is computed no earlier.
+        """
+        self.pool.allocate(request.table, num_new_blocks)
+        if not self.enable_prefix_caching:
+            return
+        full = min(num_tokens // self.block_size_tokens, len(request.block_hashes))
+        if full > request.num_committed_blocks:
+            hashes = request.block_hashes[request.num_committed_blocks : full]
+            self.pool.commit(request.table, hashes)
+            request.num_committed_blocks = full
+
+    def _blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size_tokens)

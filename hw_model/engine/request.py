@@ -1,0 +1,78 @@
+"""One request inside an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import NewType
+
+from hw_model.engine.block_pool import BlockTable
+
+RequestId = NewType("RequestId", str)
+
+
+class RequestStatus(Enum):
+    """Where a request stands; vLLM's words."""
+
+    WAITING = auto()
+    RUNNING = auto()
+    PREEMPTED = auto()
+    FINISHED = auto()
+
+
+class EngineRequest:
+    """A prompt to compute and tokens to generate. The engine alone changes its state.
+
+    Args:
+        request_id: Unique in the engine.
+        num_prompt_tokens: >= 1.
+        num_output_tokens: Tokens after which it stops, >= 1.
+        block_hashes: Chained hashes of the leading full blocks of prompt + output; blocks beyond
+            them are computed but can't be found by later requests.
+
+    Invariant: ``num_computed_tokens <= num_prompt_tokens + num_generated_tokens``, and the table
+        holds blocks for at least the computed tokens.
+    """
+
+    __slots__ = (
+        "block_hashes",
+        "num_cached_tokens",
+        "num_committed_blocks",
+        "num_computed_tokens",
+        "num_generated_tokens",
+        "num_lost_tokens",
+        "num_output_tokens",
+        "num_prompt_tokens",
+        "request_id",
+        "status",
+        "table",
+    )
+
+    def __init__(
+        self,
+        request_id: RequestId,
+        num_prompt_tokens: int,
+        num_output_tokens: int,
+        block_hashes: Sequence[int],
+    ) -> None:
+        self.request_id = request_id
+        self.num_prompt_tokens = num_prompt_tokens
+        self.num_output_tokens = num_output_tokens
+        self.block_hashes = block_hashes
+        self.status = RequestStatus.WAITING
+        self.table = BlockTable()
+        self.num_computed_tokens = 0
+        self.num_generated_tokens = 0
+        self.num_committed_blocks = 0
+        self.num_cached_tokens: int | None = None  # prompt tokens hit at the first admission
+        self.num_lost_tokens = 0  # computed tokens given up by the last preemption
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens known so far: the prompt and what has been generated."""
+        return self.num_prompt_tokens + self.num_generated_tokens
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether it has begun to generate and only its newest token is left to compute."""
+        return self.num_generated_tokens > 0 and self.num_tokens - self.num_computed_tokens == 1

@@ -1,0 +1,43 @@
+"""Small engines for tests."""
+
+from hw_model.catalog import load_chip, load_model, load_rack
+from hw_model.claim import Band
+from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
+from hw_model.engine.engine_core import EngineCore
+from hw_model.engine.kv_manager import KvManager
+from hw_model.engine.request import EngineRequest, RequestId
+from hw_model.engine.step_scheduler import EngineLimits
+from hw_model.step_time import StepTimeModel
+
+
+def deployment(model: str = "qwen3-8b", **kwargs) -> Deployment:
+    return plan_deployment(
+        load_rack("panjiu-al128"), load_chip("m890"), load_model(model), DeploymentRequest(**kwargs)
+    )
+
+
+def engine(
+    num_blocks: int = 64,
+    *,
+    block_size: int = 4,
+    max_num_batched_tokens: int = 32,
+    max_num_seqs: int = 8,
+    macro_stepping: bool = True,
+    prefix_caching: bool = True,
+) -> EngineCore:
+    return EngineCore(
+        KvManager(num_blocks, block_size, enable_prefix_caching=prefix_caching),
+        EngineLimits(max_num_batched_tokens, max_num_seqs),
+        StepTimeModel(deployment(), Band.BASE),
+        macro_stepping=macro_stepping,
+    )
+
+
+def request(name: str, prompt: int, output: int, hashes: list[int] | None = None) -> EngineRequest:
+    return EngineRequest(RequestId(name), prompt, output, hashes or [])
+
+
+def chain(branch: int, num_blocks: int, shared: int = 0) -> list[int]:
+    """Chained hashes: ``shared`` blocks of a common trunk, then the branch's own."""
+    own = (branch + 1) * 100_000 + shared * 1000
+    return [position if position < shared else own + position for position in range(num_blocks)]

@@ -1,0 +1,181 @@
+"""One engine in time: vLLM's rules, exact times, nothing lost."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hw_model.engine.engine_core import EngineCore, TokensGenerated
+from hw_model.errors import ConfigError
+from tests.engines import chain, engine, request
+
+
+def run_out(core: EngineCore, arrivals: list[tuple]) -> list[TokensGenerated]:
+    """Add ``(at_s, request)`` in order, run to the end, check invariants at every step."""
+    generated = []
+    for at_s, item in arrivals:
+        while core.next_event_s is not None and core.next_event_s < at_s:
+            generated += core.advance(core.next_event_s)
+            core.check_invariants()
+        core.add(item, at_s)
+    while core.next_event_s is not None:
+        generated += core.advance(core.next_event_s)
+        core.check_invariants()
+    return generated
+
+
+def tokens_of(generated: list[TokensGenerated], name: str) -> int:
+    return sum(event.num_tokens for event in generated if event.request_id == name)
+
+
+def last_of(generated: list[TokensGenerated], name: str) -> TokensGenerated:
+    return [event for event in generated if event.request_id == name][-1]
+
+
+def test_a_request_gets_exactly_its_output_and_leaves_no_block_held() -> None:
+    core = engine()
+    generated = run_out(core, [(1.0, request("a", 10, 7))])
+    assert tokens_of(generated, "a") == 7
+    assert last_of(generated, "a").finished
+    assert core.kv_active_ratio == 0
+    assert core.next_event_s is None
+
+
+def test_a_prompt_over_the_token_budget_is_computed_in_chunks() -> None:
+    whole, chunked = engine(max_num_batched_tokens=128), engine(max_num_batched_tokens=32)
+    first = run_out(whole, [(0.0, request("a", 100, 1))])
+    second = run_out(chunked, [(0.0, request("a", 100, 1))])
+    assert len(first) == len(second) == 1
+    assert second[0].at_s > first[0].at_s, "four steps' overhead instead of one"
+
+
+def test_the_next_turn_hits_the_prompt_and_the_output_before_it() -> None:
+    core = engine()
+    hashes = chain(0, 10)
+    run_out(core, [(0.0, request("turn 1", 16, 8, hashes[:6]))])
+    generated = run_out(core, [(9.0, request("turn 2", 30, 2, hashes[:8]))])
+    # 16 + 8 tokens, of which the last generated one was never computed: 5 full blocks of 4.
+    assert last_of(generated, "turn 2").num_cached_tokens == 20
+
+
+def test_a_prompt_that_is_wholly_cached_still_computes_its_last_block() -> None:
+    core = engine()
+    run_out(core, [(0.0, request("a", 16, 1, chain(0, 4)))])
+    generated = run_out(core, [(1.0, request("b", 16, 1, chain(0, 4)))])
+    assert last_of(generated, "b").num_cached_tokens == 12
+
+
+def test_without_prefix_caching_nothing_is_ever_hit() -> None:
+    core = engine(prefix_caching=False)
+    run_out(core, [(0.0, request("a", 16, 1, chain(0, 4)))])
+    generated = run_out(core, [(1.0, request("b", 16, 1, chain(0, 4)))])
+    assert last_of(generated, "b").num_cached_tokens == 0
+    assert core.kv_used_ratio == 0
+
+
+def test_when_kv_runs_out_the_youngest_is_preempted_and_still_finishes() -> None:
+    core = engine(num_blocks=8)
+    generated = run_out(core, [(0.0, request("old", 12, 12)), (0.0, request("young", 12, 12))])
+    stats = core.stats()
+    assert stats.num_preemptions >= 1
+    assert stats.num_recomputed_tokens >= 12
+    assert tokens_of(generated, "old") == tokens_of(generated, "young") == 12
+    assert last_of(generated, "old").at_s < last_of(generated, "young").at_s
+
+
+def test_a_request_that_can_never_fit_is_refused_with_the_limit() -> None:
+    core = engine(num_blocks=8, block_size=4)
+    with pytest.raises(ConfigError, match=r"needs 33 tokens of KV; a replica holds 32"):
+        core.add(request("big", 30, 3), 0.0)
+
+
+@pytest.mark.parametrize("macro_stepping", [True, False])
+def test_abort_frees_the_blocks_of_waiting_and_running_requests(macro_stepping: bool) -> None:
+    core = engine(max_num_seqs=1, macro_stepping=macro_stepping)
+    core.add(request("running", 10, 100), 0.0)
+    core.add(request("waiting", 10, 100), 0.0)
+    core.advance(0.1)
+    assert (core.num_running, core.num_waiting) == (1, 1)
+    assert core.abort("waiting", 0.1)
+    assert core.abort("running", 0.1)
+    assert not core.abort("running", 0.1)
+    assert not core.abort("never seen", 0.1)
+    generated = []
+    while core.next_event_s is not None:
+        generated += core.advance(core.next_event_s)
+        core.check_invariants()
+    assert generated == []
+    assert core.kv_active_ratio == 0
+
+
+requests = st.lists(
+    st.tuples(
+        st.floats(0, 2, allow_subnormal=False),  # seconds after the one before
+        st.integers(1, 90),  # prompt
+        st.integers(1, 60),  # output
+        st.integers(0, 3),  # branch
+        st.integers(0, 10),  # blocks of the trunk
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def arrivals_of(drawn: list[tuple]) -> list[tuple]:
+    at_s, arrivals = 0.0, []
+    for number, (gap_s, prompt, output, branch, shared) in enumerate(drawn):
+        at_s += gap_s
+        hashes = chain(branch, (prompt + output) // 4, shared)
+        arrivals.append((at_s, request(f"r{number}", prompt, output, hashes)))
+    return arrivals
+
+
+def timeline(generated: list[TokensGenerated]) -> dict:
+    """Per request: tokens in all, and when the first and the last were ready."""
+    seen: dict = {}
+    for event in generated:
+        total, first_s, _ = seen.get(event.request_id, (0, event.at_s, 0.0))
+        seen[event.request_id] = (total + event.num_tokens, first_s, event.at_s)
+    return seen
+
+
+@given(requests, st.integers(40, 80), st.integers(1, 6))
+@settings(deadline=None, max_examples=150)
+def test_everyone_finishes_with_all_tokens_in_order_however_tight_the_pool(
+    drawn: list[tuple], num_blocks: int, max_num_seqs: int
+) -> None:
+    core = engine(num_blocks, max_num_seqs=max_num_seqs)
+    generated = run_out(core, arrivals_of(drawn))
+    for number, (_, _, output, _, _) in enumerate(drawn):
+        assert tokens_of(generated, f"r{number}") == output
+        assert sum(e.finished for e in generated if e.request_id == f"r{number}") == 1
+    assert [e.at_s for e in generated] == sorted(e.at_s for e in generated)
+    assert core.kv_active_ratio == 0
+
+
+@given(requests, st.integers(40, 80), st.integers(1, 6))
+@settings(deadline=None, max_examples=150)
+def test_macro_stepping_changes_no_token_count_and_no_time(
+    drawn: list[tuple], num_blocks: int, max_num_seqs: int
+) -> None:
+    macro = engine(num_blocks, max_num_seqs=max_num_seqs)
+    plain = engine(num_blocks, max_num_seqs=max_num_seqs, macro_stepping=False)
+    fast = timeline(run_out(macro, arrivals_of(drawn)))
+    slow = timeline(run_out(plain, arrivals_of(drawn)))
+    assert fast.keys() == slow.keys()
+    for name, (count, first_s, last_s) in fast.items():
+        assert count == slow[name][0]
+        assert first_s == pytest.approx(slow[name][1], abs=1e-9)
+        assert last_s == pytest.approx(slow[name][2], abs=1e-9)
+    assert macro.stats().num_preemptions == plain.stats().num_preemptions
+    assert macro.stats().num_cached_tokens == plain.stats().num_cached_tokens
+    assert macro.stats().num_recomputed_tokens == plain.stats().num_recomputed_tokens
+
+
+@given(requests)
+@settings(deadline=None, max_examples=50)
+def test_prefix_caching_changes_times_but_never_who_finishes(drawn: list[tuple]) -> None:
+    cached = timeline(run_out(engine(), arrivals_of(drawn)))
+    uncached = timeline(run_out(engine(prefix_caching=False), arrivals_of(drawn)))
+    assert {name: seen[0] for name, seen in cached.items()} == {
+        name: seen[0] for name, seen in uncached.items()
+    }
