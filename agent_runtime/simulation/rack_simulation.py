@@ -1,0 +1,203 @@
+"""The discrete-event driver: a workload on the emulated rack, as fast as the CPU allows.
+
+A heap and no coroutines. It drives the same ``ClusterScheduler`` and ``EngineCore`` as the endpoint
+does. Cost: O(events); an event is a turn's arrival or the end of an engine's step or decode run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from agent_runtime.simulation.event_queue import EventQueue
+from agent_runtime.simulation.measurements import TimelineSampler, TurnLog
+from agent_runtime.simulation.session_run import SessionRun
+from agent_runtime.workload.session_script import SessionScript, Workload
+from hw_model.claim import Band
+from hw_model.deployment import Deployment
+from hw_model.engine.engine_core import EngineCore, TokensGenerated
+from hw_model.engine.kv_manager import KvManager
+from hw_model.engine.request import EngineRequest, RequestId
+from hw_model.engine.solo_turn import solo_turn_s
+from hw_model.engine.step_scheduler import EngineLimits
+from hw_model.step_time import StepTimeModel
+from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
+from scheduler.commands import Dispatch, Refuse
+from scheduler.events import SessionClosed, TurnArrived, TurnEnded
+from scheduler.ids import TurnId
+from scheduler.placement import make_policy
+
+ARRIVAL_PRIORITY, ENGINE_PRIORITY = 0, 1
+"""At equal times turns arrive before engines step, so a step sees all who are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationOptions:
+    """How a workload is put on the rack.
+
+    Attributes:
+        band: Which machine within what is known.
+        policy: Name of the placement policy.
+        seed: Of the sessions' start times.
+        start_window_s: Top-level sessions start at random in ``[0, start_window_s)``.
+        limits: Batch limits of every engine.
+    """
+
+    band: Band = Band.BASE
+    policy: str = "panjiu"
+    seed: int = 0
+    start_window_s: float = 60.0
+    limits: EngineLimits = field(default_factory=EngineLimits)
+
+
+class RackSimulation:
+    """One run of one workload. Build, ``run()``, then read the log, the engines and the sampler.
+
+    Args:
+        workload: The sessions.
+        deployment: What serves them; its block size is the workload's.
+        options: See ``SimulationOptions``.
+    """
+
+    def __init__(
+        self, workload: Workload, deployment: Deployment, options: SimulationOptions
+    ) -> None:
+        self.log = TurnLog()
+        self.sampler = TimelineSampler()
+        self.step_time = StepTimeModel(deployment, options.band)
+        self.engines = [
+            EngineCore(
+                KvManager(deployment.kv_blocks, deployment.block_size_tokens),
+                options.limits,
+                self.step_time,
+            )
+            for _ in range(deployment.num_replicas)
+        ]
+        self.num_turns_by_replica = [0] * deployment.num_replicas
+        self.refused: list[tuple[SessionRun, Refuse]] = []
+        self.num_failed_sessions = 0
+        self.now_s = 0.0
+        self._workload = workload
+        self._options = options
+        self._block_size_tokens = deployment.block_size_tokens
+        fleet = ReplicaFleet(deployment.num_replicas, deployment.kv_tokens)
+        self._scheduler = ClusterScheduler(
+            fleet, make_policy(options.policy, deployment.num_replicas)
+        )
+        self._queue: EventQueue[SessionRun | int] = EventQueue()
+        self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
+        self._active: dict[RequestId, SessionRun] = {}
+        self._num_live_sessions = 0
+
+    def run(self, on_turn: Callable[[int], None] | None = None) -> None:
+        """Run every session to its end.
+
+        Args:
+            on_turn: Called after every turn with the number of turns ended so far.
+        """
+        rng = np.random.default_rng([self._options.seed, 0])
+        for script in self._workload.sessions:
+            self._start(script, float(rng.uniform(0, self._options.start_window_s)), None)
+        while self._queue:
+            now_s, item = self._queue.pop()
+            if isinstance(item, SessionRun):
+                self.now_s = now_s
+                self._arrive(item)
+            elif self._scheduled_s[item] == now_s:
+                self.now_s = now_s
+                self._advance(item, on_turn)
+            if now_s >= self.sampler.next_s:
+                self._sample()
+        for engine in self.engines:
+            engine.settle(self.now_s)
+
+    def _start(self, script: SessionScript, at_s: float, parent: SessionRun | None) -> None:
+        self._num_live_sessions += 1
+        self._queue.push(at_s, ARRIVAL_PRIORITY, SessionRun(script, at_s, parent))
+
+    def _arrive(self, run: SessionRun) -> None:
+        run.arrive(self.now_s, self._block_size_tokens)
+        turn, session_id = run.turn, run.script.session_id
+        turn_id = TurnId(f"{session_id}#{run.next_turn}")
+        parent_id = None if run.parent is None else run.parent.script.session_id
+        arrived = TurnArrived(turn_id, session_id, turn.isl_tokens, turn.osl_tokens, parent_id)
+        for command in self._scheduler.handle(arrived, self.now_s):
+            match command:
+                case Dispatch(replica_id=replica):
+                    request = EngineRequest(
+                        RequestId(turn_id), turn.isl_tokens, turn.osl_tokens, run.chain.hashes
+                    )
+                    self._active[request.request_id] = run
+                    self.num_turns_by_replica[replica] += 1
+                    self.engines[replica].add(request, self.now_s)
+                    self._reschedule(replica)
+                case Refuse():
+                    self.refused.append((run, command))
+                    run.fail()
+                    self._end_session(run)
+
+    def _advance(self, replica: int, on_turn: Callable[[int], None] | None) -> None:
+        for generated in self.engines[replica].advance(self.now_s):
+            run = self._active[generated.request_id]
+            if run.first_token_s is None:
+                run.first_token_s = generated.at_s
+            if generated.finished:
+                del self._active[generated.request_id]
+                self._end_turn(run, generated)
+                if on_turn is not None:
+                    on_turn(self.log.num_turns)
+        self._scheduled_s[replica] = None
+        self._reschedule(replica)
+
+    def _reschedule(self, replica: int) -> None:
+        next_s = self.engines[replica].next_event_s
+        if next_s is not None and next_s != self._scheduled_s[replica]:
+            self._scheduled_s[replica] = next_s
+            self._queue.push(next_s, ENGINE_PRIORITY, replica)
+
+    def _end_turn(self, run: SessionRun, generated: TokensGenerated) -> None:
+        self.log.turn_ended(run, self.now_s, generated.num_cached_tokens)
+        run.model_time.actual_s += self.now_s - run.arrived_s
+        run.model_time.solo_s += solo_turn_s(
+            self.step_time,
+            num_prompt_tokens=run.turn.isl_tokens,
+            num_cached_tokens=run.num_reusable_tokens,
+            num_output_tokens=run.turn.osl_tokens,
+            max_num_batched_tokens=self._options.limits.max_num_batched_tokens,
+        )
+        turn = run.end_turn()
+        ended = TurnEnded(TurnId(generated.request_id), turn.isl_tokens + turn.osl_tokens)
+        self._scheduler.handle(ended, self.now_s)
+        run.num_running_children = len(turn.children)
+        for child in turn.children:
+            self._start(child, self.now_s + child.start_delay_s, run)
+        if not turn.children:
+            self._go_on(run)
+
+    def _go_on(self, run: SessionRun) -> None:
+        """Schedule the next turn of a session that waits for nobody, or end it."""
+        if run.is_done:
+            self._end_session(run)
+        else:
+            self._queue.push(self.now_s + run.turn.gap_s, ARRIVAL_PRIORITY, run)
+
+    def _end_session(self, run: SessionRun) -> None:
+        self._num_live_sessions -= 1
+        self._scheduler.handle(SessionClosed(run.script.session_id), self.now_s)
+        if run.parent is not None:
+            run.parent.num_running_children -= 1
+            if run.parent.num_running_children == 0:
+                self._go_on(run.parent)
+        elif run.failed:
+            self.num_failed_sessions += 1
+        else:
+            self.log.session_completed(run, self.now_s)
+
+    def _sample(self) -> None:
+        num_replicas = len(self.engines)
+        used = sum(engine.kv_used_ratio for engine in self.engines) / num_replicas
+        active = sum(engine.kv_active_ratio for engine in self.engines) / num_replicas
+        running, live = float(len(self._active)), float(self._num_live_sessions)
+        self.sampler.record(self.now_s, (used, active, running, live))

@@ -1,0 +1,22 @@
+"""Panjiu's own policy, first form: a session stays with its KV; at birth it goes where KV is least.
+
+A session's prefix is worth seconds of prefill and a few turns' queueing is worth less, so a turn
+goes to its session's home. Balance is decided once, at birth, by the context of the sessions that
+live on each replica and not by the turns that happen to be active: most sessions are in a tool gap
+at any moment, and they come back.
+"""
+
+from __future__ import annotations
+
+from scheduler.events import TurnArrived
+from scheduler.ids import ReplicaId
+from scheduler.rack_load import RackLoad
+from scheduler.session import Session
+
+
+class Panjiu:
+    """Sticky to the KV, least resident context at birth."""
+
+    def place(self, turn: TurnArrived, session: Session, rack: RackLoad) -> ReplicaId:  # noqa: ARG002 - protocol
+        """Return the session's home, or for a new one the replica with the least context."""
+        return rack.session_tokens.least() if session.home is None else session.home
