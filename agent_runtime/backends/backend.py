@@ -1,0 +1,21 @@
+"""The seam between the runtime and whatever runs turns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from agent_runtime.turns import TurnProgress, TurnRequest
+from scheduler.ids import ReplicaId, TurnId
+
+
+class Backend(Protocol):
+    """A set of replicas, ids from 0."""
+
+    def submit(self, replica_id: ReplicaId, request: TurnRequest) -> AsyncIterator[TurnProgress]:
+        """Start a turn; the iterator yields until ``finished``."""
+        ...
+
+    def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:
+        """Stop a turn and free its KV; an unknown turn is ignored."""
+        ...

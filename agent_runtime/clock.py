@@ -1,0 +1,28 @@
+"""The one place that reads the time: seconds from 0, at the speed asked for."""
+
+from __future__ import annotations
+
+import anyio
+
+
+class Clock:
+    """Emulated seconds since it was made.
+
+    It follows anyio's clock, so it runs in real time under a plain event loop and in virtual time
+    under a virtual one.
+
+    Args:
+        speed: Emulated seconds per second; 1 is real time.
+    """
+
+    def __init__(self, speed: float = 1.0) -> None:
+        self._origin_s = anyio.current_time()
+        self._speed = speed
+
+    def now_s(self) -> float:
+        """Return the emulated time."""
+        return (anyio.current_time() - self._origin_s) * self._speed
+
+    def deadline(self, at_s: float) -> float:
+        """Return when emulated time ``at_s`` comes, on anyio's clock."""
+        return self._origin_s + at_s / self._speed
