@@ -105,6 +105,7 @@ class ClusterScheduler:
         if session is None:
             session = Session(turn.session_id, turn.parent_id)
             self._sessions[turn.session_id] = session
+        session.closed = False
         replica = self._policy.place(turn, session, self._rack)
         self._turns[turn.turn_id] = (session, replica)
         self._rack.active_turns.add(replica, 1)

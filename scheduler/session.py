@@ -20,4 +20,4 @@ class Session:
         self.home: ReplicaId | None = None  # the replica of the latest dispatch
         self.context_tokens = 0  # of the latest turn: what its KV at home amounts to
         self.num_active_turns = 0
-        self.closed = False  # no further turn will come; forgotten once none is active
+        self.closed = False  # forgotten once no turn is active, unless another arrives

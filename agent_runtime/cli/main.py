@@ -1,0 +1,75 @@
+"""``panjiu``: reads the command line, runs one command, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from rich.console import Console
+
+import agent_runtime.errors
+import hw_model.errors
+import scheduler.errors
+from agent_runtime.cli.serve import add_serve_command
+from agent_runtime.cli.simulate import add_simulate_command
+
+DESCRIPTION = """\
+Panjiu runs agent sessions on the Alibaba Panjiu AL128, emulated: 128 Zhenwu M890 accelerators that
+most people can't get. Plan capacity and compare scheduling in virtual time, or develop agents
+against an endpoint that answers as fast as the rack would."""
+
+EPILOG = """\
+start here:
+  panjiu simulate             256 coding agents on the rack, in about ten seconds
+  panjiu serve                the rack behind http://127.0.0.1:8000/v1
+  panjiu simulate --help      what can be varied, with examples
+
+exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted
+"""
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; nothing was written")
+        return EXIT_INTERRUPTED
+    except (agent_runtime.errors.TraceError, hw_model.errors.DoesNotFitError) as error:
+        return _fail(error, EXIT_FAILURE)
+    except (
+        agent_runtime.errors.ConfigError,
+        hw_model.errors.ConfigError,
+        scheduler.errors.ConfigError,
+    ) as error:
+        return _fail(error, EXIT_USAGE)
+    except OSError as error:
+        return _fail(error, EXIT_FAILURE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="panjiu",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"panjiu {version('panjiu')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_simulate_command(commands)
+    add_serve_command(commands)
+    return parser
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"panjiu: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The options that say what rack is emulated; ``simulate`` and ``serve`` share them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+
+from hw_model.catalog import load_chip, load_model, load_rack, model_names, rack_names
+from hw_model.claim import Band
+from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
+from hw_model.engine.step_scheduler import EngineLimits
+from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
+from scheduler.placement import POLICIES, make_policy
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatedMachine:
+    """What the options name, looked up."""
+
+    rack: RackSpec
+    chip: ChipSpec
+    model: ModelSpec
+    request: DeploymentRequest
+    limits: EngineLimits
+
+    def deployment(self, band: Band, block_size_tokens: int) -> Deployment:
+        """Lay the model out on the rack for one band.
+
+        Raises:
+            ConfigError: An impossible TP, precision or number of replicas.
+            DoesNotFitError: No room; the message says what would fit.
+        """
+        request = DeploymentRequest(
+            precision=self.request.precision,
+            kv_precision=self.request.kv_precision,
+            tp=self.request.tp,
+            num_replicas=self.request.num_replicas,
+            block_size_tokens=block_size_tokens,
+        )
+        return plan_deployment(self.rack, self.chip, self.model, request, band=band)
+
+
+def add_rack_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that ``emulated_machine`` reads, and ``--policy`` and ``--seed``."""
+    group = parser.add_argument_group("the emulated rack")
+    group.add_argument(
+        "--rack", default="panjiu-al128", metavar="NAME", help=f"one of: {', '.join(rack_names())}"
+    )
+    group.add_argument(
+        "--model",
+        default="qwen3-235b-a22b",
+        metavar="NAME",
+        help=f"one of: {', '.join(model_names())} (default: %(default)s)",
+    )
+    group.add_argument(
+        "--policy",
+        default="panjiu",
+        metavar="NAME",
+        help=f"where turns run: {', '.join(POLICIES)} (default: %(default)s)",
+    )
+    group.add_argument(
+        "--tp",
+        type=positive_int,
+        metavar="N",
+        help="chips a replica; by default the fewest whose weights use half of the HBM or less",
+    )
+    group.add_argument(
+        "--replicas", type=positive_int, metavar="N", help="by default as many as the rack holds"
+    )
+    precisions = [precision.value for precision in Precision]
+    group.add_argument(
+        "--precision", choices=precisions, help="of the weights (default: fp8 where possible)"
+    )
+    group.add_argument(
+        "--kv-precision", choices=precisions, default="bf16", help="of the KV (default: bf16)"
+    )
+    limits = EngineLimits()
+    group.add_argument(
+        "--max-num-batched-tokens",
+        type=positive_int,
+        default=limits.max_num_batched_tokens,
+        metavar="N",
+        help="new tokens an engine computes in one step (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-num-seqs",
+        type=positive_int,
+        default=limits.max_num_seqs,
+        metavar="N",
+        help="requests an engine runs at once (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="(default: 0)")
+
+
+def emulated_machine(args: argparse.Namespace) -> EmulatedMachine:
+    """Look up what the options name.
+
+    Raises:
+        UnknownNameError: A rack or model that is not in the catalog.
+        UnknownPolicyError: A policy that does not exist.
+    """
+    make_policy(args.policy, num_replicas=1)
+    rack = load_rack(args.rack)
+    return EmulatedMachine(
+        rack=rack,
+        chip=load_chip(rack.chip),
+        model=load_model(args.model),
+        request=DeploymentRequest(
+            precision=None if args.precision is None else Precision(args.precision),
+            kv_precision=Precision(args.kv_precision),
+            tp=args.tp,
+            num_replicas=args.replicas,
+        ),
+        limits=EngineLimits(args.max_num_batched_tokens, args.max_num_seqs),
+    )
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number >= 1."""
+    return _int_from(1, text)
+
+
+def natural_int(text: str) -> int:
+    """Parse a whole number >= 0."""
+    return _int_from(0, text)
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number > 0."""
+    return _float(text, positive=True)
+
+
+def natural_float(text: str) -> float:
+    """Parse a finite number >= 0."""
+    return _float(text, positive=False)
+
+
+def _int_from(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number >= {least}, got {text!r}")
+    return value
+
+
+def _float(text: str, *, positive: bool) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf") or (positive and value == 0):
+        least = "> 0" if positive else ">= 0"
+        raise argparse.ArgumentTypeError(f"expected a number {least}, got {text!r}")
+    return value

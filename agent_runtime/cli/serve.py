@@ -1,0 +1,138 @@
+"""``panjiu serve``: the emulated rack behind an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+
+import anyio
+import uvicorn
+from rich.console import Console
+
+from agent_runtime.backends.emulator import emulated_rack
+from agent_runtime.cli.rack_options import (
+    EmulatedMachine,
+    add_rack_options,
+    emulated_machine,
+    natural_int,
+    positive_float,
+    positive_int,
+)
+from agent_runtime.clock import Clock
+from agent_runtime.errors import ConfigError
+from agent_runtime.gateway.app import create_app
+from agent_runtime.runtime import Runtime
+from hw_model.claim import Band
+from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
+from scheduler.placement import make_policy
+
+DESCRIPTION = """\
+Serve the emulated rack as an OpenAI-compatible endpoint: same scheduler and engines as 'simulate',
+in real time or faster. Text is made up; timing, batching, prefix hits and preemption are modelled.
+
+Sessions are named by the body's "session_id", by the header X-Session-ID, or, without either, found
+by their messages: a request that continues a known conversation is its next turn."""
+
+EXAMPLES = """\
+examples:
+  panjiu serve
+  panjiu serve --model qwen3-8b --band high --port 9000
+  panjiu serve --speed 20                             twenty emulated seconds a second
+
+then, from another terminal:
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{
+    "model": "qwen3-235b-a22b", "stream": true, "max_tokens": 32, "session_id": "agent-1",
+    "messages": [{"role": "user", "content": "Plan the day."}]}'
+
+  client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")
+"""
+
+
+def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "serve",
+        help="the emulated rack behind an OpenAI-compatible endpoint",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    group = parser.add_argument_group("the endpoint")
+    group.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
+    group.add_argument(
+        "--port", type=natural_int, default=8000, help="0 picks a free one (default: %(default)s)"
+    )
+    group.add_argument(
+        "--speed",
+        type=positive_float,
+        default=1.0,
+        metavar="X",
+        help="emulated seconds per second (default: %(default)s)",
+    )
+    group.add_argument(
+        "--band",
+        choices=[band.value for band in Band],
+        default=Band.BASE.value,
+        help="which machine within what is known (default: %(default)s)",
+    )
+    group.add_argument(
+        "--block-size",
+        type=positive_int,
+        default=64,
+        metavar="N",
+        help="tokens in a KV block (default: %(default)s)",
+    )
+    add_rack_options(parser)
+    parser.set_defaults(run=run_serve)
+
+
+def run_serve(args: argparse.Namespace) -> int:
+    """Carry out the command; return its exit code."""
+    machine = emulated_machine(args)
+    with _listen(args.host, args.port) as listener:
+        try:
+            anyio.run(_serve, args, machine, listener)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("stopped")
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"can't listen on {host}:{port}: {error}; choose another --host or --port"
+        ) from error
+
+
+async def _serve(
+    args: argparse.Namespace, machine: EmulatedMachine, listener: socket.socket
+) -> None:
+    band = Band(args.band)
+    deployment = machine.deployment(band, args.block_size)
+    clock = Clock(args.speed)
+    fleet = ReplicaFleet(deployment.num_replicas, deployment.kv_tokens)
+    scheduler = ClusterScheduler(fleet, make_policy(args.policy, deployment.num_replicas))
+    async with emulated_rack(deployment, band, clock, machine.limits) as rack:
+        runtime = Runtime(
+            scheduler,
+            rack,
+            clock,
+            block_size_tokens=deployment.block_size_tokens,
+            max_context_tokens=deployment.kv_tokens,
+        )
+        app = create_app(runtime, model=machine.model.name, seed=args.seed)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
+        )
+        host, port = listener.getsockname()[:2]
+        Console(stderr=True).print(
+            f"{machine.model.title} on {machine.rack.title}, band {band}, policy {args.policy}, "
+            f"{args.speed:g}x real time\n{deployment.describe()}\n"
+            f"listening on http://{host}:{port}/v1  (Ctrl-C stops)",
+            highlight=False,
+            soft_wrap=True,
+        )
+        await uvicorn.Server(config).serve(sockets=[listener])

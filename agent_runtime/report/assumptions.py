@@ -1,0 +1,47 @@
+"""The hardware numbers a result rests on, in units people read."""
+
+from __future__ import annotations
+
+from agent_runtime.simulation.summary import Assumption
+from hw_model.claim import Band, Claim
+from hw_model.specs import ChipSpec, RackSpec
+
+_DISPLAY: dict[str, tuple[str, float, str]] = {
+    "num_chips": ("chips in the rack", 1, ""),
+    "domain_chips": ("chips in one switched domain", 1, ""),
+    "hbm_bytes": ("HBM a chip", 1e9, "GB"),
+    "hbm_bytes_per_s": ("HBM bandwidth", 1e12, "TB/s"),
+    "bf16_flops_per_s": ("peak BF16", 1e12, "TFLOPS"),
+    "fp8_flops_per_s": ("peak FP8", 1e12, "TFLOPS"),
+    "fp4_flops_per_s": ("peak FP4", 1e12, "TFLOPS"),
+    "gemm_efficiency": ("share of peak FLOPS reached", 0.01, "%"),
+    "hbm_efficiency": ("share of HBM bandwidth reached", 0.01, "%"),
+    "link_bytes_per_s": ("scale-up bandwidth, one direction", 1e9, "GB/s"),
+    "all_reduce_latency_s": ("small all-reduce", 1e-6, "us"),
+    "layer_overhead_s": ("overhead a layer and step", 1e-6, "us"),
+    "step_overhead_s": ("host time a step", 1e-3, "ms"),
+    "sequence_overhead_s": ("host time a sequence and step", 1e-6, "us"),
+    "request_overhead_s": ("host time a request", 1e-3, "ms"),
+    "activation_bytes": ("HBM for activations", 1e9, "GB"),
+}
+"""Field -> what a reader calls it, what to divide by, the unit that is left."""
+
+
+def assumptions(rack: RackSpec, chip: ChipSpec) -> tuple[Assumption, ...]:
+    """Return every claim about a rack and its chip, ready to show."""
+    claims = {"num_chips": rack.num_chips, "domain_chips": rack.domain_chips, **chip.claims()}
+    return tuple(_assumption(field, claim) for field, claim in claims.items())
+
+
+def _assumption(field: str, claim: Claim) -> Assumption:
+    name, divisor, unit = _DISPLAY[field]
+    low, base, high = (f"{claim.at(band) / divisor:.4g}" for band in Band)
+    return Assumption(
+        name=name,
+        low=low,
+        base=base,
+        high=high,
+        unit=unit,
+        source=claim.source,
+        trust=claim.trust.value,
+    )
