@@ -14,6 +14,7 @@ from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.run_detail import simulate
 from agent_runtime.simulation.session_run import ContextChain
 from agent_runtime.simulation.summary import RunDetail
+from agent_runtime.workload.block_id_runs import joined
 from agent_runtime.workload.session_script import SessionScript
 from hw_model.claim import Band
 from hw_model.engine.solo_turn import solo_turn_s
@@ -164,7 +165,7 @@ runs = st.lists(
         lambda pair: (pair[0] * 100, pair[0] * 100 + pair[1] - 1)
     ),
     max_size=5,
-).map(tuple)
+).map(joined)
 
 
 @given(st.lists(runs, min_size=1, max_size=5))

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent_runtime.workload.session_script import BlockIdRun, ScriptedTurn, SessionScript
+from agent_runtime.workload.block_id_runs import (
+    BlockIdRun,
+    clipped,
+    common_prefix,
+    num_blocks,
+)
+from agent_runtime.workload.session_script import ScriptedTurn, SessionScript
 
 
 class ContextChain:
@@ -21,20 +27,10 @@ class ContextChain:
 
     def retarget(self, runs: tuple[BlockIdRun, ...]) -> int:
         """Make ``hashes`` spell out ``runs``; return how many leading blocks stayed."""
-        kept = whole = 0
-        for old, new in zip(self._runs, runs, strict=False):
-            if old[0] != new[0]:
-                break
-            kept += min(old[1], new[1]) - new[0] + 1
-            if old[1] != new[1]:
-                break
-            whole += 1
+        kept = common_prefix(self._runs, runs)
         del self.hashes[kept:]
-        start = sum(last - first + 1 for first, last in runs[:whole])
-        for first, last in runs[whole:]:
-            skipped = max(0, kept - start)
-            self.hashes.extend(range(first + skipped, last + 1))
-            start += last - first + 1
+        for first, last in clipped(runs, kept, num_blocks(runs)):
+            self.hashes.extend(range(first, last + 1))
         self._runs = runs
         return kept
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent_runtime.workload.block_id_runs import BlockIdRun
 from scheduler.ids import SessionId
-
-BlockIdRun = tuple[int, int]
-"""``(first, last)``, both included: ids ``first, first + 1, ..., last`` at successive positions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +20,8 @@ class ScriptedTurn:
         isl_tokens: Prompt length, the whole context, >= 1.
         osl_tokens: Tokens the model will generate, >= 1.
         gap_s: Seconds from the end of the previous turn (and of its sub-agents) to this arrival.
-        block_id_runs: Ids of the leading full KV blocks of prompt + output, in order, unique across
-            the whole workload. An id stands for its block *and everything before it* (a chained
+        block_id_runs: Ids of the leading full KV blocks of prompt + output, in order, canonical
+            and unique across the workload. An id stands for its block *and all before it* (a chained
             hash), so equal ids are equal prefixes. Covers at least the prompt's full blocks; blocks
             of the output are covered when a later prompt is known to contain them.
         children: Sub-agents that start when this turn ends. The next turn waits for all of them.

@@ -1,0 +1,265 @@
+"""Reads recorded agent sessions: JSONL, plain or gzipped, a session a line (docs/simulate.md).
+
+The recording is of another server, so its clock matters only between calls: a turn's gap is what
+passed between the end of one call and the start of the next, sub-agents taken out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agent_runtime.errors import TraceError
+from agent_runtime.workload.block_id_runs import BlockIdRun, IdMap, clipped, common_prefix, joined
+from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
+from agent_runtime.workload.trace_format import (
+    RecordedCall,
+    RecordedSession,
+    RecordedSubAgent,
+    parse_session,
+)
+from scheduler.ids import SessionId
+
+SCOPE_SIZE = 1 << 32
+"""Global block ids are a scope's number times this, plus a local id or position."""
+
+Trunk = tuple[int, int]
+"""``(tool_tokens, system_tokens)``: equal for sessions of the same harness."""
+
+
+def read_agent_trace(
+    path: str | Path, *, limit: int | None = None, max_gap_s: float | None = None
+) -> Workload:
+    """Read a trace.
+
+    Args:
+        path: The file.
+        limit: Read at most so many sessions.
+        max_gap_s: Cut longer gaps to this.
+
+    Returns:
+        The sessions in the file's order. Block ids are global: the leading blocks that hold a
+        harness's tools and system prompt are the same in all its sessions.
+
+    Raises:
+        TraceError: The file can't be read, or a line is not a session; names line and field.
+    """
+    reader = _TraceReader(str(path), max_gap_s)
+    for number, line in _lines(str(path)):
+        if limit is not None and len(reader.sessions) >= limit:
+            break
+        reader.add(line, number)
+    if not reader.sessions:
+        raise TraceError("no sessions in it; expected one JSON object a line", path=str(path))
+    return Workload(
+        name=Path(path).name,
+        block_size_tokens=reader.block_size_tokens,
+        sessions=tuple(reader.sessions),
+        notes=reader.notes(),
+    )
+
+
+def _lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the numbered lines that are not blank."""
+    number = 0
+    try:
+        with Path(path).open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+            raw.seek(0)
+            file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if zipped else raw
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TraceError(f"broken gzip data: {error}", path=path, line=number + 1) from error
+    except OSError as error:
+        raise TraceError(f"can't read it: {error.strerror or error}", path=path) from error
+
+
+@dataclass(slots=True)
+class _Scopes:
+    """Hands out ranges of global block ids."""
+
+    _bases: dict[tuple[object, ...], int] = field(default_factory=dict)
+
+    def base(self, *key: object) -> int:
+        """Return where the ids of a scope start; the same key has the same base."""
+        return self._bases.setdefault(key, (len(self._bases) + 1) * SCOPE_SIZE)
+
+
+class _TraceReader:
+    """Turns lines into scripts, remembering what lines share."""
+
+    def __init__(self, path: str, max_gap_s: float | None) -> None:
+        self.sessions: list[SessionScript] = []
+        self.block_size_tokens = 0
+        self._path = path
+        self._max_gap_s = float("inf") if max_gap_s is None else max_gap_s
+        self._scopes = _Scopes()
+        self._ids: dict[str, int] = {}
+        self._num_empty_outputs = 0
+
+    def add(self, line: bytes, number: int) -> None:
+        """Read one line."""
+        recorded = parse_session(line, path=self._path, line_number=number)
+        if not self.sessions:
+            self.block_size_tokens = recorded.block_size
+        if recorded.block_size != self.block_size_tokens:
+            problem = f"expected {self.block_size_tokens} as before, found {recorded.block_size}"
+            raise TraceError(problem, path=self._path, line=number, field="block_size")
+        if recorded.id in self._ids:
+            problem = f"{recorded.id!r} is the id of line {self._ids[recorded.id]} too"
+            raise TraceError(problem, path=self._path, line=number, field="id")
+        self._ids[recorded.id] = number
+        self.sessions.append(self._session(recorded))
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the report should know."""
+        if not self._num_empty_outputs:
+            return ()
+        return (
+            f"{self._num_empty_outputs} recorded calls had no output and are simulated with one token",
+        )
+
+    def _session(self, recorded: RecordedSession) -> SessionScript:
+        agent = _Agent(
+            name=recorded.id,
+            trunk=(recorded.tool_tokens, recorded.system_tokens),
+            ids=IdMap(),
+            private_base=self._scopes.base("session", recorded.id),
+        )
+        return self._agent(agent, recorded.requests, start_delay_s=0.0)
+
+    def _agent(
+        self,
+        agent: _Agent,
+        entries: Sequence[RecordedCall | RecordedSubAgent],
+        start_delay_s: float,
+    ) -> SessionScript:
+        calls = [entry for entry in entries if isinstance(entry, RecordedCall)]
+        self._claim_trunk(agent, calls[0].hash_runs)
+        contexts = [agent.ids.translate(call.hash_runs, agent.private_base) for call in calls]
+        children = self._children(agent, entries)
+        turns = []
+        for index, call in enumerate(calls):
+            following = index + 1 if index + 1 < len(calls) else None
+            turns.append(
+                ScriptedTurn(
+                    isl_tokens=call.isl,
+                    osl_tokens=max(1, call.out),
+                    gap_s=self._gap_s(calls, index, children),
+                    block_id_runs=self._with_output(calls, contexts, index, following),
+                    children=tuple(script for _, script in children[index]),
+                )
+            )
+            self._num_empty_outputs += call.out == 0
+        return SessionScript(SessionId(agent.name), tuple(turns), start_delay_s)
+
+    def _claim_trunk(self, agent: _Agent, runs: Sequence[BlockIdRun]) -> None:
+        """Give the first call's leading blocks the ids they have in every session of its harness.
+
+        A block is the tools' if it lies wholly in them, else the system prompt's if it lies wholly
+        in tools and system prompt.
+        """
+        tool_tokens, system_tokens = agent.trunk
+        num_tool = tool_tokens // self.block_size_tokens
+        num_trunk = (tool_tokens + system_tokens) // self.block_size_tokens
+        sections = (
+            (0, num_tool, self._scopes.base("tools", tool_tokens)),
+            (num_tool, num_trunk, self._scopes.base("system", tool_tokens, system_tokens)),
+        )
+        for start, stop, base in sections:
+            position = start
+            for first, last in clipped(runs, start, stop):
+                agent.ids.claim(first, last, base + position)
+                position += last - first + 1
+
+    def _children(
+        self, agent: _Agent, entries: Sequence[RecordedCall | RecordedSubAgent]
+    ) -> list[list[tuple[float, SessionScript]]]:
+        """Return per call the sub-agents that follow it, each with the recorded time it ended.
+
+        Sub-agents recorded before any call are taken to follow the first.
+        """
+        children: list[list[tuple[float, SessionScript]]] = []
+        early: list[RecordedSubAgent] = []
+        previous: RecordedCall | None = None
+        names: dict[str, int] = {}
+        for entry in entries:
+            if isinstance(entry, RecordedCall):
+                previous = entry
+                children.append([])
+                waiting, early = early, []
+            elif previous is None:
+                early.append(entry)
+                continue
+            else:
+                waiting = [entry]
+            for recorded in waiting:
+                repeat = names[recorded.agent_id] = names.get(recorded.agent_id, 0) + 1
+                suffix = recorded.agent_id if repeat == 1 else f"{recorded.agent_id}.{repeat}"
+                child = replace(
+                    agent,
+                    name=f"{agent.name}/{suffix}",
+                    trunk=(recorded.tool_tokens, recorded.system_tokens),
+                )
+                delay_s = self._start_delay_s(previous, recorded)
+                script = self._agent(child, recorded.requests, delay_s)
+                children[-1].append((recorded.t, script))
+        return children
+
+    def _start_delay_s(self, parent: RecordedCall, recorded: RecordedSubAgent) -> float:
+        """A sub-agent's ``t`` is when it ended; it starts some time after its parent's call."""
+        if parent.api_time is None:
+            return 0.0
+        began_s = recorded.t - recorded.duration_ms / 1000
+        return min(max(0.0, began_s - parent.t - parent.api_time), self._max_gap_s)
+
+    def _gap_s(
+        self,
+        calls: Sequence[RecordedCall],
+        index: int,
+        children: Sequence[Sequence[tuple[float, SessionScript]]],
+    ) -> float:
+        if index == 0:
+            return 0.0
+        call, previous = calls[index], calls[index - 1]
+        joined_s = [ended_s for ended_s, _ in children[index - 1]]
+        if joined_s:
+            gap_s = call.t - max(joined_s)
+        elif call.think_time is not None:
+            gap_s = call.think_time
+        else:
+            gap_s = call.t - previous.t - (previous.api_time or 0.0)
+        return min(max(0.0, gap_s), self._max_gap_s)
+
+    def _with_output(
+        self,
+        calls: Sequence[RecordedCall],
+        contexts: Sequence[tuple[BlockIdRun, ...]],
+        index: int,
+        following: int | None,
+    ) -> tuple[BlockIdRun, ...]:
+        """Return a call's blocks, its output's included where the next prompt repeats them."""
+        call, context = calls[index], contexts[index]
+        if following is None or calls[following].isl < call.isl + call.out:
+            return context
+        num_prompt = call.isl // self.block_size_tokens
+        if common_prefix(context, contexts[following]) < num_prompt:
+            return context
+        num_context = (call.isl + call.out) // self.block_size_tokens
+        return joined((*context, *clipped(contexts[following], num_prompt, num_context)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Agent:
+    """Whose calls are being read: a session or one of its sub-agents, which share local ids."""
+
+    name: str
+    trunk: Trunk
+    ids: IdMap
+    private_base: int

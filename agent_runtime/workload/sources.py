@@ -1,0 +1,41 @@
+"""From what a user types after ``--sessions`` to a workload."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agent_runtime.errors import TraceError
+from agent_runtime.workload.agent_trace import read_agent_trace
+from agent_runtime.workload.coding_agents import coding_agent_sessions
+from agent_runtime.workload.session_script import Workload
+
+DEFAULT_NUM_SESSIONS = 256
+
+GENERATORS: dict[str, Callable[[int, int, float | None], Workload]] = {
+    "coding-agents": coding_agent_sessions,
+}
+"""Generators by name; each takes the number of sessions, a seed, and a cap on gaps."""
+
+
+def load_workload(
+    source: str, *, limit: int | None, seed: int, max_gap_s: float | None = None
+) -> Workload:
+    """Return the sessions that ``source`` names.
+
+    Args:
+        source: A generator's name or a trace file.
+        limit: At most so many sessions; a generator makes exactly so many, by default 256.
+        seed: For generators.
+        max_gap_s: Cut longer tool gaps to this.
+
+    Raises:
+        TraceError: No such file or generator, or a file that is no trace.
+    """
+    generator = GENERATORS.get(source)
+    if generator is not None:
+        return generator(DEFAULT_NUM_SESSIONS if limit is None else limit, seed, max_gap_s)
+    if not Path(source).exists():
+        known = ", ".join(GENERATORS)
+        raise TraceError(f"no such file, and no generator of that name ({known})", path=source)
+    return read_agent_trace(source, limit=limit, max_gap_s=max_gap_s)
