@@ -14,7 +14,6 @@ import argparse
 import sys
 import time
 
-from agent_runtime.workload.sources import load_workload
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.run_detail import simulate
 from agent_runtime.simulation.summary import RunSummary
 from agent_runtime.workload.session_script import Workload
+from agent_runtime.workload.sources import load_workload
 from hw_model.catalog import load_chip, load_model, load_rack
 from hw_model.deployment import DeploymentRequest, plan_deployment
 from scheduler.placement import POLICIES

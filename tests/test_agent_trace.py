@@ -20,7 +20,7 @@ SHARED = Path(os.environ.get("PANJIU_DATA", Path(__file__).parents[2] / "shared"
 REAL_TRACE = SHARED / "agent_sessions.jsonl.gz"
 
 
-def call(t: float, isl: int, out: int, runs: list, **fields) -> dict:
+def call(t: float, isl: int, out: object, runs: list, **fields) -> dict:
     return {"t": t, "type": "n", "in": isl, "out": out, "hash_runs": runs, **fields}
 
 
@@ -111,7 +111,8 @@ def test_sessions_of_one_harness_share_its_trunk_and_nothing_else(tmp_path: Path
         for s in workload.sessions
     ]
     assert ids[0][:4] == ids[1][:4], "tools and system prompt agree"
-    assert ids[0][:2] == ids[2][:2] and ids[0][2] != ids[2][2], "only the tools agree"
+    assert ids[0][:2] == ids[2][:2]
+    assert ids[0][2] != ids[2][2], "only the tools agree"
     assert not set(ids[0][4:]) & set(ids[1][4:])
     assert not set(ids[0]) & set(ids[3])
 

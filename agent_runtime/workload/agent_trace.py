@@ -122,7 +122,7 @@ class _TraceReader:
         if not self._num_empty_outputs:
             return ()
         return (
-            f"{self._num_empty_outputs} recorded calls had no output and are simulated with one token",
+            f"{self._num_empty_outputs} recorded calls had no output; they are simulated with one",
         )
 
     def _session(self, recorded: RecordedSession) -> SessionScript:

@@ -21,9 +21,9 @@ class ScriptedTurn:
         osl_tokens: Tokens the model will generate, >= 1.
         gap_s: Seconds from the end of the previous turn (and of its sub-agents) to this arrival.
         block_id_runs: Ids of the leading full KV blocks of prompt + output, in order, canonical
-            and unique across the workload. An id stands for its block *and all before it* (a chained
-            hash), so equal ids are equal prefixes. Covers at least the prompt's full blocks; blocks
-            of the output are covered when a later prompt is known to contain them.
+            and unique across the workload. An id stands for its block *and all before it* (a
+            chained hash): equal ids are equal prefixes. Covers at least the prompt's full
+            blocks, and those of the output if a later prompt is known to contain it.
         children: Sub-agents that start when this turn ends. The next turn waits for all of them.
     """
 

@@ -1,0 +1,82 @@
+"""The ASGI app: routes and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from agent_runtime.clock import epoch_s
+from agent_runtime.errors import RequestError, UnknownModelError
+from agent_runtime.gateway.chat_completions import ChatCompletions
+from agent_runtime.gateway.error_mapping import on_http_exception, on_request_error, on_unexpected
+from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.turns import TurnRunner
+
+MAX_BODY_BYTES = 64 << 20
+
+
+def create_app(
+    runner: TurnRunner,
+    *,
+    model: str,
+    seed: int = 0,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    epoch_s: Callable[[], float] = epoch_s,
+    sessions: SessionDirectory | None = None,
+) -> Starlette:
+    """Return the endpoint in front of ``runner``.
+
+    Args:
+        runner: Runs turns.
+        model: The name the model is served under.
+        seed: Of the emulated text.
+        max_body_bytes: Larger bodies get a 413.
+        epoch_s: Seconds since 1970, for ``created``.
+        sessions: Whom to know; by default an empty directory with its default limits.
+    """
+    chat = ChatCompletions(
+        runner=runner,
+        model=model,
+        seed=seed,
+        max_body_bytes=max_body_bytes,
+        epoch_s=epoch_s,
+        sessions=SessionDirectory(runner.block_size_tokens) if sessions is None else sessions,
+    )
+    card = {
+        "id": model,
+        "object": "model",
+        "created": int(epoch_s()),
+        "owned_by": "panjiu",
+        "max_model_len": runner.max_context_tokens,
+    }
+
+    async def list_models(_: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [card]})
+
+    async def get_model(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name != model:
+            raise UnknownModelError(f"The model `{name}` does not exist. Available: {model}.")
+        return JSONResponse(card)
+
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat.answer, methods=["POST"]),
+            Route("/v1/models", list_models, methods=["GET"]),
+            Route("/v1/models/{name:path}", get_model, methods=["GET"]),
+            Route("/health", health, methods=["GET"]),
+        ],
+        exception_handlers={
+            RequestError: on_request_error,
+            HTTPException: on_http_exception,
+            Exception: on_unexpected,
+        },
+    )

@@ -1,0 +1,256 @@
+"""``POST /v1/chat/completions``: find the session, plan the reply, run the turn, stream it back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from agent_runtime.errors import BodyTooLargeError, ContextTooLongError, UnknownModelError
+from agent_runtime.gateway.emulated_reply import EmulatedReply, ReplyLimits, emulated_reply
+from agent_runtime.gateway.prompt import Prompt, RenderedMessage, chain_digests, render_chat
+from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
+from agent_runtime.gateway.wire import ChatAnswer, ChatRequest, parse_chat_request, usage
+from agent_runtime.turns import TurnProgress, TurnRequest, TurnRunner
+from scheduler.ids import TurnId
+
+CLIENT_CLOSED_REQUEST = 499
+MAX_REQUEST_ID_LENGTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """A request that is ready to run."""
+
+    request: ChatRequest
+    session: ChatSession
+    digest: bytes
+    prompt: Prompt
+    reply: EmulatedReply
+    request_id: str
+
+
+@dataclass(slots=True)
+class ChatCompletions:
+    """The endpoint.
+
+    Attributes:
+        runner: Runs turns.
+        model: The one model served.
+        seed: Of the emulated text.
+        max_body_bytes: Larger bodies are refused.
+        epoch_s: Seconds since 1970, for ``created``.
+        sessions: Who is talking.
+    """
+
+    runner: TurnRunner
+    model: str
+    seed: int
+    max_body_bytes: int
+    epoch_s: Callable[[], float]
+    sessions: SessionDirectory
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request."""
+        try:
+            body = await self._read(request)
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        turn = self._prepare(parse_chat_request(body), request)
+        stack = AsyncExitStack()
+        stack.callback(self._turn_over, turn)
+        turn.session.num_active_turns += 1
+        try:
+            progress = await stack.enter_async_context(
+                self.runner.open_turn(
+                    TurnRequest(
+                        turn_id=TurnId(f"turn-{next(self._numbers)}"),
+                        session_id=turn.session.session_id,
+                        num_prompt_tokens=turn.prompt.num_tokens,
+                        num_output_tokens=len(turn.reply.pieces),
+                        block_hashes=turn.prompt.block_hashes,
+                    )
+                )
+            )
+        except BaseException:
+            await stack.aclose()
+            raise
+        headers = {"x-request-id": turn.request_id, "x-session-id": turn.session.session_id}
+        answer = ChatAnswer(f"chatcmpl-{turn.request_id}", int(self.epoch_s()), self.model)
+        if turn.request.stream:
+            return _TurnStream(self._events(turn, answer, progress), stack, headers)
+        async with stack:
+            return await self._whole(turn, answer, progress, request, headers)
+
+    async def _read(self, request: Request) -> bytes:
+        limit = self.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        body = bytearray()
+        too_large = declared.isdecimal() and int(declared) > limit
+        if not too_large:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    too_large = True
+                    break
+        if too_large:
+            raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
+        return bytes(body)
+
+    def _prepare(self, chat: ChatRequest, request: Request) -> ChatTurn:
+        if chat.model is not None and chat.model != self.model:
+            raise UnknownModelError(
+                f"The model `{chat.model}` does not exist. Available: {self.model}.",
+                param="model",
+            )
+        messages = render_chat([m.model_dump() for m in chat.messages], chat.tools or ())
+        digests = chain_digests(messages)
+        now_s = anyio.current_time()
+        key = chat.session_id or request.headers.get("x-session-id")
+        for forgotten in self.sessions.forget_old(now_s):
+            self.runner.close_session(forgotten)
+        session = self.sessions.find(key, digests, now_s)
+        num_prompt = session.memory.open_prompt(messages)
+        reply = emulated_reply(
+            self._reply_limits(chat, num_prompt), seed=self.seed, prompt_digest=digests[-1]
+        )
+        said = RenderedMessage.of("assistant", "".join(reply.pieces))
+        digest = chain_digests([*messages, said])[-1]
+        request_id = _request_id(request) or f"{next(self._numbers)}"
+        return ChatTurn(chat, session, digest, session.memory.plan(reply.pieces), reply, request_id)
+
+    def _reply_limits(self, chat: ChatRequest, num_prompt: int) -> ReplyLimits:
+        limit = self.runner.max_context_tokens
+        if num_prompt >= limit:
+            raise ContextTooLongError(
+                f"This model's maximum context length is {limit} tokens. However, your prompt "
+                f"contains {num_prompt} input tokens. Please shorten the messages.",
+                param="messages",
+            )
+        return ReplyLimits(
+            max_tokens=chat.output_cap,
+            min_tokens=chat.min_tokens or 0,
+            ignore_eos=bool(chat.ignore_eos),
+            room=limit - num_prompt,
+        )
+
+    def _turn_over(self, turn: ChatTurn) -> None:
+        turn.session.num_active_turns -= 1
+
+    async def _whole(
+        self,
+        turn: ChatTurn,
+        answer: ChatAnswer,
+        progress: AsyncIterator[TurnProgress],
+        request: Request,
+        headers: dict[str, str],
+    ) -> Response:
+        num_cached = 0
+        async with _leave_on_disconnect(request.receive) as left:
+            async for step in progress:
+                num_cached = step.num_cached_tokens
+        if left.is_set():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        self.sessions.remember(turn.session, turn.digest)
+        num_output = len(turn.reply.pieces)
+        body = answer.whole(
+            "".join(turn.reply.pieces),
+            turn.reply.finish_reason,
+            usage(turn.prompt.num_tokens, num_output, num_cached),
+        )
+        return JSONResponse(body, headers=headers)
+
+    async def _events(
+        self, turn: ChatTurn, answer: ChatAnswer, progress: AsyncIterator[TurnProgress]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the chunks of a streamed answer."""
+        options = turn.request.stream_options
+        always = options is not None and bool(options.continuous_usage_stats)
+        num_sent = num_cached = 0
+
+        def now_used() -> dict[str, Any]:
+            return usage(turn.prompt.num_tokens, num_sent, num_cached)
+
+        yield answer.chunk(
+            {"role": "assistant", "content": ""}, usage=now_used() if always else None
+        )
+        async for step in progress:
+            text = "".join(turn.reply.pieces[num_sent : num_sent + step.num_new_tokens])
+            num_sent += step.num_new_tokens
+            num_cached = step.num_cached_tokens
+            if step.finished:
+                self.sessions.remember(turn.session, turn.digest)
+            yield answer.chunk(
+                {"content": text},
+                turn.reply.finish_reason if step.finished else None,
+                now_used() if always else None,
+            )
+        if options is not None and options.include_usage:
+            yield answer.usage_chunk(now_used())
+
+
+class _TurnStream(Response):
+    """Server-sent events; ends the turn when the client leaves or everything is sent."""
+
+    def __init__(
+        self,
+        events: AsyncIterator[dict[str, Any]],
+        stack: AsyncExitStack,
+        headers: dict[str, str],
+    ) -> None:
+        self._events, self._stack = events, stack
+        super().__init__(headers={**headers, "cache-control": "no-cache"})
+        self.raw_headers = [
+            *((k, v) for k, v in self.raw_headers if k not in {b"content-length", b"content-type"}),
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+        ]
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(start)
+            async with _leave_on_disconnect(receive):
+                async for event in self._events:
+                    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+                    await _send_body(send, f"data: {data}\n\n", more=True)
+                await _send_body(send, "data: [DONE]\n\n", more=False)
+
+
+async def _send_body(send: Send, text: str, *, more: bool) -> None:
+    body = text.encode("utf-8", "surrogatepass")
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+@asynccontextmanager
+async def _leave_on_disconnect(receive: Receive) -> AsyncIterator[anyio.Event]:
+    """Cancel what runs inside when the client goes away; the event then says so."""
+    left = anyio.Event()
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        yield left
+        tasks.cancel_scope.cancel()
+
+
+def _request_id(request: Request) -> str | None:
+    """Return the caller's request id if it is fit to be sent back."""
+    given = request.headers.get("x-request-id", "")
+    fit = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
+    return given if fit else None

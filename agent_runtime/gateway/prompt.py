@@ -1,0 +1,170 @@
+"""From chat messages to prompt tokens and chained block hashes, at the cost of what is new.
+
+A session's prompt mostly grows at its end, so its tokens and hashes are kept, and only messages
+that were not there in the turn before are tokenised. Hashes depend on tokens alone: sessions with
+the same leading messages share KV blocks.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from agent_runtime.errors import InvalidRequestError
+from agent_runtime.gateway.tokeniser import marker, tokenise
+
+END_OF_MESSAGE = marker("end of message")
+_ROOT = bytes(8)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedMessage:
+    """A message as the model sees it; equal text is an equal message.
+
+    Attributes:
+        role: Who speaks, ``tools`` for the tool definitions that come first.
+        text: What is said, tool calls and names included.
+        digest: Of both.
+    """
+
+    role: str
+    text: str
+    digest: bytes
+
+    @classmethod
+    def of(cls, role: str, text: str) -> RenderedMessage:
+        """Return the message with its digest."""
+        data = f"{role}\0{text}".encode("utf-8", "surrogatepass")
+        return cls(role, text, blake2b(data, digest_size=16).digest())
+
+
+def render_chat(
+    messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
+) -> list[RenderedMessage]:
+    """Return what the model sees: the tool definitions if any, then the messages.
+
+    Raises:
+        InvalidRequestError: Content that is neither text nor a list of text parts.
+    """
+    rendered = [RenderedMessage.of("tools", _json(tools))] if tools else []
+    for index, message in enumerate(messages):
+        text = _content(message.get("content"), f"messages[{index}].content")
+        for key in ("name", "tool_calls", "function_call", "tool_call_id"):
+            if message.get(key) is not None:
+                text += f"\n{key}: {_json(message[key])}"
+        rendered.append(RenderedMessage.of(message["role"], text))
+    return rendered
+
+
+def chain_digests(messages: Sequence[RenderedMessage]) -> list[bytes]:
+    """Return per message a digest of it and all before it."""
+    digests, digest = [], b""
+    for message in messages:
+        digest = blake2b(digest + message.digest, digest_size=16).digest()
+        digests.append(digest)
+    return digests
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a turn computes.
+
+    Attributes:
+        num_tokens: Of the prompt, the opening of the reply included.
+        block_hashes: Of its full blocks, followed by those that the planned reply fills.
+    """
+
+    num_tokens: int
+    block_hashes: tuple[int, ...]
+
+
+class PromptMemory:
+    """The tokens of one session's latest prompt and reply.
+
+    Invariant: ``_ends[i]`` is the number of tokens that ``_messages[:i + 1]`` take;
+        ``_hashes`` are those of the full blocks of the tokens up to ``_ends[-1]`` at the most.
+    """
+
+    __slots__ = ("_block_size", "_ends", "_hashes", "_messages", "_tokens")
+
+    def __init__(self, block_size_tokens: int) -> None:
+        self._block_size = block_size_tokens
+        self._messages: list[bytes] = []
+        self._ends: list[int] = []
+        self._tokens: array[int] = array("I")
+        self._hashes: list[int] = []
+
+    def open_prompt(self, messages: Sequence[RenderedMessage]) -> int:
+        """Bring the memory up to ``messages``; return the tokens of the prompt they make."""
+        kept = 0
+        for known, message in zip(self._messages, messages, strict=False):
+            if known != message.digest:
+                break
+            kept += 1
+        self._truncate(kept)
+        for message in messages[kept:]:
+            self._append(message)
+        return len(self._tokens) + 1  # and the marker that opens the reply
+
+    def plan(self, reply: Sequence[str]) -> Prompt:
+        """Return the prompt with the hashes of a reply of these one-token pieces."""
+        context = self._tokens[:]
+        context.append(marker("assistant"))
+        num_tokens = len(context)
+        for piece in reply:
+            context.extend(tokenise(piece))
+        hashes = self._hashes[:]
+        _extend_hashes(hashes, context, self._block_size)
+        return Prompt(num_tokens, tuple(hashes))
+
+    def _append(self, message: RenderedMessage) -> None:
+        self._tokens.append(marker(message.role))
+        self._tokens.extend(tokenise(message.text))
+        self._tokens.append(END_OF_MESSAGE)
+        self._messages.append(message.digest)
+        self._ends.append(len(self._tokens))
+        _extend_hashes(self._hashes, self._tokens, self._block_size)
+
+    def _truncate(self, num_messages: int) -> None:
+        del self._messages[num_messages:], self._ends[num_messages:]
+        del self._tokens[self._ends[-1] if self._ends else 0 :]
+        del self._hashes[len(self._tokens) // self._block_size :]
+
+
+def _extend_hashes(hashes: list[int], tokens: array[int], block_size: int) -> None:
+    """Append the chained hashes of the full blocks that ``hashes`` does not cover yet."""
+    parent = hashes[-1].to_bytes(8) if hashes else _ROOT
+    for start in range(len(hashes) * block_size, len(tokens) - block_size + 1, block_size):
+        block = tokens[start : start + block_size].tobytes()
+        parent = blake2b(parent + block, digest_size=8).digest()
+        hashes.append(int.from_bytes(parent))
+
+
+def _content(content: object, param: str) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        raise InvalidRequestError("expected text, or a list of text parts", param=param)
+    texts = []
+    for index, part in enumerate(content):
+        if isinstance(part, dict) and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif isinstance(part, dict) and isinstance(part.get("refusal"), str):
+            texts.append(part["refusal"])
+        else:
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            raise InvalidRequestError(
+                f"the emulated model reads text only; found a part of type {kind!r}",
+                param=f"{param}[{index}]",
+            )
+    return "".join(texts)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
