@@ -3,11 +3,13 @@
 AgentRuntimeError
 ├─ ConfigError              a bad option or file, before anything runs
 │  └─ TraceError            a trace file: names the file, the line and the field
-└─ RequestError             the caller of the endpoint -> HTTP 4xx
-   ├─ InvalidRequestError   400
-   ├─ ContextTooLongError   400
-   ├─ UnknownModelError     404
-   └─ BodyTooLargeError     413
+├─ RequestError             the caller of the endpoint -> HTTP 4xx
+│  ├─ InvalidRequestError   400
+│  ├─ ContextTooLongError   400
+│  ├─ UnknownModelError     404
+│  └─ BodyTooLargeError     413
+└─ BackendError             what runs turns -> HTTP 5xx
+   └─ BackendStoppedError   503
 """
 
 from __future__ import annotations
@@ -64,3 +66,14 @@ class UnknownModelError(RequestError):
 
 class BodyTooLargeError(RequestError):
     """A body over the size limit."""
+
+
+class BackendError(AgentRuntimeError):
+    """What runs turns could not run this one; another try may succeed."""
+
+
+class BackendStoppedError(BackendError):
+    """The backend is shutting down; its turns are over."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; try again once it is back")

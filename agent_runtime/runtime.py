@@ -59,15 +59,20 @@ class Runtime:
 
         Raises:
             ContextTooLongError: On entry; prompt + output exceed ``max_context_tokens``.
+            BackendError: On entry or while iterating; the turn is over.
         """
         dispatch = self._place(request)
-        meter = _TokenMeter(self._backend.submit(dispatch.replica_id, request))
+        num_generated_tokens = 0
         try:
-            yield meter
+            meter = _TokenMeter(self._backend.submit(dispatch.replica_id, request))
+            try:
+                yield meter
+            finally:
+                num_generated_tokens = meter.num_tokens
+                if not meter.finished:
+                    self._backend.abort(dispatch.replica_id, request.turn_id)
         finally:
-            if not meter.finished:
-                self._backend.abort(dispatch.replica_id, request.turn_id)
-            num_context_tokens = request.num_prompt_tokens + meter.num_tokens
+            num_context_tokens = request.num_prompt_tokens + num_generated_tokens
             ended = TurnEnded(request.turn_id, num_context_tokens)
             self._scheduler.handle(ended, self._clock.now_s())
 

@@ -64,6 +64,7 @@ class TurnRunner(Protocol):
 
         Raises:
             ContextTooLongError: On entry; prompt + output exceed ``max_context_tokens``.
+            BackendError: On entry or while iterating; the turn is over.
         """
         ...
 

@@ -207,6 +207,39 @@ async def test_a_client_that_leaves_before_its_answer_frees_its_kv() -> None:
         await served.wait_until_idle()
 
 
+async def test_a_server_that_stops_ends_streams_with_an_error_and_refuses_new_turns() -> None:
+    async with client_of(speed=20.0) as (client, served):
+        stream = await client.chat.completions.create(
+            model=MODEL, messages=HELLO, max_tokens=200_000, stream=True
+        )
+        await anext(stream)
+        served.rack.stop()
+        with pytest.raises(openai.APIError, match="shutting down"):
+            async for _ in stream:
+                pass
+        with pytest.raises(openai.InternalServerError, match="shutting down") as refused:
+            await client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert refused.value.status_code == 503
+        await served.wait_until_idle()
+
+
+async def test_a_server_that_stops_answers_who_still_waits_with_a_503() -> None:
+    async with client_of(speed=20.0) as (client, served):
+
+        async def waiting() -> None:
+            with pytest.raises(openai.InternalServerError, match="shutting down"):
+                await client.chat.completions.create(
+                    model=MODEL, messages=HELLO, max_tokens=200_000, extra_body={"ignore_eos": True}
+                )
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(waiting)
+            while served.rack.kv_active_ratio() == 0:
+                await anyio.sleep(0.001)
+            served.rack.stop()
+        await served.wait_until_idle()
+
+
 async def test_hundreds_of_turns_at_once_all_get_their_own_answer() -> None:
     async with client_of() as (client, served):
         lengths = {}

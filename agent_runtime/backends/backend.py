@@ -13,7 +13,11 @@ class Backend(Protocol):
     """A set of replicas, ids from 0."""
 
     def submit(self, replica_id: ReplicaId, request: TurnRequest) -> AsyncIterator[TurnProgress]:
-        """Start a turn; the iterator yields until ``finished``."""
+        """Start a turn; the iterator yields until ``finished``.
+
+        Raises:
+            BackendError: Here or while iterating; the turn is over.
+        """
         ...
 
     def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:

@@ -9,6 +9,7 @@ from typing import Self
 import anyio
 
 from agent_runtime.clock import Clock
+from agent_runtime.errors import BackendStoppedError
 from agent_runtime.turns import TurnProgress, TurnRequest
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
@@ -23,21 +24,26 @@ from scheduler.ids import ReplicaId, TurnId
 class _Inbox:
     """Tokens on their way from an engine to whoever reads a turn; steps that came meanwhile merge.
 
-    Invariant: nothing is added after ``finished``.
+    Invariant: nothing is added after ``finished`` or ``stop``.
     """
 
-    __slots__ = ("_arrived", "_finished", "_num_cached_tokens", "_num_new_tokens")
+    __slots__ = ("_arrived", "_finished", "_num_cached_tokens", "_num_new_tokens", "_stopped")
 
     def __init__(self) -> None:
         self._arrived = anyio.Event()
         self._num_new_tokens = 0
         self._num_cached_tokens = 0
         self._finished = False
+        self._stopped = False
 
     def add(self, generated: TokensGenerated) -> None:
         self._num_new_tokens += generated.num_tokens
         self._num_cached_tokens = generated.num_cached_tokens
         self._finished = generated.finished
+        self._arrived.set()
+
+    def stop(self) -> None:
+        self._stopped = True
         self._arrived.set()
 
     def __aiter__(self) -> Self:
@@ -47,6 +53,8 @@ class _Inbox:
         if self._finished and self._num_new_tokens == 0:
             raise StopAsyncIteration
         await self._arrived.wait()
+        if self._stopped:
+            raise BackendStoppedError
         self._arrived = anyio.Event()
         merged = TurnProgress(self._num_new_tokens, self._num_cached_tokens, self._finished)
         self._num_new_tokens = 0
@@ -87,6 +95,7 @@ class EmulatedRack:
         self, deployment: Deployment, band: Band, clock: Clock, limits: EngineLimits
     ) -> None:
         self._clock = clock
+        self._stopped = False
         step_time = StepTimeModel(deployment, band)
         self._replicas = [
             _Replica(
@@ -107,7 +116,13 @@ class EmulatedRack:
                 tasks.start_soon(self._step_when_due, replica)
 
     def submit(self, replica_id: ReplicaId, request: TurnRequest) -> AsyncIterator[TurnProgress]:
-        """Queue a turn on a replica's engine."""
+        """Queue a turn on a replica's engine.
+
+        Raises:
+            BackendStoppedError: ``stop`` was called, now or while the turn runs.
+        """
+        if self._stopped:
+            raise BackendStoppedError
         replica, now_s = self._replicas[replica_id], self._clock.now_s()
         replica.advance(now_s)
         request_id = RequestId(request.turn_id)
@@ -131,6 +146,13 @@ class EmulatedRack:
         replica.inboxes.pop(RequestId(turn_id), None)
         replica.engine.abort(RequestId(turn_id), now_s)
         replica.wake.set()
+
+    def stop(self) -> None:
+        """End all turns, and refuse new ones, with ``BackendStoppedError``."""
+        self._stopped = True
+        for replica in self._replicas:
+            for inbox in replica.inboxes.values():
+                inbox.stop()
 
     def check_invariants(self) -> None:
         """Raise if an engine contradicts itself. O(blocks).

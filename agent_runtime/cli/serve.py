@@ -8,8 +8,9 @@ import socket
 import anyio
 import uvicorn
 from rich.console import Console
+from typing_extensions import override
 
-from agent_runtime.backends.emulator import emulated_rack
+from agent_runtime.backends.emulator import EmulatedRack, emulated_rack
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -135,4 +136,17 @@ async def _serve(
             highlight=False,
             soft_wrap=True,
         )
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await _Server(config, rack).serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends the turns under way before it waits for their connections to close."""
+
+    def __init__(self, config: uvicorn.Config, rack: EmulatedRack) -> None:
+        super().__init__(config)
+        self._rack = rack
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._rack.stop()
+        await super().shutdown(sockets)

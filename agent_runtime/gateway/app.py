@@ -11,9 +11,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_runtime.clock import epoch_s
-from agent_runtime.errors import RequestError, UnknownModelError
+from agent_runtime.errors import BackendError, RequestError, UnknownModelError
 from agent_runtime.gateway.chat_completions import ChatCompletions
-from agent_runtime.gateway.error_mapping import on_http_exception, on_request_error, on_unexpected
+from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_error, on_unexpected
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.turns import TurnRunner
 
@@ -75,7 +75,8 @@ def create_app(
             Route("/health", health, methods=["GET"]),
         ],
         exception_handlers={
-            RequestError: on_request_error,
+            RequestError: on_runtime_error,
+            BackendError: on_runtime_error,
             HTTPException: on_http_exception,
             Exception: on_unexpected,
         },

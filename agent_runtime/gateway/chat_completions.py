@@ -15,8 +15,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agent_runtime.errors import BodyTooLargeError, ContextTooLongError, UnknownModelError
+from agent_runtime.errors import (
+    BackendError,
+    BodyTooLargeError,
+    ContextTooLongError,
+    UnknownModelError,
+)
 from agent_runtime.gateway.emulated_reply import EmulatedReply, ReplyLimits, emulated_reply
+from agent_runtime.gateway.error_mapping import runtime_error_response
 from agent_runtime.gateway.prompt import Prompt, RenderedMessage, chain_digests, render_chat
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.wire import ChatAnswer, ChatRequest, parse_chat_request, usage
@@ -156,9 +162,15 @@ class ChatCompletions:
         headers: dict[str, str],
     ) -> Response:
         num_cached = 0
+        failure: Response | None = None
         async with _leave_on_disconnect(request.receive) as left:
-            async for step in progress:
-                num_cached = step.num_cached_tokens
+            try:
+                async for step in progress:
+                    num_cached = step.num_cached_tokens
+            except BackendError as error:
+                failure = runtime_error_response(error)
+        if failure is not None:
+            return failure
         if left.is_set():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         self.sessions.remember(turn.session, turn.digest)
@@ -181,10 +193,10 @@ class ChatCompletions:
         def now_used() -> dict[str, Any]:
             return usage(turn.prompt.num_tokens, num_sent, num_cached)
 
-        yield answer.chunk(
-            {"role": "assistant", "content": ""}, usage=now_used() if always else None
-        )
         async for step in progress:
+            if num_sent == 0:  # not earlier: clients take the first chunk for the first token
+                opening = {"role": "assistant", "content": ""}
+                yield answer.chunk(opening, usage=now_used() if always else None)
             text = "".join(turn.reply.pieces[num_sent : num_sent + step.num_new_tokens])
             num_sent += step.num_new_tokens
             num_cached = step.num_cached_tokens
@@ -221,14 +233,17 @@ class _TurnStream(Response):
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
             async with _leave_on_disconnect(receive):
-                async for event in self._events:
-                    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-                    await _send_body(send, f"data: {data}\n\n", more=True)
-                await _send_body(send, "data: [DONE]\n\n", more=False)
+                try:
+                    async for event in self._events:
+                        data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+                        await _send_body(send, f"data: {data}\n\n".encode(), more=True)
+                except BackendError as error:
+                    body = bytes(runtime_error_response(error).body)
+                    await _send_body(send, b"data: " + body + b"\n\n", more=True)
+                await _send_body(send, b"data: [DONE]\n\n", more=False)
 
 
-async def _send_body(send: Send, text: str, *, more: bool) -> None:
-    body = text.encode("utf-8", "surrogatepass")
+async def _send_body(send: Send, body: bytes, *, more: bool) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from agent_runtime.errors import (
+    AgentRuntimeError,
+    BackendStoppedError,
     BodyTooLargeError,
     ContextTooLongError,
     InvalidRequestError,
@@ -24,11 +26,12 @@ class _Answer:
     code: str | None
 
 
-_TABLE: dict[type[RequestError], _Answer] = {
+_TABLE: dict[type[AgentRuntimeError], _Answer] = {
     InvalidRequestError: _Answer(400, None),
     ContextTooLongError: _Answer(400, "context_length_exceeded"),
     UnknownModelError: _Answer(404, "model_not_found"),
     BodyTooLargeError: _Answer(413, None),
+    BackendStoppedError: _Answer(503, None),
 }
 
 
@@ -46,11 +49,17 @@ def error_response(
     return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
-async def on_request_error(_: Request, error: Exception) -> JSONResponse:
-    """Answer an error that is the caller's."""
-    assert isinstance(error, RequestError)  # noqa: S101 - registered for this type
+def runtime_error_response(error: AgentRuntimeError) -> JSONResponse:
+    """Return what the table has for ``error``; the body is also what a broken stream ends with."""
     answer = _TABLE[type(error)]
-    return error_response(answer.status, str(error), param=error.param, code=answer.code)
+    param = error.param if isinstance(error, RequestError) else None
+    return error_response(answer.status, str(error), param=param, code=answer.code)
+
+
+async def on_runtime_error(_: Request, error: Exception) -> JSONResponse:
+    """Answer an error of the caller's or of a backend's."""
+    assert isinstance(error, AgentRuntimeError)  # noqa: S101 - registered for these types
+    return runtime_error_response(error)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -1,0 +1,139 @@
+"""The command as users and scripts meet it: what it prints, writes and returns."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent_runtime.cli.main import main
+
+SMALL = ["simulate", "--limit", "3", "--model", "qwen3-8b", "--replicas", "2", "--max-gap-s", "1"]
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
+    try:
+        code = main(args)
+    except SystemExit as exit_:  # argparse's way
+        code = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_json_on_stdout_is_all_there_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, *SMALL, "--json", "-")
+    assert code == 0
+    runs = json.loads(out)
+    assert [summary["band"] for summary in runs] == ["low", "base", "high"]
+    assert "sessions done" in err
+
+
+def test_one_band_is_one_object_with_every_documented_key(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    target = tmp_path / "out.json"
+    code, out, _ = run(capsys, *SMALL, "--band", "base", "--json", str(target))
+    assert code == 0
+    assert "3/3" in out
+    summary = json.loads(target.read_text())
+    documented = (
+        "policy model rack band seed sessions turns simulated_s wall_s turns_per_wall_s jct_s "
+        "ttft_s tpot_s slowdown prefix_hit_ratio recomputed_tokens preemptions pulled_bytes "
+        "hbm_used_ratio"
+    )
+    assert list(summary) == documented.split()
+    assert summary["sessions"] == {"total": 3, "completed": 3, "failed": 0}
+    assert list(summary["ttft_s"]) == ["mean", "p50", "p95", "p99", "max"]
+    assert list(summary["slowdown"]) == ["mean", "p99", "max"]
+    assert list(summary["hbm_used_ratio"]) == ["mean", "max"]
+
+
+def test_the_same_seed_writes_the_same_bytes_but_for_the_wall_clock(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    texts = []
+    for name in ("one", "two"):
+        run(capsys, *SMALL, "--seed", "5", "--json", str(tmp_path / name))
+        lines = (tmp_path / name).read_text().splitlines()
+        texts.append([line for line in lines if "wall_s" not in line])
+    assert texts[0] == texts[1]
+
+
+def test_the_page_is_written_and_its_path_is_printed(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    target = tmp_path / "report.html"
+    code, out, _ = run(capsys, *SMALL, "--html", str(target))
+    assert code == 0
+    assert f"report: {target}" in out
+    assert target.read_text().startswith("<!DOCTYPE html>")
+
+
+USAGE = [
+    (["--model", "gpt-9"], "unknown model 'gpt-9'; known: llama-3.1-70b, "),
+    (["--rack", "nvl72"], "unknown rack 'nvl72'; known: panjiu-al128"),
+    (["--policy", "magic"], "unknown policy 'magic'; known: consistent_hash, "),
+    (["--band", "best"], "invalid choice: 'best'"),
+    (["--limit", "0"], "--limit: expected a whole number >= 1, got '0'"),
+    (["--max-gap-s", "nan"], "--max-gap-s: expected a number >= 0, got 'nan'"),
+    (["--replicas", "500"], "500 replicas x TP4 need 2000 chips"),
+    (["--tp", "3"], "TP3 is not possible"),
+    (["--precision", "fp3"], "invalid choice: 'fp3'"),
+    (["--json", "/no/such/folder/out.json"], "--json /no/such/folder/out.json: not a file"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), USAGE)
+def test_a_wrong_command_line_exits_with_2_and_says_what_is_right(
+    capsys: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
+    code, out, err = run(capsys, "simulate", *args)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_a_model_that_does_not_fit_exits_with_1_and_says_what_would(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = run(capsys, "simulate", "--model", "qwen3-coder-480b-a35b", "--tp", "1")
+    assert code == 1
+    assert "GB a chip are missing" in err
+    assert "fp8 at TP4" in err
+
+
+def test_a_broken_trace_exits_with_1_and_names_the_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text('{"id": "a", "block_size": 64, "requests": [{"type": "n", "t": 0}]}\n')
+    code, _, err = run(capsys, "simulate", "--sessions", str(trace))
+    assert code == 1
+    assert err == f"panjiu: {trace}, line 1: requests[0].in: Field required\n"
+    assert run(capsys, "simulate", "--sessions", "nowhere.gz")[0] == 1
+
+
+def test_when_no_session_completes_the_limit_is_printed_and_the_exit_code_is_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.jsonl"
+    call = {"type": "n", "t": 0, "in": 64 * 40_000, "out": 5, "hash_runs": [[1, 40_000]]}
+    trace.write_text(json.dumps({"id": "a", "block_size": 64, "requests": [call]}))
+    code, out, _ = run(
+        capsys, "simulate", "--sessions", str(trace), "--model", "qwen3-8b", "--band", "base"
+    )
+    assert code == 1
+    assert "0/1" in out
+    assert "a replica holds 774,208" in " ".join(out.split())
+
+
+def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["simulate"], ["serve"]):
+        code, out, _ = run(capsys, *command, "--help")
+        assert code == 0
+        assert "panjiu simulate" in out or "panjiu serve" in out
+    assert run(capsys)[0] == 2
+
+
+def test_a_port_that_is_taken_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "serve", "--host", "203.0.113.1")
+    assert code == 2
+    assert "can't listen on 203.0.113.1:8000" in err
