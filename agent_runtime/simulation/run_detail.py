@@ -125,7 +125,7 @@ def _notes(
     if beyond:
         notes.append(
             f"{beyond} of {len(workload.sessions)} sessions grow beyond the {trained:,} tokens "
-            f"{deployment.model.title} is trained for; their cost is simulated as if it were."
+            f"that {deployment.model.title} is trained for; they run as if it could serve them."
         )
     return tuple(notes)
 

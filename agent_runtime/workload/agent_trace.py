@@ -119,11 +119,9 @@ class _TraceReader:
 
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the report should know."""
-        if not self._num_empty_outputs:
-            return ()
-        return (
-            f"{self._num_empty_outputs} recorded calls had no output; they are simulated with one",
-        )
+        count = self._num_empty_outputs
+        note = f"{count} recorded calls had no output; they are simulated with one token."
+        return (note,) if count else ()
 
     def _session(self, recorded: RecordedSession) -> SessionScript:
         agent = _Agent(
