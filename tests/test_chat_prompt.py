@@ -1,9 +1,16 @@
 """Prompts, replies and sessions of the gateway, without HTTP."""
 
+from array import array
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.gateway.emulated_reply import WORDS, ReplyLimits, emulated_reply
+from agent_runtime.gateway.emulated_reply import (
+    WORDS,
+    EmulatedReply,
+    ReplyLimits,
+    emulated_reply,
+)
 from agent_runtime.gateway.prompt import (
     PromptMemory,
     RenderedMessage,
@@ -23,9 +30,9 @@ def limits(**changes) -> ReplyLimits:
     return ReplyLimits(**{**values, **changes})
 
 
-def reply_of(num_tokens: int, digest: bytes = b"12345678") -> tuple[str, ...]:
+def reply_of(num_tokens: int, digest: bytes = b"12345678") -> EmulatedReply:
     asked = limits(max_tokens=num_tokens, ignore_eos=True)
-    return emulated_reply(asked, seed=0, prompt_digest=digest).pieces
+    return emulated_reply(asked, seed=0, prompt_digest=digest)
 
 
 @given(st.text())
@@ -47,16 +54,17 @@ def test_every_word_of_a_reply_is_one_token_alone_and_joined() -> None:
 
 @given(st.integers(1, 400), st.binary(min_size=8, max_size=16))
 def test_a_reply_joined_tokenises_to_its_pieces(num_tokens: int, digest: bytes) -> None:
-    pieces = reply_of(num_tokens, digest)
-    assert len(pieces) == num_tokens
-    joined = tokenise("".join(pieces))
-    assert joined.tolist() == [token for piece in pieces for token in tokenise(piece)]
+    reply = reply_of(num_tokens, digest)
+    assert reply.num_tokens == num_tokens
+    assert reply.tokens() == tokenise(reply.text())
+    half = num_tokens // 2
+    assert reply.text(0, half) + reply.text(half, num_tokens) == reply.text()
 
 
 def test_a_reply_keeps_its_limits_and_says_which_one_cut_it() -> None:
     def reply(**changes):
         made = emulated_reply(limits(**changes), seed=1, prompt_digest=b"abcdefgh")
-        return len(made.pieces), made.finish_reason
+        return made.num_tokens, made.finish_reason
 
     natural, reason = reply()
     assert reason == "stop"
@@ -74,12 +82,12 @@ def test_the_next_prompt_goes_on_where_the_reply_ended(
 ) -> None:
     memory = PromptMemory(BLOCK)
     memory.open_prompt(history)
-    pieces = reply_of(num_tokens)
-    first = memory.plan(pieces)
+    reply = reply_of(num_tokens)
+    first = memory.plan(reply.tokens())
     assert len(first.block_hashes) == (first.num_tokens + num_tokens) // BLOCK
-    said = RenderedMessage.of("assistant", "".join(pieces))
+    said = RenderedMessage.of("assistant", reply.text())
     memory.open_prompt([*history, said, *more])
-    second = memory.plan(reply_of(5))
+    second = memory.plan(reply_of(5).tokens())
     assert second.block_hashes[: len(first.block_hashes)] == first.block_hashes
 
 
@@ -91,7 +99,7 @@ def test_remembering_the_turn_before_never_changes_a_prompt(
     for history in histories:
         fresh = PromptMemory(BLOCK)
         assert memory.open_prompt(history) == fresh.open_prompt(history)
-        assert memory.plan(reply_of(9)) == fresh.plan(reply_of(9))
+        assert memory.plan(reply_of(9).tokens()) == fresh.plan(reply_of(9).tokens())
 
 
 def test_sessions_with_the_same_tools_and_system_prompt_share_blocks() -> None:
@@ -101,7 +109,7 @@ def test_sessions_with_the_same_tools_and_system_prompt_share_blocks() -> None:
         memory = PromptMemory(BLOCK)
         system = {"role": "system", "content": "You are careful. " * 10}
         memory.open_prompt(render_chat([system, {"role": "user", "content": task}], tools))
-        plans.append(memory.plan(()).block_hashes)
+        plans.append(memory.plan(array("I")).block_hashes)
     shared = [a == b for a, b in zip(*plans, strict=False)]
     assert sum(shared) > 20
     assert shared == sorted(shared, reverse=True), "a chain differs from one block on"

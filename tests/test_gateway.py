@@ -339,6 +339,12 @@ async def test_a_request_id_is_echoed_if_it_is_fit_to_be() -> None:
     assert len(replaced.headers["x-request-id"]) < 100
 
 
+async def test_a_session_id_may_be_in_any_script() -> None:
+    response = await post(chat(session_id="会话 1"))
+    assert response.status_code == 200
+    assert response.headers["x-session-id"] == "%E4%BC%9A%E8%AF%9D 1"
+
+
 async def test_what_real_clients_send_is_accepted() -> None:
     body = chat(
         model=MODEL,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import string
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -31,6 +33,8 @@ from scheduler.ids import TurnId
 
 CLIENT_CLOSED_REQUEST = 499
 MAX_REQUEST_ID_LENGTH = 128
+HEADER_SAFE = string.punctuation.replace("%", "") + " "
+"""What a session id keeps in a header; the rest, such as non-ASCII, is percent-encoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class ChatCompletions:
                         turn_id=TurnId(f"turn-{next(self._numbers)}"),
                         session_id=turn.session.session_id,
                         num_prompt_tokens=turn.prompt.num_tokens,
-                        num_output_tokens=len(turn.reply.pieces),
+                        num_output_tokens=turn.reply.num_tokens,
                         block_hashes=turn.prompt.block_hashes,
                     )
                 )
@@ -91,7 +95,10 @@ class ChatCompletions:
         except BaseException:
             await stack.aclose()
             raise
-        headers = {"x-request-id": turn.request_id, "x-session-id": turn.session.session_id}
+        headers = {
+            "x-request-id": turn.request_id,
+            "x-session-id": quote(turn.session.session_id, safe=HEADER_SAFE),
+        }
         answer = ChatAnswer(f"chatcmpl-{turn.request_id}", int(self.epoch_s()), self.model)
         if turn.request.stream:
             return _TurnStream(self._events(turn, answer, progress), stack, headers)
@@ -130,10 +137,12 @@ class ChatCompletions:
         reply = emulated_reply(
             self._reply_limits(chat, num_prompt), seed=self.seed, prompt_digest=digests[-1]
         )
-        said = RenderedMessage.of("assistant", "".join(reply.pieces))
+        said = RenderedMessage.of("assistant", reply.text())
         digest = chain_digests([*messages, said])[-1]
         request_id = _request_id(request) or f"{next(self._numbers)}"
-        return ChatTurn(chat, session, digest, session.memory.plan(reply.pieces), reply, request_id)
+        return ChatTurn(
+            chat, session, digest, session.memory.plan(reply.tokens()), reply, request_id
+        )
 
     def _reply_limits(self, chat: ChatRequest, num_prompt: int) -> ReplyLimits:
         limit = self.runner.max_context_tokens
@@ -174,11 +183,10 @@ class ChatCompletions:
         if left.is_set():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         self.sessions.remember(turn.session, turn.digest)
-        num_output = len(turn.reply.pieces)
         body = answer.whole(
-            "".join(turn.reply.pieces),
+            turn.reply.text(),
             turn.reply.finish_reason,
-            usage(turn.prompt.num_tokens, num_output, num_cached),
+            usage(turn.prompt.num_tokens, turn.reply.num_tokens, num_cached),
         )
         return JSONResponse(body, headers=headers)
 
@@ -197,7 +205,7 @@ class ChatCompletions:
             if num_sent == 0:  # not earlier: clients take the first chunk for the first token
                 opening = {"role": "assistant", "content": ""}
                 yield answer.chunk(opening, usage=now_used() if always else None)
-            text = "".join(turn.reply.pieces[num_sent : num_sent + step.num_new_tokens])
+            text = turn.reply.text(num_sent, num_sent + step.num_new_tokens)
             num_sent += step.num_new_tokens
             num_cached = step.num_cached_tokens
             if step.finished:

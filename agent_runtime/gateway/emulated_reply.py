@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
+from agent_runtime.gateway.tokeniser import tokenise
 
 MEDIAN_TOKENS, SIGMA = 220, 1.1
 """Outputs of coding agents: p50 214-252, p90 ~900 (TraceLab, kv-cache-tester)."""
@@ -38,21 +42,38 @@ class ReplyLimits:
     room: int
 
 
-@dataclass(frozen=True, slots=True)
-class EmulatedReply:
-    """One-token pieces of text, and why they end."""
+_PIECES = tuple(f" {word}" for word in WORDS)
+_TOKENS = np.array([tokenise(piece)[0] for piece in _PIECES], dtype=np.uint32)
 
-    pieces: tuple[str, ...]
-    finish_reason: str
+
+class EmulatedReply:
+    """Words of one token each, alone and joined, and why they end.
+
+    So a client that sends the reply back extends the same KV blocks.
+    """
+
+    __slots__ = ("_picks", "finish_reason")
+
+    def __init__(self, picks: NDArray[np.int64], finish_reason: str) -> None:
+        self._picks = picks
+        self.finish_reason = finish_reason
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in all."""
+        return len(self._picks)
+
+    def tokens(self) -> array[int]:
+        """Return the ids of all tokens."""
+        return array("I", _TOKENS[self._picks].tobytes())
+
+    def text(self, start: int = 0, stop: int | None = None) -> str:
+        """Return the text of the tokens ``start <= position < stop``."""
+        return "".join([_PIECES[pick] for pick in self._picks[start:stop].tolist()])
 
 
 def emulated_reply(limits: ReplyLimits, *, seed: int, prompt_digest: bytes) -> EmulatedReply:
-    """Make up a reply.
-
-    Returns:
-        Pieces that tokenise to one token each, alone and joined, so that a client that sends the
-        reply back extends the same KV blocks. ``length`` is the reason when a limit cut it short.
-    """
+    """Make up a reply; ``length`` is why it ends when a limit cut it short, else ``stop``."""
     rng = np.random.default_rng([seed, int.from_bytes(prompt_digest[:8])])
     cap = limits.room if limits.max_tokens is None else min(limits.max_tokens, limits.room)
     natural = max(1, limits.min_tokens, round(float(rng.lognormal(np.log(MEDIAN_TOKENS), SIGMA))))
@@ -60,4 +81,4 @@ def emulated_reply(limits: ReplyLimits, *, seed: int, prompt_digest: bytes) -> E
     num_tokens = cap if endless else min(natural, cap)
     picks = rng.integers(len(WORDS), size=num_tokens)
     finish_reason = "length" if endless or natural > cap else "stop"
-    return EmulatedReply(tuple(f" {WORDS[pick]}" for pick in picks), finish_reason)
+    return EmulatedReply(picks, finish_reason)

@@ -110,13 +110,12 @@ class PromptMemory:
             self._append(message)
         return len(self._tokens) + 1  # and the marker that opens the reply
 
-    def plan(self, reply: Sequence[str]) -> Prompt:
-        """Return the prompt with the hashes of a reply of these one-token pieces."""
+    def plan(self, reply: array[int]) -> Prompt:
+        """Return the prompt with the hashes that a reply of these tokens leads to."""
         context = self._tokens[:]
         context.append(marker("assistant"))
         num_tokens = len(context)
-        for piece in reply:
-            context.extend(tokenise(piece))
+        context.extend(reply)
         hashes = self._hashes[:]
         _extend_hashes(hashes, context, self._block_size)
         return Prompt(num_tokens, tuple(hashes))

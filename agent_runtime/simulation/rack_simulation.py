@@ -118,7 +118,6 @@ class RackSimulation:
         self._queue.push(at_s, ARRIVAL_PRIORITY, SessionRun(script, at_s, parent))
 
     def _arrive(self, run: SessionRun) -> None:
-        run.arrive(self.now_s, self._block_size_tokens)
         turn, session_id = run.turn, run.script.session_id
         turn_id = TurnId(f"{session_id}#{run.next_turn}")
         parent_id = None if run.parent is None else run.parent.script.session_id
@@ -126,6 +125,7 @@ class RackSimulation:
         for command in self._scheduler.handle(arrived, self.now_s):
             match command:
                 case Dispatch(replica_id=replica):
+                    run.arrive(self.now_s, self._block_size_tokens)
                     request = EngineRequest(
                         RequestId(turn_id), turn.isl_tokens, turn.osl_tokens, run.chain.hashes
                     )
