@@ -57,6 +57,7 @@ def test_a_reply_joined_tokenises_to_its_pieces(num_tokens: int, digest: bytes) 
     reply = reply_of(num_tokens, digest)
     assert reply.num_tokens == num_tokens
     assert reply.tokens() == tokenise(reply.text())
+    assert reply.text() == reply.text().strip()
     half = num_tokens // 2
     assert reply.text(0, half) + reply.text(half, num_tokens) == reply.text()
 

@@ -1,8 +1,8 @@
 """The endpoint as clients see it: the openai package and raw HTTP on a real socket."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,13 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent_runtime.gateway.app import create_app
-from agent_runtime.turns import TurnProgress, TurnRequest
+from agent_runtime.errors import BackendError
+from agent_runtime.gateway.wire import ChatRequest
+from tests.fake_runner import HELLO, FakeRunner, app_over, chat, send
 from tests.served_rack import MODEL, ServedRack, openai_client, served_rack
 
 pytestmark = pytest.mark.anyio
-
-HELLO: list[Any] = [{"role": "user", "content": "Read the file and say what it does."}]
 
 
 @pytest.fixture
@@ -107,41 +106,6 @@ async def test_a_conversation_hits_the_prefix_its_last_turn_left_behind() -> Non
         assert known - cached[3] < 150, "all but the last turn's tokens and a partial block"
 
 
-async def test_a_session_is_named_by_the_body_or_else_by_the_header() -> None:
-    async with client_of() as (client, served):
-        create = client.chat.completions.with_raw_response.create
-        both = await create(
-            model=MODEL,
-            messages=HELLO,
-            max_tokens=2,
-            extra_body={"session_id": "from body"},
-            extra_headers={"X-Session-ID": "from header"},
-        )
-        header = await create(
-            model=MODEL, messages=HELLO, max_tokens=2, extra_headers={"X-Session-ID": "from header"}
-        )
-        neither = await create(model=MODEL, messages=HELLO, max_tokens=2)
-        other = await create(model=MODEL, messages=HELLO, max_tokens=2)
-        assert both.headers["x-session-id"] == "from body"
-        assert header.headers["x-session-id"] == "from header"
-        assert neither.headers["x-session-id"] != other.headers["x-session-id"], (
-            "two conversations that begin alike are two conversations"
-        )
-        assert served.scheduler.num_sessions == 4
-
-
-async def test_sessions_beyond_the_limit_are_forgotten_by_the_scheduler_too() -> None:
-    async with client_of(max_sessions=3) as (client, served):
-        for number in range(8):
-            await client.chat.completions.create(
-                model=MODEL,
-                messages=HELLO,
-                max_tokens=1,
-                extra_body={"session_id": f"s{number}"},
-            )
-        assert served.scheduler.num_sessions <= 4
-
-
 async def test_the_models_and_health_routes() -> None:
     async with client_of() as (client, served):
         assert [model.id async for model in client.models.list()] == [MODEL]
@@ -167,9 +131,9 @@ async def test_errors_are_the_clients_own_exceptions_and_name_the_field() -> Non
             await create(model=MODEL, messages=[{"role": "boss", "content": "x"}])  # type: ignore[list-item, misc]
         with pytest.raises(openai.BadRequestError, match=r"n: .*less than or equal to 1"):
             await create(model=MODEL, messages=HELLO, n=2)
-        image = {"type": "image_url", "image_url": {"url": "data:"}}
+        image: Any = [{"type": "image_url", "image_url": {"url": "data:"}}]
         with pytest.raises(openai.BadRequestError, match=r"reads text only.*'image_url'"):
-            await create(model=MODEL, messages=[{"role": "user", "content": [image]}])  # type: ignore[list-item, misc]
+            await create(model=MODEL, messages=[{"role": "user", "content": image}])
 
 
 async def test_a_prompt_no_replica_holds_is_refused_before_a_stream_starts() -> None:
@@ -260,33 +224,8 @@ async def test_hundreds_of_turns_at_once_all_get_their_own_answer() -> None:
         await served.wait_until_idle()
 
 
-class OneTokenRunner:
-    """A runner at the seam, for what needs no rack: answers every token at once."""
-
-    block_size_tokens = 16
-    max_context_tokens = 100_000
-
-    @asynccontextmanager
-    async def open_turn(self, request: TurnRequest) -> AsyncIterator[AsyncIterator[TurnProgress]]:
-        async def progress() -> AsyncGenerator[TurnProgress, None]:
-            yield TurnProgress(request.num_output_tokens, 0, finished=True)
-
-        async with aclosing(progress()) as steps:
-            yield steps
-
-    def close_session(self, session_id: str) -> None:
-        pass
-
-
 async def post(body: bytes, path: str = "/v1/chat/completions", **kwargs) -> httpx2.Response:
-    app = create_app(OneTokenRunner(), model=MODEL, max_body_bytes=100_000)
-    transport = httpx2.ASGITransport(app=app)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.request(kwargs.pop("method", "POST"), path, content=body, **kwargs)
-
-
-def chat(**fields) -> bytes:
-    return json.dumps({"messages": HELLO, "max_tokens": 2, **fields}).encode()
+    return await send(app_over(FakeRunner()), body, path, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -322,38 +261,69 @@ async def test_a_bad_body_gets_openais_error_with_the_field(
 
 
 async def test_unknown_routes_and_methods_get_openais_error_too() -> None:
-    assert (
-        (await post(b"", "/v1/nothing")).json()["error"]["message"].startswith("POST /v1/nothing")
-    )
-    response = await post(b"", method="GET")
-    assert response.status_code == 405
-    assert response.headers["allow"] == "POST"
-    assert response.json()["error"]["type"] == "invalid_request_error"
+    unknown = await post(b"", "/v1/nothing")
+    assert unknown.json()["error"]["message"].startswith("POST /v1/nothing")
+    wrong = await post(b"", method="GET")
+    assert wrong.status_code == 405
+    assert wrong.headers["allow"] == "POST"
+    assert wrong.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_a_request_id_is_echoed_if_it_is_fit_to_be() -> None:
-    echoed = await post(chat(), headers={"X-Request-Id": "req-7"})
-    assert echoed.headers["x-request-id"] == "req-7"
-    assert echoed.json()["id"] == "chatcmpl-req-7"
-    replaced = await post(chat(), headers={"X-Request-Id": "x" * 500})
-    assert len(replaced.headers["x-request-id"]) < 100
+@pytest.mark.parametrize(
+    ("runner", "body", "status"),
+    [
+        (FakeRunner(), chat(), 200),
+        (FakeRunner(), chat(stream=True), 200),
+        (FakeRunner(), chat(max_tokens=0), 400),
+        (FakeRunner(refusal=BackendError("no")), chat(), 502),
+        (FakeRunner(refusal=ArithmeticError()), chat(), 500),
+    ],
+)
+async def test_every_answer_echoes_the_request_id_if_it_is_fit_to_be(
+    runner: FakeRunner, body: bytes, status: int
+) -> None:
+    app = app_over(runner)
+    ids = []
+    for sent in ("req-7", "x" * 500, "\x7f", ""):
+        answer = await send(app, body, headers={"X-Request-Id": sent}, raising=False)
+        assert answer.status_code == status
+        ids.append(answer.headers["x-request-id"])
+        if status == 200:
+            assert f'"id":"chatcmpl-{ids[-1]}"' in answer.text
+    assert ids == ["req-7", "1", "2", "3"]
 
 
-async def test_a_session_id_may_be_in_any_script() -> None:
-    response = await post(chat(session_id="会话 1"))
-    assert response.status_code == 200
-    assert response.headers["x-session-id"] == "%E4%BC%9A%E8%AF%9D 1"
+class LostReplicaError(BackendError):
+    """A backend's error that the gateway has no row for."""
+
+
+@pytest.mark.parametrize("stage", ["refusal", "failure"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_any_backend_error_is_told_and_its_turn_is_over(stage: str, stream: bool) -> None:
+    gone = LostReplicaError("replica 3 is gone")
+    runner = FakeRunner(refusal=gone) if stage == "refusal" else FakeRunner(failure=gone)
+    answer = await send(app_over(runner), chat(stream=stream, max_tokens=9, ignore_eos=True))
+    broken = stage == "failure" and stream
+    assert answer.status_code == (200 if broken else 502)
+    if broken:
+        *_, data, done, _ = answer.text.split("\n\n")
+        assert done == "data: [DONE]"
+        error = json.loads(data.removeprefix("data: "))["error"]
+    else:
+        error = answer.json()["error"]
+    assert (error["message"], error["type"]) == ("replica 3 is gone", "server_error")
+    assert runner.num_open == 0
 
 
 async def test_what_real_clients_send_is_accepted() -> None:
     body = chat(
         model=MODEL,
         temperature=0.2,
-        tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
         tool_choice="auto",
+        stream_options=None,
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
         prompt_cache_key="k",
         unknown_field={"x": 1},
-        stream_options=None,
         messages=[
             {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
             {"role": "user", "content": "Call f."},
@@ -375,23 +345,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
     max_leaves=8,
 )
-fields = st.sampled_from(
-    [
-        "messages",
-        "model",
-        "stream",
-        "stream_options",
-        "max_tokens",
-        "min_tokens",
-        "ignore_eos",
-        "n",
-        "tools",
-        "session_id",
-        "temperature",
-        "max_completion_tokens",
-        "top_p",
-    ]
-)
+fields = st.sampled_from(sorted(ChatRequest.model_fields))
 messages = st.lists(
     st.fixed_dictionaries(
         {"role": st.sampled_from(["user", "assistant", "system", "tool"]), "content": json_values},
@@ -402,7 +356,7 @@ messages = st.lists(
 
 
 @given(
-    st.binary(max_size=80).map(lambda junk: junk)
+    st.binary(max_size=80)
     | st.dictionaries(fields, json_values).map(lambda v: json.dumps(v).encode())
     | st.tuples(messages, st.dictionaries(fields, json_values)).map(
         lambda pair: json.dumps({**pair[1], "messages": pair[0]}).encode()

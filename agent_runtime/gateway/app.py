@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_runtime.clock import epoch_s
-from agent_runtime.errors import BackendError, RequestError, UnknownModelError
+from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.chat_completions import ChatCompletions
 from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_error, on_unexpected
+from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.request_id import RequestIds
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.turns import TurnRunner
 
@@ -39,41 +42,24 @@ def create_app(
         epoch_s: Seconds since 1970, for ``created``.
         sessions: Whom to know; by default an empty directory with its default limits.
     """
+    models = Models(model, int(epoch_s()), runner.max_context_tokens)
     chat = ChatCompletions(
         runner=runner,
+        models=models,
         model=model,
         seed=seed,
         max_body_bytes=max_body_bytes,
         epoch_s=epoch_s,
         sessions=SessionDirectory(runner.block_size_tokens) if sessions is None else sessions,
     )
-    card = {
-        "id": model,
-        "object": "model",
-        "created": int(epoch_s()),
-        "owned_by": "panjiu",
-        "max_model_len": runner.max_context_tokens,
-    }
-
-    async def list_models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [card]})
-
-    async def get_model(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name != model:
-            raise UnknownModelError(f"The model `{name}` does not exist. Available: {model}.")
-        return JSONResponse(card)
-
-    async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
-
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat.answer, methods=["POST"]),
-            Route("/v1/models", list_models, methods=["GET"]),
-            Route("/v1/models/{name:path}", get_model, methods=["GET"]),
-            Route("/health", health, methods=["GET"]),
+            Route("/v1/models", models.list_all, methods=["GET"]),
+            Route("/v1/models/{name:path}", models.get_one, methods=["GET"]),
+            Route("/health", _health, methods=["GET"]),
         ],
+        middleware=[Middleware(RequestIds)],
         exception_handlers={
             RequestError: on_runtime_error,
             BackendError: on_runtime_error,
@@ -81,3 +67,7 @@ def create_app(
             Exception: on_unexpected,
         },
     )
+
+
+async def _health(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import string
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -21,18 +21,23 @@ from agent_runtime.errors import (
     BackendError,
     BodyTooLargeError,
     ContextTooLongError,
-    UnknownModelError,
 )
 from agent_runtime.gateway.emulated_reply import EmulatedReply, ReplyLimits, emulated_reply
 from agent_runtime.gateway.error_mapping import runtime_error_response
-from agent_runtime.gateway.prompt import Prompt, RenderedMessage, chain_digests, render_chat
+from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.prompt import (
+    Prompt,
+    PromptMemory,
+    RenderedMessage,
+    chain_digests,
+    render_chat,
+)
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.wire import ChatAnswer, ChatRequest, parse_chat_request, usage
 from agent_runtime.turns import TurnProgress, TurnRequest, TurnRunner
 from scheduler.ids import TurnId
 
 CLIENT_CLOSED_REQUEST = 499
-MAX_REQUEST_ID_LENGTH = 128
 HEADER_SAFE = string.punctuation.replace("%", "") + " "
 """What a session id keeps in a header; the rest, such as non-ASCII, is percent-encoded."""
 
@@ -46,7 +51,6 @@ class ChatTurn:
     digest: bytes
     prompt: Prompt
     reply: EmulatedReply
-    request_id: str
 
 
 @dataclass(slots=True)
@@ -55,7 +59,8 @@ class ChatCompletions:
 
     Attributes:
         runner: Runs turns.
-        model: The one model served.
+        models: What is served.
+        model: Its name, as answers give it.
         seed: Of the emulated text.
         max_body_bytes: Larger bodies are refused.
         epoch_s: Seconds since 1970, for ``created``.
@@ -63,6 +68,7 @@ class ChatCompletions:
     """
 
     runner: TurnRunner
+    models: Models
     model: str
     seed: int
     max_body_bytes: int
@@ -77,11 +83,9 @@ class ChatCompletions:
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         turn = self._prepare(parse_chat_request(body), request)
-        stack = AsyncExitStack()
-        stack.callback(self._turn_over, turn)
-        turn.session.num_active_turns += 1
-        try:
-            progress = await stack.enter_async_context(
+        async with AsyncExitStack() as opening:
+            opening.enter_context(turn.session.turn_under_way())
+            progress = await opening.enter_async_context(
                 self.runner.open_turn(
                     TurnRequest(
                         turn_id=TurnId(f"turn-{next(self._numbers)}"),
@@ -92,14 +96,10 @@ class ChatCompletions:
                     )
                 )
             )
-        except BaseException:
-            await stack.aclose()
-            raise
-        headers = {
-            "x-request-id": turn.request_id,
-            "x-session-id": quote(turn.session.session_id, safe=HEADER_SAFE),
-        }
-        answer = ChatAnswer(f"chatcmpl-{turn.request_id}", int(self.epoch_s()), self.model)
+            stack = opening.pop_all()  # nothing is awaited from here to whoever closes it
+        headers = {"x-session-id": quote(turn.session.session_id, safe=HEADER_SAFE)}
+        answer_id = f"chatcmpl-{request.state.request_id}"
+        answer = ChatAnswer(answer_id, int(self.epoch_s()), self.model)
         if turn.request.stream:
             return _TurnStream(self._events(turn, answer, progress), stack, headers)
         async with stack:
@@ -121,46 +121,44 @@ class ChatCompletions:
         return bytes(body)
 
     def _prepare(self, chat: ChatRequest, request: Request) -> ChatTurn:
-        if chat.model is not None and chat.model != self.model:
-            raise UnknownModelError(
-                f"The model `{chat.model}` does not exist. Available: {self.model}.",
-                param="model",
-            )
+        if chat.model is not None:
+            self.models.check(chat.model)
         messages = render_chat([m.model_dump() for m in chat.messages], chat.tools or ())
         digests = chain_digests(messages)
         now_s = anyio.current_time()
-        key = chat.session_id or request.headers.get("x-session-id")
+        key = chat.session_id
+        if key is None and "x-session-id" in request.headers:
+            key = _from_header(request.headers["x-session-id"])
         for forgotten in self.sessions.forget_old(now_s):
             self.runner.close_session(forgotten)
         session = self.sessions.find(key, digests, now_s)
-        num_prompt = session.memory.open_prompt(messages)
+        num_prompt = self._open_prompt(session.memory, messages)
         reply = emulated_reply(
             self._reply_limits(chat, num_prompt), seed=self.seed, prompt_digest=digests[-1]
         )
         said = RenderedMessage.of("assistant", reply.text())
         digest = chain_digests([*messages, said])[-1]
-        request_id = _request_id(request) or f"{next(self._numbers)}"
-        return ChatTurn(
-            chat, session, digest, session.memory.plan(reply.tokens()), reply, request_id
-        )
+        return ChatTurn(chat, session, digest, session.memory.plan(reply.tokens()), reply)
 
-    def _reply_limits(self, chat: ChatRequest, num_prompt: int) -> ReplyLimits:
+    def _open_prompt(self, memory: PromptMemory, messages: Sequence[RenderedMessage]) -> int:
         limit = self.runner.max_context_tokens
+        num_prompt = memory.open_prompt(messages)
         if num_prompt >= limit:
+            memory.clear()  # or refused prompts, however long, would be kept for the idle time
             raise ContextTooLongError(
                 f"This model's maximum context length is {limit} tokens. However, your prompt "
                 f"contains {num_prompt} input tokens. Please shorten the messages.",
                 param="messages",
             )
+        return num_prompt
+
+    def _reply_limits(self, chat: ChatRequest, num_prompt: int) -> ReplyLimits:
         return ReplyLimits(
             max_tokens=chat.output_cap,
             min_tokens=chat.min_tokens or 0,
             ignore_eos=bool(chat.ignore_eos),
-            room=limit - num_prompt,
+            room=self.runner.max_context_tokens - num_prompt,
         )
-
-    def _turn_over(self, turn: ChatTurn) -> None:
-        turn.session.num_active_turns -= 1
 
     async def _whole(
         self,
@@ -192,7 +190,7 @@ class ChatCompletions:
 
     async def _events(
         self, turn: ChatTurn, answer: ChatAnswer, progress: AsyncIterator[TurnProgress]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the chunks of a streamed answer."""
         options = turn.request.stream_options
         always = options is not None and bool(options.continuous_usage_stats)
@@ -224,7 +222,7 @@ class _TurnStream(Response):
 
     def __init__(
         self,
-        events: AsyncIterator[dict[str, Any]],
+        events: AsyncGenerator[dict[str, Any], None],
         stack: AsyncExitStack,
         headers: dict[str, str],
     ) -> None:
@@ -237,12 +235,12 @@ class _TurnStream(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._stack:
+        async with self._stack, aclosing(self._events) as events:
             start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(start)
             async with _leave_on_disconnect(receive):
                 try:
-                    async for event in self._events:
+                    async for event in events:
                         data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
                         await _send_body(send, f"data: {data}\n\n".encode(), more=True)
                 except BackendError as error:
@@ -272,8 +270,9 @@ async def _leave_on_disconnect(receive: Receive) -> AsyncIterator[anyio.Event]:
         tasks.cancel_scope.cancel()
 
 
-def _request_id(request: Request) -> str | None:
-    """Return the caller's request id if it is fit to be sent back."""
-    given = request.headers.get("x-request-id", "")
-    fit = 0 < len(given) <= MAX_REQUEST_ID_LENGTH and given.isascii() and given.isprintable()
-    return given if fit else None
+def _from_header(value: str) -> str:
+    """Return the id that a header means, so that what we sent percent-encoded finds back.
+
+    Starlette reads headers as Latin-1; clients that write non-ASCII as it is write UTF-8.
+    """
+    return unquote(value.encode("latin-1"), errors="backslashreplace")

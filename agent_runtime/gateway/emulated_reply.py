@@ -44,6 +44,8 @@ class ReplyLimits:
 
 _PIECES = tuple(f" {word}" for word in WORDS)
 _TOKENS = np.array([tokenise(piece)[0] for piece in _PIECES], dtype=np.uint32)
+_FIRST_TOKENS = np.array([tokenise(word)[0] for word in WORDS], dtype=np.uint32)
+"""A reply starts without the space, which clients would strip."""
 
 
 class EmulatedReply:
@@ -52,7 +54,7 @@ class EmulatedReply:
     So a client that sends the reply back extends the same KV blocks.
     """
 
-    __slots__ = ("_picks", "finish_reason")
+    __slots__ = ("_picks", "finish_reason")  # picks: indices into WORDS, at least one
 
     def __init__(self, picks: NDArray[np.int64], finish_reason: str) -> None:
         self._picks = picks
@@ -65,11 +67,14 @@ class EmulatedReply:
 
     def tokens(self) -> array[int]:
         """Return the ids of all tokens."""
-        return array("I", _TOKENS[self._picks].tobytes())
+        tokens = _TOKENS[self._picks]
+        tokens[0] = _FIRST_TOKENS[self._picks[0]]
+        return array("I", tokens.tobytes())
 
     def text(self, start: int = 0, stop: int | None = None) -> str:
         """Return the text of the tokens ``start <= position < stop``."""
-        return "".join([_PIECES[pick] for pick in self._picks[start:stop].tolist()])
+        text = "".join([_PIECES[pick] for pick in self._picks[start:stop].tolist()])
+        return text if start else text[1:]
 
 
 def emulated_reply(limits: ReplyLimits, *, seed: int, prompt_digest: bytes) -> EmulatedReply:

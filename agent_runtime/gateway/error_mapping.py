@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse
 
 from agent_runtime.errors import (
     AgentRuntimeError,
+    BackendError,
     BackendStoppedError,
     BodyTooLargeError,
     ContextTooLongError,
@@ -27,12 +28,15 @@ class _Answer:
 
 
 _TABLE: dict[type[AgentRuntimeError], _Answer] = {
+    RequestError: _Answer(400, None),
     InvalidRequestError: _Answer(400, None),
     ContextTooLongError: _Answer(400, "context_length_exceeded"),
     UnknownModelError: _Answer(404, "model_not_found"),
     BodyTooLargeError: _Answer(413, None),
+    BackendError: _Answer(502, None),
     BackendStoppedError: _Answer(503, None),
 }
+"""By class; an error without a row of its own has its nearest ancestor's."""
 
 
 def error_response(
@@ -49,16 +53,16 @@ def error_response(
     return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
-def runtime_error_response(error: AgentRuntimeError) -> JSONResponse:
+def runtime_error_response(error: RequestError | BackendError) -> JSONResponse:
     """Return what the table has for ``error``; the body is also what a broken stream ends with."""
-    answer = _TABLE[type(error)]
+    answer = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
     param = error.param if isinstance(error, RequestError) else None
     return error_response(answer.status, str(error), param=param, code=answer.code)
 
 
 async def on_runtime_error(_: Request, error: Exception) -> JSONResponse:
     """Answer an error of the caller's or of a backend's."""
-    assert isinstance(error, AgentRuntimeError)  # noqa: S101 - registered for these types
+    assert isinstance(error, RequestError | BackendError)  # noqa: S101 - registered for these types
     return runtime_error_response(error)
 
 
@@ -69,6 +73,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     return error_response(error.status_code, message, headers=error.headers)
 
 
-async def on_unexpected(_: Request, __: Exception) -> JSONResponse:
+async def on_unexpected(request: Request, _: Exception) -> JSONResponse:
     """Answer for our own bug; the server raises it again, so it is seen."""
-    return error_response(500, "internal error; the server's log has the details")
+    headers = {"x-request-id": request.state.request_id}
+    return error_response(500, "internal error; the server's log has the details", headers=headers)

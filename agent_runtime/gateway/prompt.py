@@ -54,7 +54,7 @@ def render_chat(
     for index, message in enumerate(messages):
         text = _content(message.get("content"), f"messages[{index}].content")
         for key in ("name", "tool_calls", "function_call", "tool_call_id"):
-            if message.get(key) is not None:
+            if message.get(key):  # clients send back what was not there as null, [] or ""
                 text += f"\n{key}: {_json(message[key])}"
         rendered.append(RenderedMessage.of(message["role"], text))
     return rendered
@@ -119,6 +119,10 @@ class PromptMemory:
         hashes = self._hashes[:]
         _extend_hashes(hashes, context, self._block_size)
         return Prompt(num_tokens, tuple(hashes))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._truncate(0)
 
     def _append(self, message: RenderedMessage) -> None:
         self._tokens.append(marker(message.role))

@@ -1,18 +1,21 @@
 """Whose turn a request is: by its session id, or by the conversation it goes on with.
 
-Invariant: every digest that leads to a session is one of that session's, and goes with it.
+Invariants: every digest that leads to a session is one of that session's, and goes with it;
+sessions stand in the order in which they were last seen.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.prompt import PromptMemory
 from scheduler.ids import SessionId
 
 MAX_ID_LENGTH = 256
+MAX_BUSY_PASSED_OVER = 8
 
 
 class ChatSession:
@@ -26,6 +29,15 @@ class ChatSession:
         self.digests: list[bytes] = []
         self.num_active_turns = 0
         self.last_seen_s = 0.0
+
+    @contextmanager
+    def turn_under_way(self) -> Iterator[None]:
+        """Keep the session from being forgotten while the context lasts."""
+        self.num_active_turns += 1
+        try:
+            yield
+        finally:
+            self.num_active_turns -= 1
 
 
 class SessionDirectory:
@@ -60,43 +72,51 @@ class SessionDirectory:
             now_s: Seconds, never going back.
 
         Raises:
-            InvalidRequestError: A key that is empty, too long or not printable.
+            InvalidRequestError: A key that can't be sent back in a header, or is too long.
         """
         session = self._by_history(digests) if key is None else self._by_key(key)
         if session is None:
             session = self._create(self._fresh_id() if key is None else SessionId(key))
-        session.last_seen_s = now_s
-        self._sessions.move_to_end(session.session_id)
+        self._seen(session, now_s)
         return session
 
     def remember(self, session: ChatSession, digest: bytes) -> None:
         """Let a request whose messages begin with this history find ``session``."""
-        if self._sessions.get(session.session_id) is session:
+        known = self._by_digest.get(digest) is session  # a turn that was tried again
+        if not known and self._sessions.get(session.session_id) is session:
             session.digests.append(digest)
             self._by_digest[digest] = session
 
     def forget_old(self, now_s: float) -> list[SessionId]:
-        """Forget sessions beyond the limits, but none with a turn under way; return their ids."""
-        forgotten = []
-        for session_id, session in list(self._overdue(now_s)):
-            del self._sessions[session_id]
-            for digest in session.digests:
-                if self._by_digest.get(digest) is session:
-                    del self._by_digest[digest]
-            forgotten.append(session_id)
+        """Forget sessions beyond the limits, but none with a turn under way; return their ids.
+
+        O(1) amortised over calls: one with a turn under way counts as seen now, and of those only
+        a few are passed over in a call.
+        """
+        forgotten: list[SessionId] = []
+        num_passed_over = 0
+        while self._sessions and num_passed_over < MAX_BUSY_PASSED_OVER:
+            session = next(iter(self._sessions.values()))
+            too_many = len(self._sessions) > self._max_sessions
+            if not too_many and now_s - session.last_seen_s <= self._idle_ttl_s:
+                break
+            if session.num_active_turns:
+                num_passed_over += 1
+                self._seen(session, now_s)
+            else:
+                self._forget(session)
+                forgotten.append(session.session_id)
         return forgotten
 
-    def _overdue(self, now_s: float) -> list[tuple[SessionId, ChatSession]]:
-        """The idle sessions at the old end that are too many or too old."""
-        excess = len(self._sessions) - self._max_sessions
-        overdue = []
-        for session_id, session in self._sessions.items():
-            if excess <= 0 and now_s - session.last_seen_s <= self._idle_ttl_s:
-                break
-            if session.num_active_turns == 0:
-                overdue.append((session_id, session))
-                excess -= 1
-        return overdue
+    def _seen(self, session: ChatSession, now_s: float) -> None:
+        session.last_seen_s = now_s
+        self._sessions.move_to_end(session.session_id)
+
+    def _forget(self, session: ChatSession) -> None:
+        del self._sessions[session.session_id]
+        for digest in session.digests:
+            if self._by_digest.get(digest) is session:
+                del self._by_digest[digest]
 
     def _by_history(self, digests: Sequence[bytes]) -> ChatSession | None:
         for digest in reversed(digests):
@@ -106,9 +126,11 @@ class SessionDirectory:
         return None
 
     def _by_key(self, key: str) -> ChatSession | None:
-        if not key or len(key) > MAX_ID_LENGTH or not key.isprintable():
+        if not 0 < len(key) <= MAX_ID_LENGTH or not key.isprintable() or key != key.strip():
             raise InvalidRequestError(
-                f"expected 1 to {MAX_ID_LENGTH} printable characters", param="session_id"
+                f"session_id: expected 1 to {MAX_ID_LENGTH} printable characters, "
+                "with no white space at either end",
+                param="session_id",
             )
         return self._sessions.get(SessionId(key))
 

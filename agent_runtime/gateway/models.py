@@ -1,0 +1,47 @@
+"""``GET /v1/models``: the one model that is served."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from agent_runtime.errors import UnknownModelError
+
+
+class Models:
+    """The two model routes.
+
+    Args:
+        name: What the model is served under.
+        created: Seconds since 1970.
+        max_context_tokens: Longest prompt + output.
+    """
+
+    def __init__(self, name: str, created: int, max_context_tokens: int) -> None:
+        self._card = {
+            "id": name,
+            "object": "model",
+            "created": created,
+            "owned_by": "panjiu",
+            "max_model_len": max_context_tokens,
+        }
+
+    async def list_all(self, _: Request) -> Response:
+        """Answer ``GET /v1/models``."""
+        return JSONResponse({"object": "list", "data": [self._card]})
+
+    async def get_one(self, request: Request) -> Response:
+        """Answer ``GET /v1/models/{name}``."""
+        self.check(request.path_params["name"])
+        return JSONResponse(self._card)
+
+    def check(self, name: str) -> None:
+        """Raise if another model is asked for.
+
+        Raises:
+            UnknownModelError: Names the one there is.
+        """
+        if name != self._card["id"]:
+            raise UnknownModelError(
+                f"The model `{name}` does not exist. Available: {self._card['id']}.", param="model"
+            )
