@@ -22,7 +22,7 @@ from agent_runtime.simulation.run_detail import simulate
 from agent_runtime.simulation.summary import RunSummary
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import load_workload
-from hw_model.catalog import load_chip, load_model, load_rack
+from hw_model.catalog import Catalog
 from hw_model.deployment import DeploymentRequest, plan_deployment
 from scheduler.placement import POLICIES
 
@@ -31,11 +31,12 @@ WALL_KEYS = {"wall_s", "turns_per_wall_s"}
 
 def run(workload: Workload, policy: str, num_replicas: int) -> RunSummary:
     """Simulate once at band base with seed 0."""
-    rack = load_rack("panjiu-al128")
+    catalog = Catalog.packaged()
+    rack = catalog.rack("panjiu-al128")
     deployment = plan_deployment(
         rack,
-        load_chip(rack.chip),
-        load_model("qwen3-235b-a22b"),
+        catalog.chip(rack.chip),
+        catalog.model("qwen3-235b-a22b"),
         DeploymentRequest(num_replicas=num_replicas, block_size_tokens=workload.block_size_tokens),
     )
     options = SimulationOptions(policy=policy)

@@ -65,6 +65,7 @@ class DeploymentRequest:
         tp: Chips a replica.
         num_replicas: Replicas; by default as many as the rack holds.
         block_size_tokens: Tokens in a KV block.
+        max_num_seqs: Sequences that run at once; linear attention keeps a state for each.
     """
 
     precision: Precision | None = None
@@ -72,6 +73,7 @@ class DeploymentRequest:
     tp: int | None = None
     num_replicas: int | None = None
     block_size_tokens: int = 64
+    max_num_seqs: int = 256
 
 
 def plan_deployment(
@@ -94,14 +96,20 @@ def plan_deployment(
         DoesNotFitError: No room for weights and KV; says how many GB are missing and what fits.
     """
     precision = _choose_precision(chip, request.precision)
-    tp = request.tp or _default_tp(rack, chip, model, precision, band)
-    _check_tp(rack, model, tp, band)
-    num_chips = int(rack.num_chips.at(band))
+    budget = MemoryBudget(chip, model, band, request.max_num_seqs)
+    degrees = _tp_degrees(rack, model, band)
+    tp = request.tp or _default_tp(budget, precision, degrees)
+    if tp not in degrees:
+        raise ConfigError(
+            f"TP{tp} is not possible for {model.title} on {rack.title}: a TP group divides the "
+            f"{model.attention.num_q_heads} query heads and stays inside a domain of "
+            f"{rack.domain_chips.at(band):.0f} chips; use one of {degrees}"
+        )
     kv_per_token = model.kv_bytes_per_token(tp, request.kv_precision)
-    free_bytes = _free_bytes(chip, model, precision, tp, band)
+    free_bytes = budget.free_bytes(precision, tp)
     kv_blocks = int(free_bytes // (kv_per_token * request.block_size_tokens))
     if kv_blocks < 1:
-        raise DoesNotFitError(_does_not_fit(rack, chip, model, precision, tp, band))
+        raise DoesNotFitError(budget.explain(precision, tp, degrees))
     return Deployment(
         rack=rack,
         chip=chip,
@@ -109,12 +117,54 @@ def plan_deployment(
         precision=precision,
         kv_precision=request.kv_precision,
         tp=tp,
-        num_replicas=_choose_replicas(rack, request.num_replicas, num_chips, tp),
+        num_replicas=_choose_replicas(rack, request.num_replicas, tp, band),
         kv_blocks=kv_blocks,
         block_size_tokens=request.block_size_tokens,
         weight_bytes_per_chip=model.weight_bytes(precision) / tp,
         kv_bytes_per_token=kv_per_token,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """What a model leaves of a chip's HBM.
+
+    Attributes:
+        max_num_seqs: Sequences whose recurrent state is kept, for models that have one.
+    """
+
+    chip: ChipSpec
+    model: ModelSpec
+    band: Band
+    max_num_seqs: int
+
+    @property
+    def usable_bytes(self) -> float:
+        """HBM of a chip that an engine may take."""
+        return self.chip.hbm_bytes.at(self.band) * HBM_UTILIZATION
+
+    def free_bytes(self, precision: Precision, tp: int) -> float:
+        """Return bytes a chip has left for KV; negative when the rest alone is too large."""
+        state_bytes = self.model.state_bytes_per_sequence() * self.max_num_seqs
+        taken = self.chip.activation_bytes.at(self.band)
+        return self.usable_bytes - taken - (self.model.weight_bytes(precision) + state_bytes) / tp
+
+    def explain(self, precision: Precision, tp: int, degrees: list[int]) -> str:
+        """Return why the model does not fit, and which of the TP ``degrees`` would do."""
+        missing_gb = max(0.1, -self.free_bytes(precision, tp) / 1e9)
+        text = (
+            f"{self.model.title} in {precision} does not fit TP{tp} on {self.chip.title}: weights "
+            f"take {self.model.weight_bytes(precision) / tp / 1e9:.1f} GB a chip and "
+            f"{self.chip.activation_bytes.at(self.band) / 1e9:.0f} GB go to activations, of "
+            f"{self.usable_bytes / 1e9:.1f} GB usable; {missing_gb:.1f} GB a chip are missing "
+            "before any KV."
+        )
+        fitting = [
+            f"{option} at TP{fit[0]}"
+            for option in self.chip.precisions()
+            if (fit := [degree for degree in degrees if self.free_bytes(option, degree) > 0])
+        ]
+        return f"{text} It would fit in {' or '.join(fitting) or 'nothing this rack has'}."
 
 
 def _choose_precision(chip: ChipSpec, asked: Precision | None) -> Precision:
@@ -128,7 +178,8 @@ def _choose_precision(chip: ChipSpec, asked: Precision | None) -> Precision:
     return asked
 
 
-def _choose_replicas(rack: RackSpec, asked: int | None, num_chips: int, tp: int) -> int:
+def _choose_replicas(rack: RackSpec, asked: int | None, tp: int, band: Band) -> int:
+    num_chips = int(rack.num_chips.at(band))
     most = num_chips // tp
     if asked is None:
         return most
@@ -144,57 +195,16 @@ def _tp_degrees(rack: RackSpec, model: ModelSpec, band: Band) -> list[int]:
     """Powers of two that stay inside a domain and divide the query heads."""
     limit = int(min(rack.domain_chips.at(band), rack.num_chips.at(band)))
     degrees = [1 << power for power in range(limit.bit_length())]
-    return [tp for tp in degrees if tp <= limit and model.num_q_heads % tp == 0]
+    return [tp for tp in degrees if tp <= limit and model.attention.num_q_heads % tp == 0]
 
 
-def _check_tp(rack: RackSpec, model: ModelSpec, tp: int, band: Band) -> None:
-    degrees = _tp_degrees(rack, model, band)
-    if tp not in degrees:
-        raise ConfigError(
-            f"TP{tp} is not possible for {model.title} on {rack.title}: a TP group divides the "
-            f"{model.num_q_heads} query heads and stays inside a domain of "
-            f"{rack.domain_chips.at(band):.0f} chips; use one of {degrees}"
-        )
-
-
-def _default_tp(
-    rack: RackSpec, chip: ChipSpec, model: ModelSpec, precision: Precision, band: Band
-) -> int:
-    degrees = _tp_degrees(rack, model, band)
-    usable_bytes = chip.hbm_bytes.at(band) * HBM_UTILIZATION
-    weight_bytes = model.weight_bytes(precision)
-    roomy = [tp for tp in degrees if weight_bytes / tp <= GOOD_WEIGHT_SHARE * usable_bytes]
-    return roomy[0] if roomy else degrees[-1]
-
-
-def _free_bytes(
-    chip: ChipSpec, model: ModelSpec, precision: Precision, tp: int, band: Band
-) -> float:
-    """Bytes a chip has left for KV; negative when the weights alone are too large."""
-    usable = chip.hbm_bytes.at(band) * HBM_UTILIZATION - chip.activation_bytes.at(band)
-    return usable - model.weight_bytes(precision) / tp
-
-
-def _does_not_fit(
-    rack: RackSpec, chip: ChipSpec, model: ModelSpec, precision: Precision, tp: int, band: Band
-) -> str:
-    missing_gb = max(0.1, -_free_bytes(chip, model, precision, tp, band) / 1e9)
-    usable_gb = chip.hbm_bytes.at(band) * HBM_UTILIZATION / 1e9
-    text = (
-        f"{model.title} in {precision} does not fit TP{tp} on {chip.title}: weights take "
-        f"{model.weight_bytes(precision) / tp / 1e9:.1f} GB a chip and "
-        f"{chip.activation_bytes.at(band) / 1e9:.0f} GB go to activations, of {usable_gb:.1f} GB "
-        f"usable; {missing_gb:.1f} GB a chip are missing before any KV."
-    )
-    fitting = [
-        f"{option} at TP{fit[0]}"
-        for option in chip.precisions()
-        if (
-            fit := [
-                degree
-                for degree in _tp_degrees(rack, model, band)
-                if _free_bytes(chip, model, option, degree, band) > 0
-            ]
-        )
+def _default_tp(budget: MemoryBudget, precision: Precision, degrees: list[int]) -> int:
+    """The smallest degree that leaves room; failing that, the largest there is."""
+    weight_bytes = budget.model.weight_bytes(precision)
+    roomy = [
+        tp
+        for tp in degrees
+        if weight_bytes / tp <= GOOD_WEIGHT_SHARE * budget.usable_bytes
+        and budget.free_bytes(precision, tp) > 0
     ]
-    return f"{text} It would fit in {' or '.join(fitting)}." if fitting else f"{text} Nothing fits."
+    return roomy[0] if roomy else degrees[-1]

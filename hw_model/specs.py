@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hw_model.attention import Attention, LinearAttention
 from hw_model.claim import Claim
 
 BF16_BYTES = 2.0
@@ -16,29 +18,38 @@ class Precision(StrEnum):
 
     BF16 = "bf16"
     FP8 = "fp8"
+    INT8 = "int8"
     FP4 = "fp4"
 
     @property
     def num_bytes(self) -> float:
-        """Bytes per value; the scales of block formats (1-6 %) are not counted."""
-        return {Precision.BF16: 2.0, Precision.FP8: 1.0, Precision.FP4: 0.5}[self]
+        """Bytes per value; the scales of block formats (MXFP4: 6 %) are not counted."""
+        sizes = {Precision.BF16: 2.0, Precision.FP8: 1.0, Precision.INT8: 1.0, Precision.FP4: 0.5}
+        return sizes[self]
 
 
-class _Spec(BaseModel):
+class Spec(BaseModel):
+    """Something in the catalog.
+
+    Attributes:
+        name: Its key, as a user types it.
+        title: Its name, as people read it.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     title: str
 
 
-class ChipSpec(_Spec):
+class ChipSpec(Spec):
     """One accelerator and the software stack that drives it.
 
     Attributes:
         hbm_bytes: Memory of one chip.
         hbm_bytes_per_s: Peak memory bandwidth.
-        bf16_flops_per_s, fp8_flops_per_s, fp4_flops_per_s: Peak dense matrix rate by *weight*
-            precision; absent where the chip has none.
+        bf16_flops_per_s, fp8_flops_per_s, int8_flops_per_s, fp4_flops_per_s: Peak dense matrix
+            rate by *weight* precision; absent where the chip has none.
         gemm_efficiency: Reached share of the peak matrix rate in large GEMMs and attention.
         hbm_efficiency: Reached share of the peak memory bandwidth when streaming weights or KV.
         link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as reached.
@@ -55,6 +66,7 @@ class ChipSpec(_Spec):
     hbm_bytes_per_s: Claim
     bf16_flops_per_s: Claim
     fp8_flops_per_s: Claim | None = None
+    int8_flops_per_s: Claim | None = None
     fp4_flops_per_s: Claim | None = None
     gemm_efficiency: Claim
     hbm_efficiency: Claim
@@ -73,6 +85,8 @@ class ChipSpec(_Spec):
                 return self.bf16_flops_per_s
             case Precision.FP8:
                 return self.fp8_flops_per_s
+            case Precision.INT8:
+                return self.int8_flops_per_s
             case Precision.FP4:
                 return self.fp4_flops_per_s
 
@@ -86,90 +100,139 @@ class ChipSpec(_Spec):
         return {name: value for name, value in fields if isinstance(value, Claim)}
 
 
-class RackSpec(_Spec):
+class RackSpec(Spec):
     """A rack: chips that reach each other over the scale-up fabric.
 
     Attributes:
         chip: Name of the chip in the catalog.
         num_chips: Chips in the rack.
         domain_chips: Chips in one switched scale-up domain; a TP group never leaves its domain.
+        link_bytes_per_s: Replaces the chip's own number, for scenarios.
     """
 
     chip: str
     num_chips: Claim
     domain_chips: Claim
+    link_bytes_per_s: Claim | None = None
 
 
-class ModelSpec(_Spec):
-    """A decoder-only transformer with grouped-query attention, dense or mixture of experts.
+class MixtureOfExperts(BaseModel):
+    """The MLP of a layer with experts; shared experts serve every token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_experts: int = Field(gt=0)
+    experts_per_token: int = Field(gt=0)
+    ffn_size: int = Field(gt=0)
+    shared_ffn_size: int = Field(default=0, ge=0)
+
+
+class ModelSpec(Spec):
+    """A decoder-only transformer.
 
     Attributes:
-        num_layers: Transformer layers.
+        num_layers: Layers, linear-attention ones included.
         hidden_size: Width of the residual stream.
-        num_q_heads, num_kv_heads, head_dim: Attention shape.
-        ffn_size: Intermediate width of a dense MLP; 0 when every layer is MoE.
-        num_experts, experts_per_token, expert_ffn_size: MoE shape; 0 for a dense model.
+        attention: Of the layers that keep KV.
+        linear_attention: Of the layers that keep a state instead, if any.
+        dense_ffn_size: Intermediate width of dense MLPs; 0 when every layer has experts.
+        num_dense_layers: Layers with a dense MLP in a model with experts.
+        experts: None for a dense model.
         vocab_size: Rows of the embedding.
         tied_embeddings: Whether input and output embeddings are one matrix.
         trained_context_tokens: Longest context the publisher vouches for.
-        source: Where the shape comes from.
+        source: Where the shape comes from, and what about the model is not represented.
+        assumed: Whether the shape is a stand-in for one that is not published.
     """
 
     num_layers: int = Field(gt=0)
     hidden_size: int = Field(gt=0)
-    num_q_heads: int = Field(gt=0)
-    num_kv_heads: int = Field(gt=0)
-    head_dim: int = Field(gt=0)
-    ffn_size: int = Field(default=0, ge=0)
-    num_experts: int = Field(default=0, ge=0)
-    experts_per_token: int = Field(default=0, ge=0)
-    expert_ffn_size: int = Field(default=0, ge=0)
+    attention: Attention
+    linear_attention: LinearAttention | None = None
+    dense_ffn_size: int = Field(default=0, ge=0)
+    num_dense_layers: int = Field(default=0, ge=0)
+    experts: MixtureOfExperts | None = None
     vocab_size: int = Field(gt=0)
     tied_embeddings: bool = False
     trained_context_tokens: int = Field(gt=0)
     source: str = Field(min_length=1)
+    assumed: bool = False
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.num_kv_layers < 1:
+            raise ValueError("linear_attention.num_layers leaves no layer with KV")
+        if self.num_expert_layers < 0:
+            raise ValueError("num_dense_layers is more than num_layers")
+        if self.dense_ffn_size == 0 and self.num_expert_layers < self.num_layers:
+            raise ValueError("layers without experts need a dense_ffn_size")
+        return self
 
     @property
-    def dense_params_per_layer(self) -> int:
-        """Weights of a layer that every token uses: attention, dense MLP, router."""
-        q_size, kv_size = self.num_q_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        attention = self.hidden_size * (2 * q_size + 2 * kv_size)
-        router = self.hidden_size * self.num_experts
-        return attention + 3 * self.hidden_size * self.ffn_size + router
+    def num_kv_layers(self) -> int:
+        """Layers that keep KV."""
+        return self.num_layers - (self.linear_attention.num_layers if self.linear_attention else 0)
 
     @property
-    def params_per_expert(self) -> int:
-        """Weights of one expert in one layer."""
-        return 3 * self.hidden_size * self.expert_ffn_size
+    def num_expert_layers(self) -> int:
+        """Layers with experts."""
+        return 0 if self.experts is None else self.num_layers - self.num_dense_layers
 
     @property
-    def embedding_params(self) -> int:
+    def num_embedding_params(self) -> int:
         """Weights of one vocabulary matrix."""
         return self.vocab_size * self.hidden_size
 
     @property
+    def num_expert_params(self) -> int:
+        """Weights of one expert in every layer that has experts."""
+        return (
+            0
+            if self.experts is None
+            else 3 * self.hidden_size * self.experts.ffn_size * (self.num_expert_layers)
+        )
+
+    @property
+    def num_common_params(self) -> int:
+        """Weights that every token uses, embeddings aside: attention, shared MLPs, router."""
+        attention = self.num_kv_layers * self.attention.num_params(self.hidden_size)
+        if self.linear_attention is not None:
+            linear = self.linear_attention
+            attention += linear.num_layers * linear.num_params(self.hidden_size)
+        dense_layers = self.num_layers - self.num_expert_layers
+        mlp = dense_layers * 3 * self.hidden_size * self.dense_ffn_size
+        if self.experts is not None:
+            per_layer = 3 * self.experts.shared_ffn_size + self.experts.num_experts
+            mlp += self.num_expert_layers * self.hidden_size * per_layer
+        return attention + mlp
+
+    @property
     def num_params(self) -> int:
         """All weights; norms and biases (well under 0.1 %) are not counted."""
-        per_layer = self.dense_params_per_layer + self.num_experts * self.params_per_expert
-        embeddings = self.embedding_params * (1 if self.tied_embeddings else 2)
-        return self.num_layers * per_layer + embeddings
+        experts = 0 if self.experts is None else self.experts.num_experts * self.num_expert_params
+        return self.num_common_params + experts + self._num_all_embedding_params
 
     @property
     def num_active_params(self) -> int:
         """Weights one token uses, both embeddings included."""
-        per_layer = self.dense_params_per_layer + self.experts_per_token * self.params_per_expert
-        embeddings = self.embedding_params * (1 if self.tied_embeddings else 2)
-        return self.num_layers * per_layer + embeddings
+        experts = (
+            0 if self.experts is None else self.experts.experts_per_token * self.num_expert_params
+        )
+        return self.num_common_params + experts + self._num_all_embedding_params
+
+    @property
+    def _num_all_embedding_params(self) -> int:
+        return self.num_embedding_params * (1 if self.tied_embeddings else 2)
 
     def weight_bytes(self, precision: Precision) -> float:
         """Return bytes of all weights with the vocabulary matrices left in BF16."""
-        embeddings = self.embedding_params * (1 if self.tied_embeddings else 2)
+        embeddings = self._num_all_embedding_params
         return (self.num_params - embeddings) * precision.num_bytes + embeddings * BF16_BYTES
 
     def kv_bytes_per_token(self, tp: int, precision: Precision) -> float:
-        """Return KV bytes of one token on *each* chip of a TP group.
+        """Return KV bytes of one token on *each* chip of a TP group."""
+        return self.num_kv_layers * self.attention.kv_values_per_token(tp) * precision.num_bytes
 
-        KV heads are split over the group; with more chips than KV heads they are replicated.
-        """
-        heads_per_chip = -(-self.num_kv_heads // tp)
-        return 2 * self.num_layers * heads_per_chip * self.head_dim * precision.num_bytes
+    def state_bytes_per_sequence(self) -> int:
+        """Return the recurrent state of one sequence, over the whole TP group."""
+        return 0 if self.linear_attention is None else self.linear_attention.state_bytes()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.errors import ConfigError
-from hw_model.specs import BF16_BYTES
+from hw_model.specs import BF16_BYTES, ModelSpec
 
 COLLECTIVES_PER_LAYER = 2
 """All-reduces a layer under tensor parallelism: after attention and after the MLP."""
@@ -63,6 +63,7 @@ class StepTimeModel:
 
     def __init__(self, deployment: Deployment, band: Band) -> None:
         chip, model, tp = deployment.chip, deployment.model, deployment.tp
+        link = deployment.rack.link_bytes_per_s or chip.link_bytes_per_s
         peak = chip.flops_per_s(deployment.precision)
         if peak is None:
             raise ConfigError(f"{chip.title} does not compute with {deployment.precision} weights")
@@ -72,29 +73,39 @@ class StepTimeModel:
         bytes_per_s = chip.hbm_bytes_per_s.at(band) * chip.hbm_efficiency.at(band)
         weight_bytes = deployment.precision.num_bytes
         layers = model.num_layers
-
-        dense_params = layers * model.dense_params_per_layer
-        expert_params = layers * model.params_per_expert
-        self._byte_s_weights = (
-            (dense_params * weight_bytes + model.embedding_params * BF16_BYTES) / tp / bytes_per_s
+        dense_bytes = (
+            model.num_common_params * weight_bytes + model.num_embedding_params * BF16_BYTES
         )
-        self._byte_s_per_expert = expert_params * weight_bytes / tp / bytes_per_s
-        self._flop_s_per_token = 2 * dense_params / flops_per_s
-        self._flop_s_per_expert_token = 2 * model.experts_per_token * expert_params / flops_per_s
-        self._num_experts = model.num_experts
-        self._expert_miss = (
-            1 - model.experts_per_token / model.num_experts if model.num_experts else 1.0
+        self._byte_s_weights = dense_bytes / tp / bytes_per_s
+        self._flop_s_per_token = (
+            2 * model.num_common_params / flops_per_s
+            + _linear_attention_flops(model) / bf16_flops_per_s
         )
-        pair_flops = 4 * model.num_q_heads * model.head_dim * layers
-        self._attention_s_per_pair = pair_flops / bf16_flops_per_s
-        self._per_kv_token_s = deployment.kv_bytes_per_token / bytes_per_s
+        self._num_experts, per_token = 0, 0
+        if model.experts is not None:
+            self._num_experts = model.experts.num_experts
+            per_token = model.experts.experts_per_token
+        self._byte_s_per_expert = model.num_expert_params * weight_bytes / tp / bytes_per_s
+        self._flop_s_per_expert_token = 2 * per_token * model.num_expert_params / flops_per_s
+        self._expert_miss = 1 - per_token / self._num_experts if self._num_experts else 1.0
+        kv_layers, attention = model.num_kv_layers, model.attention
+        self._attention_s_per_pair = (
+            kv_layers * attention.prefill_flops_per_pair() / bf16_flops_per_s
+        )
+        self._per_kv_token_s = max(
+            deployment.kv_bytes_per_token / bytes_per_s,
+            kv_layers * attention.decode_flops_per_pair() / bf16_flops_per_s,
+        )
+        state_bytes = 2 * model.state_bytes_per_sequence() / tp  # read and written each step
         self._per_sequence_s = (
-            chip.sequence_overhead_s.at(band) + 2 * model.embedding_params / bf16_flops_per_s
+            chip.sequence_overhead_s.at(band)
+            + 2 * model.num_embedding_params / bf16_flops_per_s
+            + state_bytes / bytes_per_s
         )
         self._per_request_s = chip.request_overhead_s.at(band)
         collectives = layers * COLLECTIVES_PER_LAYER if tp > 1 else 0
         ring_bytes = model.hidden_size * BF16_BYTES * 2 * (tp - 1) / tp
-        self._collective_s_per_token = collectives * ring_bytes / chip.link_bytes_per_s.at(band)
+        self._collective_s_per_token = collectives * ring_bytes / link.at(band)
         self._base_s = (
             chip.step_overhead_s.at(band)
             + layers * chip.layer_overhead_s.at(band)
@@ -134,3 +145,9 @@ class StepTimeModel:
             + num_tokens * self._collective_s_per_token
             + num_sequences * self._per_sequence_s
         )
+
+
+def _linear_attention_flops(model: ModelSpec) -> int:
+    """FLOPs of one token in the linear-attention layers beyond their projections."""
+    linear = model.linear_attention
+    return 0 if linear is None else linear.num_layers * linear.flops_per_token()

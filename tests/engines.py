@@ -1,6 +1,6 @@
 """Small engines for tests."""
 
-from hw_model.catalog import load_chip, load_model, load_rack
+from hw_model.catalog import Catalog
 from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.engine_core import EngineCore
@@ -9,11 +9,12 @@ from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.step_time import StepTimeModel
 
+CATALOG = Catalog.packaged()
+AL128, M890 = CATALOG.rack("panjiu-al128"), CATALOG.chip("m890")
+
 
 def deployment(model: str = "qwen3-8b", **kwargs) -> Deployment:
-    return plan_deployment(
-        load_rack("panjiu-al128"), load_chip("m890"), load_model(model), DeploymentRequest(**kwargs)
-    )
+    return plan_deployment(AL128, M890, CATALOG.model(model), DeploymentRequest(**kwargs))
 
 
 def engine(

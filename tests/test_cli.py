@@ -69,8 +69,8 @@ def test_the_page_is_written_and_its_path_is_printed(
 
 
 USAGE = [
-    (["--model", "gpt-9"], "unknown model 'gpt-9'; known: llama-3.1-70b, "),
-    (["--rack", "nvl72"], "unknown rack 'nvl72'; known: panjiu-al128"),
+    (["--model", "gpt-9"], "unknown model 'gpt-9'; known: deepseek-v3, "),
+    (["--rack", "nvl72"], "unknown rack 'nvl72'; known: h100-node8, "),
     (["--policy", "magic"], "unknown policy 'magic'; known: consistent_hash, "),
     (["--band", "best"], "invalid choice: 'best'"),
     (["--limit", "0"], "--limit: expected a whole number >= 1, got '0'"),

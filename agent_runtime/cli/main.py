@@ -12,6 +12,7 @@ from rich.console import Console
 import agent_runtime.errors
 import hw_model.errors
 import scheduler.errors
+from agent_runtime.cli.rack import add_models_command, add_rack_command
 from agent_runtime.cli.serve import add_serve_command
 from agent_runtime.cli.simulate import add_simulate_command
 
@@ -24,6 +25,7 @@ EPILOG = """\
 start here:
   panjiu simulate             256 coding agents on the rack, in about ten seconds
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
+  panjiu rack                 what is emulated, and how far to trust each number
   panjiu simulate --help      what can be varied, with examples
 
 exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted
@@ -63,6 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_simulate_command(commands)
     add_serve_command(commands)
+    add_rack_command(commands)
+    add_models_command(commands)
     return parser
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
-from hw_model.catalog import load_chip, load_model, load_rack, model_names, rack_names
+from agent_runtime.cli.catalog_option import add_catalog_option, chosen_catalog
 from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
@@ -36,6 +36,7 @@ class EmulatedMachine:
             tp=self.request.tp,
             num_replicas=self.request.num_replicas,
             block_size_tokens=block_size_tokens,
+            max_num_seqs=self.limits.max_num_seqs,
         )
         return plan_deployment(self.rack, self.chip, self.model, request, band=band)
 
@@ -44,14 +45,18 @@ def add_rack_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that ``emulated_machine`` reads, and ``--policy`` and ``--seed``."""
     group = parser.add_argument_group("the emulated rack")
     group.add_argument(
-        "--rack", default="panjiu-al128", metavar="NAME", help=f"one of: {', '.join(rack_names())}"
+        "--rack",
+        default="panjiu-al128",
+        metavar="NAME",
+        help="one that 'panjiu rack' lists (default: %(default)s)",
     )
     group.add_argument(
         "--model",
         default="qwen3-235b-a22b",
         metavar="NAME",
-        help=f"one of: {', '.join(model_names())} (default: %(default)s)",
+        help="one that 'panjiu models' lists (default: %(default)s)",
     )
+    add_catalog_option(group)
     group.add_argument(
         "--policy",
         default="panjiu",
@@ -100,11 +105,12 @@ def emulated_machine(args: argparse.Namespace) -> EmulatedMachine:
         UnknownPolicyError: A policy that does not exist.
     """
     make_policy(args.policy, num_replicas=1)
-    rack = load_rack(args.rack)
+    catalog = chosen_catalog(args)
+    rack = catalog.rack(args.rack)
     return EmulatedMachine(
         rack=rack,
-        chip=load_chip(rack.chip),
-        model=load_model(args.model),
+        chip=catalog.chip(rack.chip),
+        model=catalog.model(args.model),
         request=DeploymentRequest(
             precision=None if args.precision is None else Precision(args.precision),
             kv_precision=Precision(args.kv_precision),

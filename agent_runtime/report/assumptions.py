@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from agent_runtime.simulation.summary import Assumption
 from hw_model.claim import Band, Claim
 from hw_model.specs import ChipSpec, RackSpec
@@ -13,6 +16,7 @@ _DISPLAY: dict[str, tuple[str, float, str]] = {
     "hbm_bytes_per_s": ("HBM bandwidth", 1e12, "TB/s"),
     "bf16_flops_per_s": ("peak BF16", 1e12, "TFLOPS"),
     "fp8_flops_per_s": ("peak FP8", 1e12, "TFLOPS"),
+    "int8_flops_per_s": ("peak INT8", 1e12, "TOPS"),
     "fp4_flops_per_s": ("peak FP4", 1e12, "TFLOPS"),
     "gemm_efficiency": ("share of peak FLOPS reached", 0.01, "%"),
     "hbm_efficiency": ("share of HBM bandwidth reached", 0.01, "%"),
@@ -27,10 +31,25 @@ _DISPLAY: dict[str, tuple[str, float, str]] = {
 """Field -> what a reader calls it, what to divide by, the unit that is left."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClaimRow:
+    """A claim as shown, and the field it is of."""
+
+    field: str
+    assumption: Assumption
+
+
 def assumptions(rack: RackSpec, chip: ChipSpec) -> tuple[Assumption, ...]:
     """Return every claim about a rack and its chip, ready to show."""
     claims = {"num_chips": rack.num_chips, "domain_chips": rack.domain_chips, **chip.claims()}
-    return tuple(_assumption(field, claim) for field, claim in claims.items())
+    if rack.link_bytes_per_s is not None:
+        claims["link_bytes_per_s"] = rack.link_bytes_per_s
+    return tuple(row.assumption for row in claim_rows(claims))
+
+
+def claim_rows(claims: Mapping[str, Claim]) -> tuple[ClaimRow, ...]:
+    """Return claims ready to show, in their order."""
+    return tuple(ClaimRow(field, _assumption(field, claim)) for field, claim in claims.items())
 
 
 def _assumption(field: str, claim: Claim) -> Assumption:
