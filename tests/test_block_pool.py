@@ -16,7 +16,7 @@ class PlainPool:
     def __init__(self, num_blocks: int) -> None:
         self.queue = list(range(num_blocks))
         self.holds: dict[int, int] = {}  # block id -> hash
-        self.index: dict[int, int] = {}  # hash -> block id
+        self.index: dict[int, list[int]] = {}  # hash -> block ids, the oldest first
         self.refs = [0] * num_blocks
 
     def find(self, hashes: list[int], limit: int) -> list[int]:
@@ -24,7 +24,7 @@ class PlainPool:
         for block_hash in hashes[:limit]:
             if block_hash not in self.index:
                 break
-            found.append(self.index[block_hash])
+            found.append(self.index[block_hash][0])
         return found
 
     def take(self, found: list[int]) -> None:
@@ -37,20 +37,23 @@ class PlainPool:
         taken, self.queue = self.queue[:num_blocks], self.queue[num_blocks:]
         for block in taken:
             if block in self.holds:
-                del self.index[self.holds.pop(block)]
+                block_hash = self.holds.pop(block)
+                self.index[block_hash].remove(block)
+                if not self.index[block_hash]:
+                    del self.index[block_hash]
             self.refs[block] = 1
         return taken
 
     def commit(self, block: int, block_hash: int) -> None:
-        if block_hash not in self.index:
-            self.index[block_hash] = block
-            self.holds[block] = block_hash
+        self.index.setdefault(block_hash, []).append(block)
+        self.holds[block] = block_hash
 
     def release(self, blocks: list[int]) -> None:
-        for block in reversed(blocks):
+        for block in blocks:
             self.refs[block] -= 1
-            if self.refs[block] == 0:
-                self.queue.append(block)
+        freed = [block for block in reversed(blocks) if self.refs[block] == 0]
+        empty = [block for block in freed if block not in self.holds]
+        self.queue = empty + self.queue + [block for block in freed if block in self.holds]
 
 
 def chain(branch: int, fork: int, length: int) -> list[int]:
@@ -114,14 +117,15 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def it_holds_what_the_plain_pool_holds(self) -> None:
         assert self.pool.num_free == len(self.plain.queue)
-        assert self.pool.num_empty == sum(b not in self.plain.holds for b in self.plain.queue)
-        assert set(self.pool._index) == set(self.plain.index)
+        assert set(self.pool._found) == set(self.plain.index)
+        copies = {block_hash: len(runs) for block_hash, runs in self.pool._copies.items()}
+        assert copies == {h: len(ids) - 1 for h, ids in self.plain.index.items() if len(ids) > 1}
 
     @invariant()
     def blocks_leave_in_the_same_order(self) -> None:
-        order: list[int | None] = []
+        order: list[int | None] = [None] * self.pool.num_empty
         for run in self.pool._queued_runs():
-            order += [None] * run.num_blocks if run.hashes is None else reversed(run.hashes)
+            order += reversed(run.hashes)
         assert order == [self.plain.holds.get(block) for block in self.plain.queue]
 
 

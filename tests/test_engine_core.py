@@ -161,7 +161,7 @@ def test_macro_stepping_changes_no_token_count_and_no_time(
     drawn: list[tuple], num_blocks: int, max_num_seqs: int
 ) -> None:
     # Two requests that generate the same text at once are the one case a run does not follow: which
-    # of the two copies of a block can be found depends on evictions between its steps.
+    # copy of a block is evicted first depends on what happens between its steps.
     macro = engine(num_blocks, max_num_seqs=max_num_seqs)
     plain = engine(num_blocks, max_num_seqs=max_num_seqs, macro_stepping=False)
     fast = timeline(run_out(macro, arrivals_of(drawn, unique_outputs=True)))

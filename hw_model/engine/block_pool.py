@@ -2,14 +2,15 @@
 
 vLLM keeps one object a block and touches each of a context's 2,000 blocks on every turn. Here
 blocks of one chain that share their fate form a *run*, and a turn touches runs: its own context and
-the trunks it shares. The rules are vLLM's (``v1/core/block_pool.py``):
+the trunks it shares. The rules are those of vLLM 0.32 (``v1/core/block_pool.py``):
 
-* Free blocks stand in one queue. Allocation takes from its front; a cached block taken is evicted.
-* A freed block table joins the back of the queue last block first, so tails go before heads.
+* Free blocks stand in one queue; allocation takes from its front. Blocks that hold nothing go to
+  the front when freed, so they are always taken first and a count of them is enough.
+* Cached blocks join the back when freed, the last block of a table first, so tails go before heads.
+  A cached block that is taken is evicted.
 * A cached block that is free stays usable until taken; a hit takes it out of the queue.
-
-One deviation: when two requests compute the same new block at once, vLLM keeps both copies
-findable. Here the second is a shadow: held while its request runs, worth nothing afterwards.
+* When two requests compute the same block at once, both copies are kept. The older one is found;
+  once it is evicted, the next.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from hw_model.errors import InvariantError
 
 
 class BlockRun:
-    """Consecutive blocks of one chain with the same holders.
+    """Consecutive cached blocks of one chain with the same holders.
 
-    Invariant: ``hashes is None or len(hashes) == num_blocks``. A run without hashes holds nothing
-    that can be found. A run is in the free queue exactly if it has no holders.
+    Invariant: a run is in the free queue exactly if it has no holders. All its blocks are found by
+        their hashes if ``is_found``; else all are younger copies of blocks in other runs.
     """
 
-    __slots__ = ("following", "hashes", "holders", "num_blocks", "previous", "start")
+    __slots__ = ("following", "hashes", "holders", "is_found", "previous", "start")
 
-    def __init__(self, start: int, num_blocks: int, hashes: list[int] | None) -> None:
+    def __init__(self, start: int, hashes: list[int], *, is_found: bool) -> None:
         self.start = start  # position in the chain of its first block
-        self.num_blocks = num_blocks
         self.hashes = hashes
+        self.is_found = is_found
         # A dict for its order: holders are visited the same way in every run of the program.
         self.holders: dict[BlockTable, None] = {}
         self.previous: BlockRun | None = None
@@ -78,17 +79,26 @@ class BlockPool:
     Invariant: see ``check_invariants``.
     """
 
-    __slots__ = ("_back", "_front", "_index", "num_blocks", "num_empty", "num_evicted", "num_free")
+    __slots__ = (
+        "_back",
+        "_copies",
+        "_found",
+        "_front",
+        "num_blocks",
+        "num_empty",
+        "num_evicted",
+        "num_free",
+    )
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.num_free = num_blocks  # blocks without holders, cached ones included
-        self.num_empty = 0  # free blocks that hold nothing; the push below counts them
+        self.num_empty = num_blocks  # free blocks that hold nothing; taken before all others
         self.num_evicted = 0  # cached blocks given up so far
-        self._index: dict[int, BlockRun] = {}  # hash -> the run that holds its block
+        self._found: dict[int, BlockRun] = {}  # hash -> the run whose block is found by it
+        self._copies: dict[int, list[BlockRun]] = {}  # hash -> runs with younger copies, in order
         self._front: BlockRun | None = None
         self._back: BlockRun | None = None
-        self._push_empty(num_blocks)
 
     def find_prefix(self, hashes: Sequence[int], limit: int) -> PrefixHit:
         """Return the longest cached prefix of ``hashes[:limit]``; changes nothing.
@@ -98,7 +108,7 @@ class BlockPool:
         parts = []
         position = num_free = 0
         while position < limit:
-            run = self._index.get(hashes[position])
+            run = self._found.get(hashes[position])
             if run is None:
                 break
             offset = position - run.start
@@ -113,7 +123,7 @@ class BlockPool:
         """Make an empty ``table`` hold the blocks of a hit found since the last change."""
         for found, offset, length in hit.parts:
             run = found if offset == 0 else self._split(found, offset)[1]
-            if run.num_blocks > length:
+            if len(run.hashes) > length:
                 run = self._split(run, length)[0]
             if not run.holders:
                 self._unlink(run)
@@ -133,52 +143,38 @@ class BlockPool:
         self.num_free -= num_blocks
         table.num_loose += num_blocks
         table.num_blocks += num_blocks
-        while num_blocks:
-            run = self._front
-            if run is None:
-                raise InvariantError("the free queue ended before num_free blocks were taken")
-            taken = min(num_blocks, run.num_blocks)
-            if run.hashes is None:
-                self.num_empty -= taken
-            else:
-                for block_hash in run.hashes[-taken:]:
-                    del self._index[block_hash]
-                del run.hashes[-taken:]
-                self.num_evicted += taken
-            run.num_blocks -= taken
-            num_blocks -= taken
-            if run.num_blocks == 0:
-                self._unlink(run)
+        empty = min(num_blocks, self.num_empty)
+        self.num_empty -= empty
+        self._evict(num_blocks - empty)
 
     def commit(self, table: BlockTable, hashes: Sequence[int]) -> None:
-        """Make the first ``len(hashes)`` loose blocks of ``table`` findable by their hashes.
+        """Make the first ``len(hashes)`` loose blocks of ``table`` cached under their hashes.
 
         Cost: O(len(hashes)).
         """
         table.num_loose -= len(hashes)
+        last = table.runs[-1] if table.runs else None
         for block_hash in hashes:
-            known = block_hash in self._index
-            last = table.runs[-1] if table.runs else None
-            if last is None or (last.hashes is None) != known or len(last.holders) > 1:
-                last = self._open_run(table, last, findable=not known)
-            last.num_blocks += 1
-            if last.hashes is not None:
-                last.hashes.append(block_hash)
-                self._index[block_hash] = last
+            is_found = block_hash not in self._found
+            if last is None or last.is_found != is_found or len(last.holders) > 1:
+                start = 0 if last is None else last.start + len(last.hashes)
+                last = BlockRun(start, [], is_found=is_found)
+                last.holders[table] = None
+                table.runs.append(last)
+            last.hashes.append(block_hash)
+            if is_found:
+                self._found[block_hash] = last
+            else:
+                self._copies.setdefault(block_hash, []).append(last)
 
     def release(self, table: BlockTable) -> None:
         """Free everything ``table`` holds, last block first, and leave it empty."""
-        if table.num_loose:
-            self.num_free += table.num_loose
-            self._push_empty(table.num_loose)
+        self.num_free += table.num_loose
+        self.num_empty += table.num_loose
         for run in reversed(table.runs):
             del run.holders[table]
-            if run.holders:
-                continue
-            self.num_free += run.num_blocks
-            if run.hashes is None:
-                self._push_empty(run.num_blocks)
-            else:
+            if not run.holders:
+                self.num_free += len(run.hashes)
                 self._link_after(run, self._back)
         table.runs.clear()
         table.num_loose = table.num_blocks = 0
@@ -193,32 +189,31 @@ class BlockPool:
         num_loose = 0
         for table in tables:
             num_loose += table.num_loose
+            num_blocks = table.num_loose + sum(len(run.hashes) for run in table.runs)
+            _require(table.num_blocks == num_blocks, "a table's count is the sum of its parts")
             _require(
-                table.num_blocks == table.num_loose + sum(run.num_blocks for run in table.runs),
-                "a table's block count is the sum of its parts",
+                all(table in run.holders for run in table.runs), "a table's runs name it a holder"
             )
-            for run in table.runs:
-                _require(table in run.holders, "a table's runs name it as a holder")
-                held[id(run)] = run
-        free = self._queued_runs()
-        _require(not any(run.holders for run in free), "queued runs have no holders")
-        num_free = sum(run.num_blocks for run in free)
-        num_held = num_loose + sum(run.num_blocks for run in held.values())
+            held.update((id(run), run) for run in table.runs)
+        queued = self._queued_runs()
+        _require(not any(run.holders for run in queued), "queued runs have no holders")
+        num_free = self.num_empty + sum(len(run.hashes) for run in queued)
+        num_held = num_loose + sum(len(run.hashes) for run in held.values())
         _require(num_free == self.num_free, "num_free counts the queue")
         _require(num_free + num_held == self.num_blocks, "every block is free or held, once")
-        _require(
-            self.num_empty == sum(run.num_blocks for run in free if run.hashes is None),
-            "num_empty counts the free blocks without content",
-        )
-        findable = [run for run in (*free, *held.values()) if run.hashes is not None]
-        for run in findable:
-            hashes = run.hashes or []
-            _require(len(hashes) == run.num_blocks > 0, "a run has one hash a block")
-            _require(all(self._index.get(h) is run for h in hashes), "the index names each run")
-        _require(
-            len(self._index) == sum(run.num_blocks for run in findable),
-            "the index holds findable blocks and nothing else",
-        )
+        num_found = num_copies = 0
+        for run in (*queued, *held.values()):
+            _require(len(run.hashes) > 0, "a run has blocks")
+            if run.is_found:
+                num_found += len(run.hashes)
+                _require(
+                    all(self._found[h] is run for h in run.hashes), "what is found is in place"
+                )
+            else:
+                num_copies += len(run.hashes)
+                _require(all(run in self._copies[h] for h in run.hashes), "copies are known")
+        _require(num_found == len(self._found), "nothing is found that is not there")
+        _require(num_copies == sum(map(len, self._copies.values())), "no copy is known twice")
 
     def _queued_runs(self) -> list[BlockRun]:
         runs, run = [], self._front
@@ -227,29 +222,61 @@ class BlockPool:
             run = run.following
         return runs
 
-    def _open_run(self, table: BlockTable, last: BlockRun | None, *, findable: bool) -> BlockRun:
-        start = 0 if last is None else last.start + last.num_blocks
-        run = BlockRun(start, 0, [] if findable else None)
-        run.holders[table] = None
-        table.runs.append(run)
-        return run
+    def _evict(self, num_blocks: int) -> None:
+        """Empty so many cached blocks from the front of the queue."""
+        self.num_evicted += num_blocks
+        while num_blocks:
+            run = self._front
+            if run is None:
+                raise InvariantError("the free queue ended before num_free blocks were taken")
+            taken = min(num_blocks, len(run.hashes))
+            evicted = run.hashes[-taken:]
+            del run.hashes[-taken:]
+            num_blocks -= taken
+            if not run.hashes:
+                self._unlink(run)
+            for block_hash in reversed(evicted):
+                if run.is_found:
+                    del self._found[block_hash]
+                    if self._copies:
+                        self._promote_copy(block_hash)
+                else:
+                    self._drop_copy(block_hash, run)
+
+    def _promote_copy(self, block_hash: int) -> None:
+        """Let the next copy of a block be found, if there is one."""
+        copies = self._copies.get(block_hash)
+        if copies is None:
+            return
+        run = copies[0]
+        self._drop_copy(block_hash, run)
+        offset = run.hashes.index(block_hash)
+        if offset:
+            run = self._split(run, offset)[1]
+        if len(run.hashes) > 1:
+            run = self._split(run, 1)[0]
+        run.is_found = True
+        self._found[block_hash] = run
+
+    def _drop_copy(self, block_hash: int, run: BlockRun) -> None:
+        copies = self._copies[block_hash]
+        copies.remove(run)
+        if not copies:
+            del self._copies[block_hash]
 
     def _split(self, run: BlockRun, length: int) -> tuple[BlockRun, BlockRun]:
-        """Cut a findable run after ``length`` blocks; the larger part keeps its identity."""
-        hashes = run.hashes or []
+        """Cut a run after ``length`` blocks; the larger part keeps its identity."""
         middle = run.start + length
-        if length * 2 >= run.num_blocks:
-            new = tail = BlockRun(middle, run.num_blocks - length, hashes[length:])
+        if length * 2 >= len(run.hashes):
+            new = tail = BlockRun(middle, run.hashes[length:], is_found=run.is_found)
             head = run
-            del hashes[length:]
+            del run.hashes[length:]
         else:
-            new = head = BlockRun(run.start, length, hashes[:length])
+            new = head = BlockRun(run.start, run.hashes[:length], is_found=run.is_found)
             tail = run
             tail.start = middle
-            del hashes[:length]
-        run.num_blocks -= new.num_blocks
-        for block_hash in new.hashes or ():
-            self._index[block_hash] = new
+            del run.hashes[:length]
+        self._reindex(run, new)
         for table in run.holders:
             new.holders[table] = None
             position = table.runs.index(run)
@@ -258,12 +285,16 @@ class BlockPool:
             self._link_after(new, run if new is head else run.previous)
         return head, tail
 
-    def _push_empty(self, num_blocks: int) -> None:
-        self.num_empty += num_blocks
-        if self._back is not None and self._back.hashes is None:
-            self._back.num_blocks += num_blocks
-        else:
-            self._link_after(BlockRun(0, num_blocks, None), self._back)
+    def _reindex(self, old: BlockRun, new: BlockRun) -> None:
+        """Have the hashes of ``new``, cut off ``old``, lead to it."""
+        if new.is_found:
+            for block_hash in new.hashes:
+                self._found[block_hash] = new
+            return
+        for block_hash in new.hashes:
+            copies = self._copies.get(block_hash, [])
+            if old in copies:  # it is not while a block of it is being promoted
+                copies[copies.index(old)] = new
 
     def _link_after(self, run: BlockRun, previous: BlockRun | None) -> None:
         following = self._front if previous is None else previous.following
@@ -296,8 +327,8 @@ def _common_length(
 
     A chained hash names all that came before it, so equality is monotone and can be bisected.
     """
-    known = run.hashes or []
-    longest = min(run.num_blocks - offset, limit - position)
+    known = run.hashes
+    longest = min(len(known) - offset, limit - position)
     if known[offset + longest - 1] == hashes[position + longest - 1]:
         return longest
     equal, different = 1, longest

@@ -297,10 +297,12 @@ class EngineCore:
         return enough
 
     def _end_run(self, num_steps: int, at_s: float, generated: list[TokensGenerated]) -> None:
-        for request in tuple(self._scheduler.running):
+        batch = tuple(self._scheduler.running)
+        for request in batch:  # all of them before anybody's blocks are freed
             if not self._kv.grow(request, num_steps):
                 raise InvariantError("a decode run outgrew the blocks it was planned with")
             request.num_computed_tokens += num_steps
+        for request in batch:
             self._sample(request, num_steps, at_s, generated)
 
     def _drop_aborted(self) -> None:

@@ -32,9 +32,10 @@ class KvManager:
         """Give a request without blocks its hit and room for ``num_new_tokens`` after it.
 
         Returns:
-            False, with nothing changed, when the pool is too full.
+            False, with nothing changed, when the pool is too full for the *whole* sequence, even
+            if only a chunk of it is to be computed now (vLLM's ``scheduler_reserve_full_isl``).
         """
-        if not self.has_room(hit, num_new_tokens):
+        if not self.can_admit(request, hit):
             return False
         self.pool.take_hit(request.table, hit)
         request.num_committed_blocks = hit.num_blocks
@@ -46,9 +47,10 @@ class KvManager:
         )
         return True
 
-    def has_room(self, hit: PrefixHit, num_new_tokens: int) -> bool:
+    def can_admit(self, request: EngineRequest, hit: PrefixHit) -> bool:
         """Return whether ``admit`` would succeed. A hit's free blocks are not free any more."""
-        return self._blocks_for(num_new_tokens) + hit.num_free <= self.pool.num_free
+        num_new_blocks = self._blocks_for(request.num_tokens) - hit.num_blocks
+        return num_new_blocks + hit.num_free <= self.pool.num_free
 
     def grow(self, request: EngineRequest, num_new_tokens: int) -> bool:
         """Give a running request room for ``num_new_tokens`` more.

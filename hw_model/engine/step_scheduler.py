@@ -91,9 +91,7 @@ class StepScheduler:
         if not self.waiting or room < 1 or len(self.running) >= self.limits.max_num_seqs:
             return False
         request = self.waiting[0]
-        hit = self.kv.find_cached(request)
-        num_new = request.num_tokens - hit.num_blocks * self.kv.block_size_tokens
-        return self.kv.has_room(hit, min(num_new, room))
+        return self.kv.can_admit(request, self.kv.find_cached(request))
 
     def find(self, request_id: RequestId) -> EngineRequest | None:
         """Return the request of that id, or None. O(requests)."""

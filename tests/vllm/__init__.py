@@ -1,0 +1,1 @@
+"""The engine beside vLLM's own scheduler, step by step."""
