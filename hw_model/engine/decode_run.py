@@ -18,7 +18,7 @@ class DecodeRun:
         num_steps: Steps, >= 1; ``truncate`` shortens a run while it is under way.
         num_sequences: Sequences in the batch.
         kv_tokens: Summed context of the first step.
-        line: ``(fixed_s, per_kv_token_s)`` of ``StepTimeModel.decode_line(num_sequences)``.
+        line: ``(fixed_s, per_kv_token_s)`` of ``StepTime.decode_line(num_sequences)``.
     """
 
     __slots__ = ("_fixed_s", "_kv_tokens", "_num_sequences", "_per_kv_s", "num_steps", "start_s")

@@ -13,9 +13,9 @@ from hw_model.engine.block_pool import BlockPool
 from hw_model.engine.decode_run import DecodeRun
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId, RequestStatus
+from hw_model.engine.step_clock import StepTime
 from hw_model.engine.step_scheduler import EngineLimits, StepPlan, StepScheduler
 from hw_model.errors import ConfigError, InvariantError
-from hw_model.step_time import StepTimeModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class EngineCore:
         self,
         kv: KvManager,
         limits: EngineLimits,
-        step_time: StepTimeModel,
+        step_time: StepTime,
         *,
         macro_stepping: bool = True,
     ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hw_model.engine.decode_run import DecodeRun
-from hw_model.step_time import StepShape, StepTimeModel
+from hw_model.engine.step_clock import StepTime
+from hw_model.step_time import StepShape
 
 
 def solo_turn_s(
-    step_time: StepTimeModel,
+    step_time: StepTime,
     *,
     num_prompt_tokens: int,
     num_cached_tokens: int,
