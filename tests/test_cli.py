@@ -1,8 +1,13 @@
 """The command as users and scripts meet it: what it prints, writes and returns."""
 
 import json
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import openai
 import pytest
 
 from agent_runtime.cli.main import main
@@ -137,3 +142,27 @@ def test_a_port_that_is_taken_is_said_so(capsys: pytest.CaptureFixture[str]) -> 
     code, _, err = run(capsys, "serve", "--host", "203.0.113.1")
     assert code == 2
     assert "can't listen on 203.0.113.1:8000" in err
+
+
+def test_serve_answers_on_the_port_it_prints_and_stops_on_ctrl_c() -> None:
+    command = [sys.executable, "-m", "agent_runtime.cli.main", "serve", "--port", "0"]
+    options = ["--model", "qwen3-8b", "--replicas", "2", "--speed", "100"]
+    with subprocess.Popen(
+        command + options, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
+    ) as server:
+        assert server.stderr is not None
+        banner = ""
+        while "listening on" not in banner:
+            line = server.stderr.readline()
+            assert line, f"it ended without a word of where it listens: {banner}"
+            banner += line
+        url = re.search(r"http://\S+", banner)
+        assert url is not None
+        with openai.OpenAI(base_url=url.group(), api_key="-", max_retries=0) as client:
+            answer = client.chat.completions.create(
+                model="qwen3-8b", messages=[{"role": "user", "content": "Hello"}], max_tokens=3
+            )
+        assert answer.choices[0].message.content
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+        assert "stopped" in server.stderr.read()
