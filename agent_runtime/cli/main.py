@@ -12,6 +12,7 @@ from rich.console import Console
 import agent_runtime.errors
 import hw_model.errors
 import scheduler.errors
+from agent_runtime.cli.calibrate import add_calibrate_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
 from agent_runtime.cli.serve import add_serve_command
 from agent_runtime.cli.simulate import add_simulate_command
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add_serve_command(commands)
     add_rack_command(commands)
     add_models_command(commands)
+    add_calibrate_command(commands)
     return parser
 
 
