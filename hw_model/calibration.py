@@ -26,10 +26,14 @@ FITTED = (
     "gemm_efficiency",
     "hbm_efficiency",
     "layer_overhead_s",
+    "expert_layer_overhead_s",
     "step_overhead_s",
     "request_overhead_s",
     "all_reduce_latency_s",
 )
+MAX_NUM_SEQS = 1024
+"""vLLM's default on cards of 70 GB and more."""
+
 ROUNDS = 5
 """Requests a client sends in a prediction, one of them to warm up."""
 
@@ -93,7 +97,7 @@ def predict(chip: ChipSpec, measurement: Measurement) -> ClosedLoopResult:
     deployment = plan_deployment(rack, chip, measurement.model, request)
     core = EngineCore(
         KvManager(deployment.kv_blocks, deployment.block_size_tokens),
-        EngineLimits(),
+        EngineLimits(max_num_seqs=MAX_NUM_SEQS),
         StepTimeModel(deployment, Band.BASE),
     )
     load = ClosedLoopLoad(

@@ -55,6 +55,8 @@ class ChipSpec(Spec):
         link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as reached.
         all_reduce_latency_s: A small all-reduce inside a TP group, launch included.
         layer_overhead_s: Per transformer layer and step: launches and latency no roofline shows.
+        expert_layer_overhead_s: On top, per layer with experts: routing, gathering tokens by expert
+            and starting the grouped GEMMs.
         step_overhead_s: Host time per engine step that the accelerator waits for.
         sequence_overhead_s: Sampling and bookkeeping per sequence and step.
         request_overhead_s: Host work once per request (tokenise, admit), charged to the step that
@@ -73,6 +75,7 @@ class ChipSpec(Spec):
     link_bytes_per_s: Claim
     all_reduce_latency_s: Claim
     layer_overhead_s: Claim
+    expert_layer_overhead_s: Claim
     step_overhead_s: Claim
     sequence_overhead_s: Claim
     request_overhead_s: Claim

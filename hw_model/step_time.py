@@ -109,6 +109,7 @@ class StepTimeModel:
         self._base_s = (
             chip.step_overhead_s.at(band)
             + layers * chip.layer_overhead_s.at(band)
+            + model.num_expert_layers * chip.expert_layer_overhead_s.at(band)
             + collectives * chip.all_reduce_latency_s.at(band)
         )
 

@@ -23,6 +23,7 @@ _DISPLAY: dict[str, tuple[str, float, str]] = {
     "link_bytes_per_s": ("scale-up bandwidth, one direction", 1e9, "GB/s"),
     "all_reduce_latency_s": ("small all-reduce", 1e-6, "us"),
     "layer_overhead_s": ("overhead a layer and step", 1e-6, "us"),
+    "expert_layer_overhead_s": ("overhead a layer with experts, on top", 1e-6, "us"),
     "step_overhead_s": ("host time a step", 1e-3, "ms"),
     "sequence_overhead_s": ("host time a sequence and step", 1e-6, "us"),
     "request_overhead_s": ("host time a request", 1e-3, "ms"),
