@@ -13,6 +13,7 @@ import agent_runtime.errors
 import hw_model.errors
 import scheduler.errors
 from agent_runtime.cli.calibrate import add_calibrate_command
+from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
 from agent_runtime.cli.serve import add_serve_command
 from agent_runtime.cli.simulate import add_simulate_command
@@ -26,6 +27,7 @@ EPILOG = """\
 start here:
   panjiu simulate             256 coding agents on the rack, in about ten seconds
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
+  panjiu plan                 which layouts carry 300 agents, and what would carry more
   panjiu rack                 what is emulated, and how far to trust each number
   panjiu simulate --help      what can be varied, with examples
 
@@ -66,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_simulate_command(commands)
     add_serve_command(commands)
+    add_plan_command(commands)
     add_rack_command(commands)
     add_models_command(commands)
     add_calibrate_command(commands)

@@ -1,0 +1,187 @@
+"""The HTML page of a capacity plan: one file that needs no network, no script and no other file."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from importlib.resources import files
+
+import numpy as np
+from rich.text import Text
+
+from agent_runtime.report import quantities
+from agent_runtime.report.axis import count_axis, log_time_axis
+from agent_runtime.report.markup import escaped
+from agent_runtime.report.plan_table import banded, plan_heading, relief_words
+from agent_runtime.report.plan_words import notes, recommendation
+from agent_runtime.report.scatter_chart import Dot, Kind, ScatterAxes, scatter_chart
+from agent_runtime.report.svg_chart import Frame
+from agent_runtime.simulation.summary import Assumption
+from hw_model.capacity_plan import Plan, PlanRow
+from hw_model.planner import Candidate
+from hw_model.specs import Precision
+
+_FRAME = Frame(520, 340)
+_CLASSES = ("c-base", "c-low", "c-high", "c-four", "c-five", "c-six")
+_NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
+
+Pair = tuple[Precision, Precision]
+
+
+def plan_page(plan: Plan, assumptions: Sequence[Assumption], command: str) -> str:
+    """Return a self-contained page about ``plan``; the same input gives the same bytes.
+
+    Args:
+        plan: What to show.
+        assumptions: The numbers about the hardware that the plan rests on.
+        command: The shell command that makes this page again.
+    """
+    title, _, ask = plan_heading(plan.ask).partition("\n")
+    advice = "".join(f'<p class="what">{escaped(text)}</p>' for text in recommendation(plan))
+    noted = "".join(f"<li>{escaped(note)}</li>" for note in notes(plan))
+    body = (
+        f'<p class="eyebrow">Panjiu capacity plan</p><h1>{escaped(title)}</h1>'
+        f'<p class="lead">{escaped(ask)}</p>{advice}'
+        f'<p class="command"><code>{escaped(command)}</code></p>'
+        + _section("Chips against what they buy", _charts(plan))
+        + _section("Layouts", _table(plan.rows))
+        + _section("What these numbers rest on", _assumption_table(assumptions))
+        + _section("Notes", f'<ul class="notes">{noted}</ul>')
+    )
+    css = files("agent_runtime.report").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_NO_NETWORK}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escaped(title)}</title>\n<style>\n{css}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section>\n<h2>{escaped(title)}</h2>\n{content}\n</section>\n"
+
+
+def _charts(plan: Plan) -> str:
+    """Draw chips against TTFT, of layouts that keep all sessions resident, and against capacity."""
+    resident = [c for c in plan.candidates if c.resident_sessions == plan.ask.load.sessions]
+    pairs = dict.fromkeys(c.shape.precisions for c in plan.candidates)
+    classes = dict(zip(pairs, itertools.cycle(_CLASSES), strict=False))
+    chips = count_axis(np.array([float(c.num_chips) for c in plan.candidates]), _FRAME.max_x_ticks)
+    slo_s = plan.ask.slo.ttft_s
+    ttft_s = [slo_s, *(c.estimate.ttft_s for c in resident)]
+    ttft = log_time_axis(np.array(ttft_s), _FRAME.max_y_ticks)
+    carries = count_axis(np.array([float(c.carries) for c in plan.candidates]), _FRAME.max_y_ticks)
+    first = scatter_chart(
+        _kinds(resident, classes, lambda c: c.estimate.ttft_s, lowest=True),
+        ScatterAxes(chips, "chips", ttft, slo_s),
+        frame=_FRAME,
+        name="chips against mean TTFT",
+    )
+    second = scatter_chart(
+        _kinds(plan.candidates, classes, lambda c: float(c.carries), lowest=False),
+        ScatterAxes(chips, "chips", carries, float(plan.ask.load.sessions)),
+        frame=_FRAME,
+        name="chips against sessions carried",
+    )
+    legend = " ".join(
+        f'<span style="white-space:nowrap;margin-right:14px"><i class="swatch {css}"></i>'
+        f"{escaped(f'{weights} weights, {kv} KV')}</span>"
+        for (weights, kv), css in classes.items()
+    )
+    none = "" if resident else " No layout keeps all of them resident."
+    return (
+        f'<p class="lead">{legend}<br>A line joins what no layout of the same precisions beats. '
+        "Point at a dot to read it.</p>"
+        f'<div class="figures of-2"><figure><figcaption>Mean TTFT<span>layouts that keep every '
+        f"session resident; base.{none}</span></figcaption>{first}</figure>"
+        "<figure><figcaption>Sessions carried<span>within both SLOs, all resident; base</span>"
+        f"</figcaption>{second}</figure></div>"
+    )
+
+
+def _kinds(
+    candidates: Iterable[Candidate],
+    classes: dict[Pair, str],
+    value: Callable[[Candidate], float],
+    *,
+    lowest: bool,
+) -> list[Kind]:
+    by_pair: dict[Pair, list[Candidate]] = {pair: [] for pair in classes}
+    for candidate in candidates:
+        by_pair[candidate.shape.precisions].append(candidate)
+    sign = 1.0 if lowest else -1.0
+    kinds = []
+    for pair, members in by_pair.items():
+        members.sort(key=lambda c: (c.num_chips, sign * value(c)))
+        dots, best = [], float("inf")
+        for candidate in members:
+            on_front = sign * value(candidate) < best
+            best = min(best, sign * value(candidate))
+            x, y = float(candidate.num_chips), value(candidate)
+            dots.append(Dot(x, y, _said(candidate), on_front))
+        kinds.append(Kind(classes[pair], dots))
+    return kinds
+
+
+def _said(candidate: Candidate) -> str:
+    shape, estimate = candidate.shape, candidate.estimate
+    return (
+        f"{candidate.num_replicas} x TP{shape.tp}, {shape.precision} weights, {shape.kv_precision} "
+        f"KV: {candidate.num_chips} chips\nTTFT {quantities.seconds(estimate.ttft_s)}, TPOT "
+        f"{quantities.seconds(estimate.tpot_s)}\ncarries {candidate.carries:,} sessions"
+    )
+
+
+def _table(rows: Sequence[PlanRow]) -> str:
+    columns: tuple[tuple[str, Callable[[Candidate], float], Callable[[float], str]], ...] = (
+        ("TTFT", lambda c: c.estimate.ttft_s, quantities.seconds),
+        ("TPOT", lambda c: c.estimate.tpot_s, quantities.seconds),
+        ("resident", lambda c: c.resident_sessions, quantities.count),
+        ("carries", lambda c: c.carries, quantities.count),
+    )
+    heads = "".join(
+        f'<th scope="col" style="text-align:right">{name}</th>' for name, _, _ in columns
+    )
+    body = ""
+    for row in rows:
+        base = row.base
+        cells = "".join(
+            f"<td>{_lines(banded(row, value, render))}</td>" for _, value, render in columns
+        )
+        name = f"{base.num_replicas} x TP{base.shape.tp}<br>{base.shape.precision}, "
+        body += (
+            f'<tr><th scope="row">{name}KV {base.shape.kv_precision}</th><td>{base.num_chips}</td>'
+            f"<td>{'yes' if base.meets else 'no'}</td>{cells}"
+            f'<td class="source">{escaped(row.bottleneck.describe())}<br>'
+            f"{escaped(relief_words(row))}</td></tr>\n"
+        )
+    return (
+        '<div class="wide"><table class="assumptions"><thead><tr><td></td>'
+        '<th scope="col">chips</th>'
+        f'<th scope="col">meets</th>{heads}<th scope="col">held back by; relief</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _lines(text: Text) -> str:
+    return "<br>".join(escaped(line) for line in text.plain.splitlines())
+
+
+def _assumption_table(assumptions: Sequence[Assumption]) -> str:
+    rows = "".join(
+        f'<tr><th scope="row">{escaped(item.name)}</th><td>{escaped(item.low)}</td>'
+        f'<td class="base">{escaped(item.base)}</td><td>{escaped(item.high)}</td>'
+        f'<td class="unit">{escaped(item.unit)}</td>'
+        f'<td class="trust">{escaped(item.trust)}</td>'
+        f'<td class="source">{escaped(item.source)}</td></tr>\n'
+        for item in assumptions
+    )
+    heads = "".join(
+        f'<th scope="col">{name}</th>'
+        for name in ("low", "base", "high", "unit", "trust", "source")
+    )
+    return (
+        f'<div class="wide"><table class="assumptions"><thead><tr><td></td>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
