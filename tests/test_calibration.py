@@ -85,7 +85,7 @@ def test_the_command_writes_a_chip_that_other_commands_take(
     out = tmp_path / "mine.toml"
     assert main(["calibrate", "--from", str(source), "--chip", "h100", "--out", str(out)]) == 0
     assert "use it with --catalog" in capsys.readouterr().out
-    assert main(["rack", "--catalog", str(out), "--chip", "h100"]) == 0
+    assert main(["rack", "--catalog", str(out), "--chip", "h100", "--sources"]) == 0
     assert "measured.csv" in "".join(capsys.readouterr().out.split())
 
 

@@ -50,11 +50,12 @@ def chips_table(catalog: Catalog) -> Table:
     return table
 
 
-def sources_table(rows: Iterable[Assumption]) -> Table:
-    """Return one row a number, with its source."""
-    table = _table("", "low", "base", "high", "unit", "trust", "source")
+def numbers_table(rows: Iterable[Assumption], *, sources: bool) -> Table:
+    """Return one row a number with its trust, and where it comes from if ``sources``."""
+    table = _table("", "low", "base", "high", "unit", "trust", *(["source"] if sources else []))
     for row in rows:
-        table.add_row(row.name, row.low, row.base, row.high, row.unit, row.trust, row.source)
+        cells = (row.name, row.low, row.base, row.high, row.unit, row.trust)
+        table.add_row(*cells, *([row.source] if sources else []))
     return table
 
 

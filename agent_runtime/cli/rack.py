@@ -15,9 +15,9 @@ from agent_runtime.cli.hardware_tables import (
     chips_table,
     claims_table,
     models_table,
+    numbers_table,
     rack_heading,
     racks_table,
-    sources_table,
 )
 from agent_runtime.report.assumptions import assumptions, claim_rows
 from hw_model.catalog import Catalog
@@ -26,8 +26,8 @@ from hw_model.public_claims import checked_claims
 RACK_EXAMPLES = """\
 examples:
   panjiu rack                         the racks and chips there are
-  panjiu rack panjiu-al128            one rack, every number with its source
-  panjiu rack --chip h100             one chip likewise
+  panjiu rack panjiu-al128            one rack, every number with its band and trust
+  panjiu rack --chip m890 --sources   one chip likewise, and where each number comes from
   panjiu rack --claims                what is said in public of the M890, checked
   panjiu rack --catalog mine.toml     with chips and racks of your own
 """
@@ -49,8 +49,9 @@ def add_rack_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
         epilog=RACK_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("rack", nargs="?", metavar="RACK", help="show this one with its sources")
-    parser.add_argument("--chip", metavar="NAME", help="show this chip with its sources")
+    parser.add_argument("rack", nargs="?", metavar="RACK", help="show this one's numbers")
+    parser.add_argument("--chip", metavar="NAME", help="show this chip's numbers")
+    parser.add_argument("--sources", action="store_true", help="and where they come from")
     parser.add_argument("--claims", action="store_true", help="check what is said of the M890")
     parser.add_argument("--json", action="store_true", help="for machines")
     add_catalog_option(parser)
@@ -99,7 +100,8 @@ def _show_chip(catalog: Catalog, args: argparse.Namespace) -> int:
         return _print_json(chip.model_dump(mode="json"))
     console = Console()
     console.print(f"[bold]{chip.title}[/bold]", highlight=False)
-    console.print(sources_table(row.assumption for row in claim_rows(chip.claims())))
+    rows = (row.assumption for row in claim_rows(chip.claims()))
+    console.print(numbers_table(rows, sources=args.sources))
     return 0
 
 
@@ -111,7 +113,7 @@ def _show_rack(catalog: Catalog, args: argparse.Namespace) -> int:
         return _print_json(specs)
     console = Console()
     console.print(f"[bold]{rack_heading(rack, chip)}[/bold]", highlight=False)
-    console.print(sources_table(assumptions(rack, chip)))
+    console.print(numbers_table(assumptions(rack, chip), sources=args.sources))
     return 0
 
 
