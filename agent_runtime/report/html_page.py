@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 
 from agent_runtime.report.band_plot import BandPlot
 from agent_runtime.report.markup import escaped
 from agent_runtime.report.measures import DEFINITIONS, HEADLINES, MEASURES, SESSIONS_DONE, Measure
+from agent_runtime.report.page_shell import assumption_table, document, section
 from agent_runtime.report.replica_panel import replica_panel
 from agent_runtime.report.run_charts import distribution_charts, kv_charts, load_charts
 from agent_runtime.report.run_labels import RunLabel, base_index, label_runs, shared_traits
 from agent_runtime.simulation.summary import Assumption, RunDetail
 
-_TRUST_WORDS = {
-    "measured": "measured",
-    "vendor": "vendor",
-    "source_code": "source code",
-    "press": "press",
-    "inferred": "inferred",
-    "assumed": "assumed",
-}
 _MOST_PLOTTED = 3
-_NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
 _UNPUBLISHED = (
     "The HBM bandwidth and the FLOPS of the Zhenwu M890 are unpublished. No result can be more "
     "certain than they are, so every result is a band: <b>low</b> is the pessimistic machine, "
@@ -61,38 +52,21 @@ def html_report(
     body = [
         _heading(runs, labels, base, workload_name, command),
         _headlines(runs, labels, base),
-        _section("Every measure", _comparison(runs, labels, base), _ratio_lead(runs, labels, base)),
-        _section("How long things took", distribution_charts(labelled), _DISTRIBUTIONS),
-        _section("KV blocks over simulated time", kv_charts(labelled), _KV),
-        _section("Load over simulated time", load_charts(labelled)),
+        section("Every measure", _comparison(runs, labels, base), _ratio_lead(runs, labels, base)),
+        section("How long things took", distribution_charts(labelled), _DISTRIBUTIONS),
+        section("KV blocks over simulated time", kv_charts(labelled), _KV),
+        section("Load over simulated time", load_charts(labelled)),
         _replicas(runs[base], f", {labels[base].name} run" if len(runs) > 1 else ""),
-        _section("What these numbers rest on", _assumption_table(assumptions), _UNPUBLISHED),
+        section("What these numbers rest on", assumption_table(assumptions), _UNPUBLISHED),
         _definitions(),
         _notes(runs, labels, workload_notes),
     ]
-    return _document(f"Panjiu: {workload_name}", "".join(body))
-
-
-def _document(title: str, body: str) -> str:
-    css = files("agent_runtime.report").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_NO_NETWORK}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{css}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
-    )
-
-
-def _section(title: str, content: str, lead_html: str = "") -> str:
-    lead = f'<p class="lead">{lead_html}</p>' if lead_html else ""
-    return f"<section>\n<h2>{escaped(title)}</h2>{lead}\n{content}\n</section>\n"
+    return document(f"Panjiu: {workload_name}", "".join(body))
 
 
 def _replicas(run: RunDetail, which: str) -> str:
     panel = f'<div class="wide">{replica_panel(run.replicas)}</div>'
-    return _section(f"Replicas{which}", panel, escaped(run.deployment))
+    return section(f"Replicas{which}", panel, escaped(run.deployment))
 
 
 def _heading(
@@ -202,29 +176,6 @@ def _mark(index: int, base: int) -> str:
     return ' class="base"' if index == base else ""
 
 
-def _assumption_table(assumptions: Sequence[Assumption]) -> str:
-    if not assumptions:
-        return '<p class="muted">No assumptions were given.</p>'
-    rows = "".join(
-        f'<tr><th scope="row">{escaped(item.name)}</th><td>{escaped(item.low)}</td>'
-        f'<td class="base">{escaped(item.base)}</td><td>{escaped(item.high)}</td>'
-        f'<td class="unit">{escaped(item.unit)}</td><td class="trust">{_badge(item.trust)}</td>'
-        f'<td class="source">{escaped(item.source)}</td></tr>\n'
-        for item in assumptions
-    )
-    return (
-        '<div class="wide"><table class="assumptions"><thead><tr><td></td><th scope="col">low</th>'
-        '<th scope="col" class="base">base</th><th scope="col">high</th><th scope="col">unit</th>'
-        f'<th scope="col">trust</th><th scope="col">source</th></tr></thead><tbody>{rows}</tbody>'
-        "</table></div>"
-    )
-
-
-def _badge(trust: str) -> str:
-    css = f"t-{trust}" if trust in _TRUST_WORDS else "t-other"
-    return f'<span class="badge {css}">{escaped(_TRUST_WORDS.get(trust, trust))}</span>'
-
-
 def _definitions() -> str:
     items = "".join(f"<dt>{name}</dt><dd>{meaning}</dd>\n" for name, meaning in DEFINITIONS)
     return (
@@ -248,4 +199,4 @@ def _notes(
     if not notes:
         return ""
     items = "".join(f"<li>{note}</li>\n" for note in dict.fromkeys(notes))
-    return _section("Notes", f'<ul class="notes">{items}</ul>')
+    return section("Notes", f'<ul class="notes">{items}</ul>')

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from importlib.resources import files
 
 import numpy as np
 from rich.text import Text
@@ -12,6 +11,7 @@ from rich.text import Text
 from agent_runtime.report import quantities
 from agent_runtime.report.axis import count_axis, log_time_axis
 from agent_runtime.report.markup import escaped
+from agent_runtime.report.page_shell import assumption_table, document, section
 from agent_runtime.report.plan_table import banded, plan_heading, relief_words
 from agent_runtime.report.plan_words import notes, recommendation
 from agent_runtime.report.scatter_chart import Dot, Kind, ScatterAxes, scatter_chart
@@ -23,7 +23,6 @@ from hw_model.specs import Precision
 
 _FRAME = Frame(520, 340)
 _CLASSES = ("c-base", "c-low", "c-high", "c-four", "c-five", "c-six")
-_NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
 
 Pair = tuple[Precision, Precision]
 
@@ -43,23 +42,12 @@ def plan_page(plan: Plan, assumptions: Sequence[Assumption], command: str) -> st
         f'<p class="eyebrow">Panjiu capacity plan</p><h1>{escaped(title)}</h1>'
         f'<p class="lead">{escaped(ask)}</p>{advice}'
         f'<p class="command"><code>{escaped(command)}</code></p>'
-        + _section("Chips against what they buy", _charts(plan))
-        + _section("Layouts", _table(plan.rows))
-        + _section("What these numbers rest on", _assumption_table(assumptions))
-        + _section("Notes", f'<ul class="notes">{noted}</ul>')
+        + section("Chips against what they buy", _charts(plan))
+        + section("Layouts", _table(plan.rows))
+        + section("What these numbers rest on", assumption_table(assumptions))
+        + section("Notes", f'<ul class="notes">{noted}</ul>')
     )
-    css = files("agent_runtime.report").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_NO_NETWORK}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escaped(title)}</title>\n<style>\n{css}</style>\n</head>\n"
-        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
-    )
-
-
-def _section(title: str, content: str) -> str:
-    return f"<section>\n<h2>{escaped(title)}</h2>\n{content}\n</section>\n"
+    return document(title, body)
 
 
 def _charts(plan: Plan) -> str:
@@ -166,22 +154,3 @@ def _table(rows: Sequence[PlanRow]) -> str:
 
 def _lines(text: Text) -> str:
     return "<br>".join(escaped(line) for line in text.plain.splitlines())
-
-
-def _assumption_table(assumptions: Sequence[Assumption]) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{escaped(item.name)}</th><td>{escaped(item.low)}</td>'
-        f'<td class="base">{escaped(item.base)}</td><td>{escaped(item.high)}</td>'
-        f'<td class="unit">{escaped(item.unit)}</td>'
-        f'<td class="trust">{escaped(item.trust)}</td>'
-        f'<td class="source">{escaped(item.source)}</td></tr>\n'
-        for item in assumptions
-    )
-    heads = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in ("low", "base", "high", "unit", "trust", "source")
-    )
-    return (
-        f'<div class="wide"><table class="assumptions"><thead><tr><td></td>{heads}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )

@@ -3,8 +3,8 @@
     python benchmarks/fidelity/h20.py
 
 Two tables. TTFT of Qwen3-235B-A22B in BF16 on 8 x H20-3e by prompt length, one request at a time,
-no chunking (kvcache-ai/Mooncake, docs/source/performance/sglang/sglang-benchmark-results-v1.md). And
-the speed of Qwen3 models with 2,048 output tokens by prompt length (QwenLM/Qwen3,
+no chunking (kvcache-ai/Mooncake, docs/source/performance/sglang/sglang-benchmark-results-v1.md).
+And the speed of Qwen3 models with 2,048 output tokens by prompt length (QwenLM/Qwen3,
 docs/source/getting_started/speed_benchmark.md, SGLang 0.4.6, H20-96G): its dense BF16 rows imply a
 third of the card's bandwidth, so what counts there is the shape over the prompt length.
 """
