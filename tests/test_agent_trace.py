@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent_runtime.errors import TraceError
+from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.agent_trace import read_agent_trace
 from agent_runtime.workload.block_id_runs import clipped, num_blocks
 from agent_runtime.workload.session_script import SessionScript, Workload
@@ -95,6 +95,82 @@ def test_nested_sub_agents_are_nested(tmp_path: Path) -> None:
     (script,) = read(tmp_path, session("s", call(0, B, 5, [[1, 1]]), outer)).sessions
     (child,) = script.turns[0].children
     assert child.turns[0].children[0].session_id == "s/agent_001/agent_001"
+
+
+def test_a_sub_agent_recorded_before_any_call_follows_the_first(tmp_path: Path) -> None:
+    early = sub_agent(5, 1, [call(0, B, 5, [[9, 9]])])
+    first, after = call(10, B, 5, [[1, 1]], api_time=30.0), call(45, B, 5, [[1, 1]])
+    (script,) = read(tmp_path, session("s", early, first, after)).sessions
+    assert [child.start_delay_s for child in script.turns[0].children] == [0.0]
+    assert script.turns[1].gap_s == 5.0, "the first call's own time is no gap"
+
+
+def test_no_two_agents_have_the_same_id(tmp_path: Path) -> None:
+    subs = [
+        sub_agent(5, 1, [call(0, B, 5, [[9, 9]])], agent_id=name) for name in ("a", "a", "a.2", "a")
+    ]
+    parent = session("s", call(0, B, 5, [[1, 1]]), *subs)
+    (script,) = read(tmp_path, parent).sessions
+    ids = [child.session_id for child in script.turns[0].children]
+    assert ids == ["s/a", "s/a.2", "s/a.2.2", "s/a.3"]
+    with pytest.raises(TraceError, match="line 2: id: 's/a' is the id of a sub-agent in line 1"):
+        read(tmp_path, parent, session("s/a"))
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([[[1, 2], [2, 3]]], r"requests\[0\]\.hash_runs: .* found 2 after 2 here and after 1 "),
+        ([[[1, 4]], [[3, 4]]], r"requests\[1\]\.hash_runs: .* 3 after nothing here and after 2 "),
+        ([[[1, 4]], [[3, 4], [1, 2]]], r"requests\[1\]\..* 1 after 4 here and after nothing "),
+        ([[[1, 1], [9, 9]], [[7, 7], [9, 9]]], r"requests\[1\]\..* 9 after 7 here and after 1 "),
+        ([[[5, 5], [2, 3]], [[1, 4]]], r"requests\[0\]\.hash_runs: .* 2 after 5 here and after 1 "),
+    ],
+)
+def test_ids_that_are_not_of_whole_prefixes_are_refused(
+    tmp_path: Path, prompts: list, message: str
+) -> None:
+    calls = [call(t, B * num_blocks(runs), 5, runs) for t, runs in enumerate(prompts)]
+    with pytest.raises(TraceError, match=f"line 1: {message}"):
+        read(tmp_path, session("s", *calls))
+    with pytest.raises(TraceError, match=message[:8]):
+        read(tmp_path, session("s", calls[0], sub_agent(9, 1, calls)))
+
+
+def prefixes(workload: Workload) -> dict[int, tuple[int | None, int]]:
+    """Check that equal ids are equal prefixes; return what comes before each id, and where."""
+    before: dict[int, tuple[int | None, int]] = {}
+    agents = [agent for script in workload.sessions for agent in every_agent(script)]
+    for turn in (turn for agent in agents for turn in agent.turns):
+        previous = None
+        ids = [i for first, last in turn.block_id_runs for i in range(first, last + 1)]
+        for position, block in enumerate(ids):
+            assert before.setdefault(block, (previous, position)) == (previous, position)
+            previous = block
+    return before
+
+
+trunk_sizes = st.tuples(*[st.integers(0, 3).map(lambda blocks: blocks * B)] * 2)
+
+
+@given(st.lists(st.tuples(trunk_sizes, st.lists(trunk_sizes, max_size=3)), min_size=1, max_size=4))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_equal_ids_are_equal_prefixes_whichever_trunks_agents_share(
+    tmp_path: Path, sizes: list
+) -> None:
+    # Sub-agents fork from their parent's prompt at block 0, 2 or 4 and claim trunks of any size.
+    lines = []
+    for number, ((tools, system), children) in enumerate(sizes):
+        requests = [call(0, 8 * B, 1, [[1, 8]])]
+        for index, (child_tools, child_system) in enumerate(children):
+            fork, own = 2 * index, 100 * (index + 1)
+            runs = [[1, fork], [own, own + 7 - fork]] if fork else [[own, own + 7]]
+            forked = [call(0, 8 * B, 1, runs)]
+            requests.append(
+                sub_agent(5, 1, forked, tool_tokens=child_tools, system_tokens=child_system)
+            )
+        lines.append(session(f"s{number}", *requests, tools=tools, system=system))
+    assert prefixes(read(tmp_path, *lines))
 
 
 def test_sessions_of_one_harness_share_its_trunk_and_nothing_else(tmp_path: Path) -> None:
@@ -211,8 +287,32 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
         read_agent_trace(tmp_path / "nowhere")
     with pytest.raises(TraceError, match="can't read it: Is a directory"):
         read_agent_trace(tmp_path)
-    with pytest.raises(TraceError, match=r"no such file, and no generator .*coding-agents"):
-        load_workload(str(tmp_path / "nowhere"), limit=None, seed=0)
+    for source in (str(tmp_path / "nowhere"), ""):
+        with pytest.raises(TraceError, match=r"no such file, and no generator .*coding-agents"):
+            load_workload(source, limit=None, seed=0)
+
+
+def test_a_name_that_no_file_can_have_is_a_trace_error() -> None:
+    with pytest.raises(TraceError, match=r"can't read it: .*null"):
+        read_agent_trace("a\0b")
+    with pytest.raises(TraceError, match="can't read it: File name too long"):
+        load_workload("a" * 5000, limit=None, seed=0)
+
+
+@pytest.mark.parametrize("source", ["coding-agents", "trace.jsonl"])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"limit": 0}, "limit must be at least 1, not 0"),
+        ({"limit": -1}, "limit must be at least 1, not -1"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"max_gap_s": -1.0}, "max_gap_s must be at least 0, not -1.0"),
+        ({"max_gap_s": float("nan")}, "max_gap_s must be at least 0, not nan"),
+    ],
+)
+def test_an_option_out_of_range_is_named(source: str, wrong: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_workload(source, **{"limit": None, "seed": 0, **wrong})
 
 
 json_values = st.recursive(

@@ -9,8 +9,10 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 
 from agent_runtime.errors import TraceError
@@ -43,7 +45,8 @@ def read_agent_trace(
 
     Returns:
         The sessions in the file's order. Block ids are global: the leading blocks that hold a
-        harness's tools and system prompt are the same in all its sessions.
+        harness's tools and system prompt are the same in all its sessions. A sub-agent recorded
+        before its parent's first call is taken to follow that call.
 
     Raises:
         TraceError: The file can't be read, or a line is not a session; names line and field.
@@ -78,6 +81,8 @@ def _lines(path: str) -> Iterator[tuple[int, bytes]]:
         raise TraceError(f"broken gzip data: {error}", path=path, line=number + 1) from error
     except OSError as error:
         raise TraceError(f"can't read it: {error.strerror or error}", path=path) from error
+    except ValueError as error:  # a name that no file can have, e.g. with a null character
+        raise TraceError(f"can't read it: {error}", path=path) from error
 
 
 @dataclass(slots=True)
@@ -92,7 +97,10 @@ class _Scopes:
 
 
 class _TraceReader:
-    """Turns lines into scripts, remembering what lines share."""
+    """Turns lines into scripts, remembering what lines share.
+
+    Invariant: ``_names`` holds the id of every session and sub-agent read so far, and whose it is.
+    """
 
     def __init__(self, path: str, max_gap_s: float | None) -> None:
         self.sessions: list[SessionScript] = []
@@ -100,21 +108,23 @@ class _TraceReader:
         self._path = path
         self._max_gap_s = float("inf") if max_gap_s is None else max_gap_s
         self._scopes = _Scopes()
-        self._ids: dict[str, int] = {}
+        self._names: dict[str, str] = {}
+        self._repeats: dict[str, int] = {}
+        self._line = 0
         self._num_empty_outputs = 0
 
     def add(self, line: bytes, number: int) -> None:
         """Read one line."""
+        self._line = number
         recorded = parse_session(line, path=self._path, line_number=number)
         if not self.sessions:
             self.block_size_tokens = recorded.block_size
         if recorded.block_size != self.block_size_tokens:
             problem = f"expected {self.block_size_tokens} as before, found {recorded.block_size}"
-            raise TraceError(problem, path=self._path, line=number, field="block_size")
-        if recorded.id in self._ids:
-            problem = f"{recorded.id!r} is the id of line {self._ids[recorded.id]} too"
-            raise TraceError(problem, path=self._path, line=number, field="id")
-        self._ids[recorded.id] = number
+            raise self._error(problem, "block_size")
+        if recorded.id in self._names:
+            raise self._error(f"{recorded.id!r} is the id of {self._names[recorded.id]} too", "id")
+        self._names[recorded.id] = f"line {number}"
         self.sessions.append(self._session(recorded))
 
     def notes(self) -> tuple[str, ...]:
@@ -123,13 +133,14 @@ class _TraceReader:
         note = f"{count} recorded calls had no output; they are simulated with one token."
         return (note,) if count else ()
 
+    def _error(self, problem: str, place: str) -> TraceError:
+        return TraceError(problem, path=self._path, line=self._line, field=place)
+
     def _session(self, recorded: RecordedSession) -> SessionScript:
-        agent = _Agent(
-            name=recorded.id,
-            trunk=(recorded.tool_tokens, recorded.system_tokens),
-            ids=IdMap(),
-            private_base=self._scopes.base("session", recorded.id),
-        )
+        self._check_prefixes(recorded.requests)
+        private_base = self._scopes.base("session", recorded.id)
+        agent = _Agent(recorded.id, IdMap(), private_base)
+        self._claim_trunks(recorded, agent.ids)
         return self._agent(agent, recorded.requests, start_delay_s=0.0)
 
     def _agent(
@@ -139,7 +150,6 @@ class _TraceReader:
         start_delay_s: float,
     ) -> SessionScript:
         calls = [entry for entry in entries if isinstance(entry, RecordedCall)]
-        self._claim_trunk(agent, calls[0].hash_runs)
         contexts = [agent.ids.translate(call.hash_runs, agent.private_base) for call in calls]
         children = self._children(agent, entries)
         turns = []
@@ -157,13 +167,46 @@ class _TraceReader:
             self._num_empty_outputs += call.out == 0
         return SessionScript(SessionId(agent.name), tuple(turns), start_delay_s)
 
-    def _claim_trunk(self, agent: _Agent, runs: Sequence[BlockIdRun]) -> None:
-        """Give the first call's leading blocks the ids they have in every session of its harness.
+    def _check_prefixes(self, entries: Sequence[RecordedCall | RecordedSubAgent]) -> None:
+        """Refuse ids that do not stand for whole prefixes, such as hashes of single blocks.
+
+        Each id must come after the same id wherever it stands, so an id that heads a run is never
+        inside another. An engine's prefix cache has no meaning for anything else.
+        """
+        heads: dict[int, tuple[int | None, str]] = {}
+        inner: set[BlockIdRun] = set()
+        for place, runs in _prompts(entries, "requests"):
+            before: int | None = None
+            for first, last in joined(runs):
+                elsewhere, _ = heads.setdefault(first, (before, place))
+                if elsewhere != before:
+                    raise self._error(_not_a_prefix(first, before, elsewhere), place)
+                if first < last:
+                    inner.add((first + 1, last))
+                before = last
+        in_order = sorted(inner)
+        starts = [first for first, _ in in_order]
+        reach = list(accumulate((last for _, last in in_order), max))
+        for first, (before, place) in heads.items():
+            index = bisect_right(starts, first) - 1
+            if index >= 0 and reach[index] >= first:
+                raise self._error(_not_a_prefix(first, before, first - 1), place)
+
+    def _claim_trunks(self, recorded: RecordedSession | RecordedSubAgent, ids: IdMap) -> None:
+        """Give each agent's leading blocks the ids they have in every session of its harness.
 
         A block is the tools' if it lies wholly in them, else the system prompt's if it lies wholly
-        in tools and system prompt.
+        in tools and system prompt; the agent's first call shows its local id. All agents claim
+        before any id is translated, so a local id means the same throughout the session.
         """
-        tool_tokens, system_tokens = agent.trunk
+        calls = (entry for entry in recorded.requests if isinstance(entry, RecordedCall))
+        self._claim_trunk((recorded.tool_tokens, recorded.system_tokens), next(calls), ids)
+        for entry in recorded.requests:
+            if isinstance(entry, RecordedSubAgent):
+                self._claim_trunks(entry, ids)
+
+    def _claim_trunk(self, trunk: Trunk, first_call: RecordedCall, ids: IdMap) -> None:
+        tool_tokens, system_tokens = trunk
         num_tool = tool_tokens // self.block_size_tokens
         num_trunk = (tool_tokens + system_tokens) // self.block_size_tokens
         sections = (
@@ -171,10 +214,16 @@ class _TraceReader:
             (num_tool, num_trunk, self._scopes.base("system", tool_tokens, system_tokens)),
         )
         for start, stop, base in sections:
-            position = start
-            for first, last in clipped(runs, start, stop):
-                agent.ids.claim(first, last, base + position)
-                position += last - first + 1
+            target = base + start
+            for first, last in clipped(first_call.hash_runs, start, stop):
+                wanted = (target, target + last - first)
+                agreed = common_prefix(ids.translate([(first, last)], target - first), [wanted])
+                if agreed:
+                    ids.claim(first, first + agreed - 1, target)
+                if agreed <= last - first:
+                    # Another agent's trunk has this block, so what follows is not this trunk's.
+                    return
+                target += agreed
 
     def _children(
         self, agent: _Agent, entries: Sequence[RecordedCall | RecordedSubAgent]
@@ -186,7 +235,6 @@ class _TraceReader:
         children: list[list[tuple[float, SessionScript]]] = []
         early: list[RecordedSubAgent] = []
         previous: RecordedCall | None = None
-        names: dict[str, int] = {}
         for entry in entries:
             if isinstance(entry, RecordedCall):
                 previous = entry
@@ -198,17 +246,21 @@ class _TraceReader:
             else:
                 waiting = [entry]
             for recorded in waiting:
-                repeat = names[recorded.agent_id] = names.get(recorded.agent_id, 0) + 1
-                suffix = recorded.agent_id if repeat == 1 else f"{recorded.agent_id}.{repeat}"
-                child = replace(
-                    agent,
-                    name=f"{agent.name}/{suffix}",
-                    trunk=(recorded.tool_tokens, recorded.system_tokens),
-                )
+                name = self._unused_name(f"{agent.name}/{recorded.agent_id}")
+                child = replace(agent, name=name)
                 delay_s = self._start_delay_s(previous, recorded)
                 script = self._agent(child, recorded.requests, delay_s)
                 children[-1].append((recorded.t, script))
         return children
+
+    def _unused_name(self, wanted: str) -> str:
+        """Return a sub-agent's id: the one wanted, numbered where it is taken."""
+        name = wanted
+        while name in self._names:
+            self._repeats[wanted] = self._repeats.get(wanted, 1) + 1
+            name = f"{wanted}.{self._repeats[wanted]}"
+        self._names[name] = f"a sub-agent in line {self._line}"
+        return name
 
     def _start_delay_s(self, parent: RecordedCall, recorded: RecordedSubAgent) -> float:
         """A sub-agent's ``t`` is when it ended; it starts some time after its parent's call."""
@@ -226,13 +278,15 @@ class _TraceReader:
         if index == 0:
             return 0.0
         call, previous = calls[index], calls[index - 1]
+        previous_ended_s = previous.t + (previous.api_time or 0.0)
         joined_s = [ended_s for ended_s, _ in children[index - 1]]
         if joined_s:
-            gap_s = call.t - max(joined_s)
+            # A sub-agent may end while its parent's call still runs; that time is no gap.
+            gap_s = call.t - max(*joined_s, previous_ended_s)
         elif call.think_time is not None:
             gap_s = call.think_time
         else:
-            gap_s = call.t - previous.t - (previous.api_time or 0.0)
+            gap_s = call.t - previous_ended_s
         return min(max(0.0, gap_s), self._max_gap_s)
 
     def _with_output(
@@ -258,6 +312,24 @@ class _Agent:
     """Whose calls are being read: a session or one of its sub-agents, which share local ids."""
 
     name: str
-    trunk: Trunk
     ids: IdMap
     private_base: int
+
+
+def _prompts(
+    entries: Sequence[RecordedCall | RecordedSubAgent], place: str
+) -> Iterator[tuple[str, Sequence[BlockIdRun]]]:
+    """Yield every prompt's local ids, sub-agents' included, and where they stand in the line."""
+    for index, entry in enumerate(entries):
+        if isinstance(entry, RecordedSubAgent):
+            yield from _prompts(entry.requests, f"{place}[{index}].requests")
+        else:
+            yield f"{place}[{index}].hash_runs", entry.hash_runs
+
+
+def _not_a_prefix(block_id: int, before: int | None, elsewhere: int | None) -> str:
+    here, there = ("nothing" if one is None else one for one in (before, elsewhere))
+    return (
+        f"expected ids of whole prefixes (chained hashes), found {block_id} after {here} here and "
+        f"after {there} elsewhere"
+    )

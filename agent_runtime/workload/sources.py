@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from agent_runtime.errors import TraceError
+from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.agent_trace import read_agent_trace
 from agent_runtime.workload.coding_agents import coding_agent_sessions
 from agent_runtime.workload.session_script import Workload
@@ -25,17 +25,31 @@ def load_workload(
 
     Args:
         source: A generator's name or a trace file.
-        limit: At most so many sessions; a generator makes exactly so many, by default 256.
-        seed: For generators.
-        max_gap_s: Cut longer tool gaps to this.
+        limit: At most so many sessions, >= 1; a generator makes exactly so many, by default 256.
+        seed: For generators, >= 0.
+        max_gap_s: Cut longer tool gaps to this, >= 0.
 
     Raises:
+        ConfigError: A limit, seed or cap that is out of range.
         TraceError: No such file or generator, or a file that is no trace.
     """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit must be at least 1, not {limit}")
+    if seed < 0:
+        raise ConfigError(f"seed must be at least 0, not {seed}")
+    if max_gap_s is not None and not max_gap_s >= 0:  # as written it refuses NaN too
+        raise ConfigError(f"max_gap_s must be at least 0, not {max_gap_s}")
     generator = GENERATORS.get(source)
     if generator is not None:
         return generator(DEFAULT_NUM_SESSIONS if limit is None else limit, seed, max_gap_s)
-    if not Path(source).exists():
+    if not _exists(source):
         known = ", ".join(GENERATORS)
         raise TraceError(f"no such file, and no generator of that name ({known})", path=source)
     return read_agent_trace(source, limit=limit, max_gap_s=max_gap_s)
+
+
+def _exists(source: str) -> bool:
+    try:
+        return source != "" and Path(source).exists()
+    except OSError as error:  # the name is too long, or a folder on the way is closed to us
+        raise TraceError(f"can't read it: {error.strerror or error}", path=source) from error
