@@ -82,6 +82,18 @@ class LatentAttention(_Attention):
 Attention = Annotated[GroupedQueryAttention | LatentAttention, Field(discriminator="kind")]
 
 
+class SlidingWindow(_Attention):
+    """Layers whose attention looks at the newest tokens only, so their KV stops growing.
+
+    Attributes:
+        num_layers: How many of the layers with KV.
+        window_tokens: Each looks so far back.
+    """
+
+    num_layers: Count
+    window_tokens: Count
+
+
 class LinearAttention(_Attention):
     """Gated delta-rule layers: a state of fixed size a sequence instead of KV a token.
 

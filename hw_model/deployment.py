@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hw_model.claim import Band
 from hw_model.errors import ConfigError, DoesNotFitError
+from hw_model.parallelism import Parallelism, tp_degrees
 from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
 
 HBM_UTILIZATION = 0.9
@@ -20,8 +21,8 @@ class Deployment:
     """One model on one rack, every replica alike.
 
     Attributes:
-        tp: Chips in a replica's tensor-parallel group.
-        num_replicas: Replicas, ``num_replicas * tp`` <= chips of the rack.
+        parallelism: How a replica is spread over chips.
+        num_replicas: Replicas, all their chips <= those of the rack.
         kv_blocks: KV blocks of one replica.
         block_size_tokens: Tokens in a block.
         weight_bytes_per_chip: Weights on each chip.
@@ -33,12 +34,22 @@ class Deployment:
     model: ModelSpec
     precision: Precision
     kv_precision: Precision
-    tp: int
+    parallelism: Parallelism
     num_replicas: int
     kv_blocks: int
     block_size_tokens: int
     weight_bytes_per_chip: float
     kv_bytes_per_token: float
+
+    @property
+    def tp(self) -> int:
+        """Chips in a replica's tensor-parallel group."""
+        return self.parallelism.tp
+
+    @property
+    def num_chips(self) -> int:
+        """Chips of all replicas."""
+        return self.num_replicas * self.parallelism.num_chips
 
     @property
     def kv_tokens(self) -> int:
@@ -48,7 +59,7 @@ class Deployment:
     def describe(self) -> str:
         """Return one line a person can read."""
         return (
-            f"{self.num_replicas} replicas x TP{self.tp} on {self.num_replicas * self.tp} of "
+            f"{self.num_replicas} replicas x {self.parallelism.describe()} on {self.num_chips} of "
             f"{self.rack.num_chips.value:.0f} chips, {self.precision} weights "
             f"({self.weight_bytes_per_chip / 1e9:.1f} GB a chip), {self.kv_precision} KV: "
             f"{self.kv_tokens:,} tokens a replica"
@@ -62,7 +73,8 @@ class DeploymentRequest:
     Attributes:
         precision: Of the weights; by default FP8 where the chip has it, else BF16.
         kv_precision: Of the KV cache.
-        tp: Chips a replica.
+        tp: Chips in a TP group.
+        pp, ep: Further parallelism, see :class:`Parallelism`.
         num_replicas: Replicas; by default as many as the rack holds.
         block_size_tokens: Tokens in a KV block.
         max_num_seqs: Sequences that run at once; linear attention keeps a state for each.
@@ -71,6 +83,8 @@ class DeploymentRequest:
     precision: Precision | None = None
     kv_precision: Precision = Precision.BF16
     tp: int | None = None
+    pp: int = 1
+    ep: int = 1
     num_replicas: int | None = None
     block_size_tokens: int = 64
     max_num_seqs: int = 256
@@ -97,30 +111,29 @@ def plan_deployment(
     """
     precision = _choose_precision(chip, request.precision)
     budget = MemoryBudget(chip, model, band, request.max_num_seqs)
-    degrees = _tp_degrees(rack, model, band)
+    domain_chips = int(min(rack.domain_chips.at(band), rack.num_chips.at(band)))
+    degrees = tp_degrees(model, domain_chips)
     tp = request.tp or _default_tp(budget, precision, degrees)
-    if tp not in degrees:
-        raise ConfigError(
-            f"TP{tp} is not possible for {model.title} on {rack.title}: a TP group divides the "
-            f"{model.attention.num_q_heads} query heads and stays inside a domain of "
-            f"{rack.domain_chips.at(band):.0f} chips; use one of {degrees}"
-        )
-    kv_per_token = model.kv_bytes_per_token(tp, request.kv_precision)
-    free_bytes = budget.free_bytes(precision, tp)
+    parallelism = Parallelism(tp, request.pp, request.ep)
+    parallelism.check(model, domain_chips)
+    kv_per_token = model.kv_bytes_per_token(tp, request.kv_precision) * _stage_share(
+        model, parallelism
+    )
+    free_bytes = budget.free_bytes(precision, parallelism)
     kv_blocks = int(free_bytes // (kv_per_token * request.block_size_tokens))
     if kv_blocks < 1:
-        raise DoesNotFitError(budget.explain(precision, tp, degrees))
+        raise DoesNotFitError(budget.explain(precision, parallelism, degrees))
     return Deployment(
         rack=rack,
         chip=chip,
         model=model,
         precision=precision,
         kv_precision=request.kv_precision,
-        tp=tp,
-        num_replicas=_choose_replicas(rack, request.num_replicas, tp, band),
+        parallelism=parallelism,
+        num_replicas=_choose_replicas(rack, request.num_replicas, parallelism, band),
         kv_blocks=kv_blocks,
         block_size_tokens=request.block_size_tokens,
-        weight_bytes_per_chip=model.weight_bytes(precision) / tp,
+        weight_bytes_per_chip=budget.weight_bytes(precision, parallelism),
         kv_bytes_per_token=kv_per_token,
     )
 
@@ -143,18 +156,30 @@ class MemoryBudget:
         """HBM of a chip that an engine may take."""
         return self.chip.hbm_bytes.at(self.band) * HBM_UTILIZATION
 
-    def free_bytes(self, precision: Precision, tp: int) -> float:
-        """Return bytes a chip has left for KV; negative when the rest alone is too large."""
-        state_bytes = self.model.state_bytes_per_sequence() * self.max_num_seqs
-        taken = self.chip.activation_bytes.at(self.band)
-        return self.usable_bytes - taken - (self.model.weight_bytes(precision) + state_bytes) / tp
+    def weight_bytes(self, precision: Precision, parallelism: Parallelism) -> float:
+        """Return the weights on a chip of the fullest stage."""
+        model = self.model
+        experts = 0 if model.experts is None else model.experts.num_experts
+        expert_bytes = experts * model.num_expert_params * precision.num_bytes
+        other_bytes = model.weight_bytes(precision) - expert_bytes
+        spread = other_bytes / parallelism.tp + expert_bytes / parallelism.expert_chips
+        return spread * _stage_share(model, parallelism)
 
-    def explain(self, precision: Precision, tp: int, degrees: list[int]) -> str:
-        """Return why the model does not fit, and which of the TP ``degrees`` would do."""
-        missing_gb = max(0.1, -self.free_bytes(precision, tp) / 1e9)
+    def free_bytes(self, precision: Precision, parallelism: Parallelism) -> float:
+        """Return bytes a chip has left for KV; negative when the rest alone is too large."""
+        state_bytes = self.model.state_bytes_per_sequence() * self.max_num_seqs / parallelism.tp
+        taken = self.chip.activation_bytes.at(self.band) + state_bytes * _stage_share(
+            self.model, parallelism
+        )
+        return self.usable_bytes - taken - self.weight_bytes(precision, parallelism)
+
+    def explain(self, precision: Precision, parallelism: Parallelism, tp_degrees: list[int]) -> str:
+        """Return why the model does not fit, and which of the TP degrees alone would do."""
+        missing_gb = max(0.1, -self.free_bytes(precision, parallelism) / 1e9)
+        weights_gb = self.weight_bytes(precision, parallelism) / 1e9
         text = (
-            f"{self.model.title} in {precision} does not fit TP{tp} on {self.chip.title}: weights "
-            f"take {self.model.weight_bytes(precision) / tp / 1e9:.1f} GB a chip and "
+            f"{self.model.title} in {precision} does not fit {parallelism.describe()} on "
+            f"{self.chip.title}: weights take {weights_gb:.1f} GB a chip and "
             f"{self.chip.activation_bytes.at(self.band) / 1e9:.0f} GB go to activations, of "
             f"{self.usable_bytes / 1e9:.1f} GB usable; {missing_gb:.1f} GB a chip are missing "
             "before any KV."
@@ -162,7 +187,7 @@ class MemoryBudget:
         fitting = [
             f"{option} at TP{fit[0]}"
             for option in self.chip.precisions()
-            if (fit := [degree for degree in degrees if self.free_bytes(option, degree) > 0])
+            if (fit := [tp for tp in tp_degrees if self.free_bytes(option, Parallelism(tp)) > 0])
         ]
         return f"{text} It would fit in {' or '.join(fitting) or 'nothing this rack has'}."
 
@@ -178,24 +203,30 @@ def _choose_precision(chip: ChipSpec, asked: Precision | None) -> Precision:
     return asked
 
 
-def _choose_replicas(rack: RackSpec, asked: int | None, tp: int, band: Band) -> int:
+def _stage_share(model: ModelSpec, parallelism: Parallelism) -> float:
+    """The fullest pipeline stage's share of the layers, and of all they hold."""
+    return -(-model.num_layers // parallelism.pp) / model.num_layers
+
+
+def _choose_replicas(
+    rack: RackSpec, asked: int | None, parallelism: Parallelism, band: Band
+) -> int:
     num_chips = int(rack.num_chips.at(band))
-    most = num_chips // tp
+    group = parallelism.group_replicas
+    most = num_chips // (parallelism.num_chips * group) * group
     if asked is None:
         return most
     if not 1 <= asked <= most:
         raise ConfigError(
-            f"{asked} replicas x TP{tp} need {asked * tp} chips; {rack.title} has {num_chips}: "
-            f"use 1 to {most} replicas or a smaller TP"
+            f"{asked} replicas x {parallelism.describe()} need {asked * parallelism.num_chips} "
+            f"chips; {rack.title} has {num_chips}: use 1 to {most} replicas or a smaller TP"
+        )
+    if asked % group:
+        raise ConfigError(
+            f"{asked} replicas x {parallelism.describe()}: {group} replicas share one set of "
+            f"experts; use a multiple of {group}"
         )
     return asked
-
-
-def _tp_degrees(rack: RackSpec, model: ModelSpec, band: Band) -> list[int]:
-    """Powers of two that stay inside a domain and divide the query heads."""
-    limit = int(min(rack.domain_chips.at(band), rack.num_chips.at(band)))
-    degrees = [1 << power for power in range(limit.bit_length())]
-    return [tp for tp in degrees if tp <= limit and model.attention.num_q_heads % tp == 0]
 
 
 def _default_tp(budget: MemoryBudget, precision: Precision, degrees: list[int]) -> int:
@@ -205,6 +236,6 @@ def _default_tp(budget: MemoryBudget, precision: Precision, degrees: list[int]) 
         tp
         for tp in degrees
         if weight_bytes / tp <= GOOD_WEIGHT_SHARE * budget.usable_bytes
-        and budget.free_bytes(precision, tp) > 0
+        and budget.free_bytes(precision, Parallelism(tp)) > 0
     ]
     return roomy[0] if roomy else degrees[-1]

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hw_model.attention import Attention, LinearAttention
+from hw_model.attention import Attention, LinearAttention, SlidingWindow
 from hw_model.claim import Claim
 
 BF16_BYTES = 2.0
@@ -50,13 +50,22 @@ class ChipSpec(Spec):
         hbm_bytes_per_s: Peak memory bandwidth.
         bf16_flops_per_s, fp8_flops_per_s, int8_flops_per_s, fp4_flops_per_s: Peak dense matrix
             rate by *weight* precision; absent where the chip has none.
-        gemm_efficiency: Reached share of the peak matrix rate in large GEMMs and attention.
+        gemm_efficiency: Reached share of the peak matrix rate in large dense GEMMs.
+        expert_gemm_flops_per_s: Matrix rate reached in the grouped GEMMs of experts, each of few
+            rows, with 768 columns of an expert on a chip; whatever the precision, up to what dense
+            GEMMs reach.
+        attention_efficiency: The same of the BF16 peak in attention.
         hbm_efficiency: Reached share of the peak memory bandwidth when streaming weights or KV.
-        link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as reached.
-        all_reduce_latency_s: A small all-reduce inside a TP group, launch included.
+        fp4_kernel_efficiency: What dense GEMMs with FP4 weights reach, of rate and bandwidth, as a
+            share of what wider ones do; absent where the chip has no FP4.
+        link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as collectives of tens of MB
+            reach it.
+        all_reduce_latency_s: A small all-reduce among eight chips, launch included.
         layer_overhead_s: Per transformer layer and step: launches and latency no roofline shows.
         expert_layer_overhead_s: On top, per layer with experts: routing, gathering tokens by expert
             and starting the grouped GEMMs.
+        prefill_layer_overhead_s: Per layer, the least that a step with a prompt takes: it runs
+            outside the captured graphs, so the host launches its kernels one by one.
         step_overhead_s: Host time per engine step that the accelerator waits for.
         sequence_overhead_s: Sampling and bookkeeping per sequence and step.
         request_overhead_s: Host work once per request (tokenise, admit), charged to the step that
@@ -71,11 +80,15 @@ class ChipSpec(Spec):
     int8_flops_per_s: Claim | None = None
     fp4_flops_per_s: Claim | None = None
     gemm_efficiency: Claim
+    expert_gemm_flops_per_s: Claim
+    attention_efficiency: Claim
     hbm_efficiency: Claim
+    fp4_kernel_efficiency: Claim | None = None
     link_bytes_per_s: Claim
     all_reduce_latency_s: Claim
     layer_overhead_s: Claim
     expert_layer_overhead_s: Claim
+    prefill_layer_overhead_s: Claim
     step_overhead_s: Claim
     sequence_overhead_s: Claim
     request_overhead_s: Claim
@@ -138,6 +151,7 @@ class ModelSpec(Spec):
         hidden_size: Width of the residual stream.
         attention: Of the layers that keep KV.
         linear_attention: Of the layers that keep a state instead, if any.
+        sliding_window: Of the layers with KV that keep only the newest, if any.
         dense_ffn_size: Intermediate width of dense MLPs; 0 when every layer has experts.
         num_dense_layers: Layers with a dense MLP in a model with experts.
         experts: None for a dense model.
@@ -152,6 +166,7 @@ class ModelSpec(Spec):
     hidden_size: int = Field(gt=0)
     attention: Attention
     linear_attention: LinearAttention | None = None
+    sliding_window: SlidingWindow | None = None
     dense_ffn_size: int = Field(default=0, ge=0)
     num_dense_layers: int = Field(default=0, ge=0)
     experts: MixtureOfExperts | None = None
@@ -163,8 +178,8 @@ class ModelSpec(Spec):
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
-        if self.num_kv_layers < 1:
-            raise ValueError("linear_attention.num_layers leaves no layer with KV")
+        if self.num_full_kv_layers < 1:
+            raise ValueError("linear_attention and sliding_window leave no layer with all its KV")
         if self.num_expert_layers < 0:
             raise ValueError("num_dense_layers is more than num_layers")
         if self.dense_ffn_size == 0 and self.num_expert_layers < self.num_layers:
@@ -175,6 +190,12 @@ class ModelSpec(Spec):
     def num_kv_layers(self) -> int:
         """Layers that keep KV."""
         return self.num_layers - (self.linear_attention.num_layers if self.linear_attention else 0)
+
+    @property
+    def num_full_kv_layers(self) -> int:
+        """Layers that keep the KV of a whole context."""
+        window = self.sliding_window
+        return self.num_kv_layers - (0 if window is None else window.num_layers)
 
     @property
     def num_expert_layers(self) -> int:
@@ -233,9 +254,28 @@ class ModelSpec(Spec):
         return (self.num_params - embeddings) * precision.num_bytes + embeddings * BF16_BYTES
 
     def kv_bytes_per_token(self, tp: int, precision: Precision) -> float:
-        """Return KV bytes of one token on *each* chip of a TP group."""
-        return self.num_kv_layers * self.attention.kv_values_per_token(tp) * precision.num_bytes
+        """Return KV bytes of one token on *each* chip of a TP group, windows aside."""
+        return (
+            self.num_full_kv_layers * self.attention.kv_values_per_token(tp) * precision.num_bytes
+        )
 
-    def state_bytes_per_sequence(self) -> int:
-        """Return the recurrent state of one sequence, over the whole TP group."""
-        return 0 if self.linear_attention is None else self.linear_attention.state_bytes()
+    def state_bytes_per_sequence(self) -> float:
+        """Return what one sequence keeps however long it is, over the whole TP group.
+
+        Recurrent states, and the KV inside sliding windows, in BF16.
+        """
+        recurrent = 0 if self.linear_attention is None else self.linear_attention.state_bytes()
+        return recurrent + self._window_bytes
+
+    def moved_state_bytes_per_sequence(self) -> float:
+        """Return what a step moves of that: states are read and written, windows read."""
+        recurrent = 0 if self.linear_attention is None else self.linear_attention.state_bytes()
+        return 2 * recurrent + self._window_bytes
+
+    @property
+    def _window_bytes(self) -> float:
+        window = self.sliding_window
+        if window is None:
+            return 0.0
+        values = self.attention.kv_values_per_token(tp=1) * window.num_layers
+        return window.window_tokens * values * BF16_BYTES

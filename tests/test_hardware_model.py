@@ -235,3 +235,24 @@ def test_the_optimistic_machine_is_never_slower(shape: StepShape) -> None:
         for band in Band
     ]
     assert times == sorted(times, reverse=True)
+
+
+def test_a_short_prompt_takes_as_long_as_its_kernels_are_launched_one_by_one() -> None:
+    plan = deployment("qwen3-235b-a22b")
+    step_time = StepTimeModel(plan, Band.BASE)
+    least_s = plan.model.num_layers * M890.prefill_layer_overhead_s.value
+    short, longer, long = (
+        step_time.step_s(StepShape(tokens, 0, tokens * tokens / 2, 1, 0))
+        for tokens in (16, 32, 8192)
+    )
+    assert short == longer == pytest.approx(least_s)
+    assert long > 2 * least_s
+
+
+def test_halving_the_weights_to_fp4_does_not_halve_the_time_of_a_decode_step() -> None:
+    fp8, fp4 = (
+        StepTimeModel(deployment("qwen2.5-72b", tp=4, precision=precision), Band.BASE)
+        for precision in (Precision.FP8, Precision.FP4)
+    )
+    decode = StepShape(1, 1000, 0.0, 1, 0)
+    assert 0.6 < fp4.step_s(decode) / fp8.step_s(decode) < 1

@@ -1,11 +1,15 @@
 """Predicts measured serving benchmarks without any calibration: one set of constants for all rows.
 
-    python benchmarks/fidelity/silicon.py [--data CSV] [--spread X] [--json]
+    python benchmarks/fidelity/silicon.py [--data CSV] [--client NAME] [--json] [--csv OUT]
 
-The CSV holds measured mean TTFT and TPOT of vLLM on H100, H200 and B200 by model, precision, TP,
-prompt and output length and number of clients (ai-dynamo/aiconfigurator, Apache-2.0). Every row is
-run through the engine at band base: a closed loop of that many clients. Nothing is fitted to a row,
-a model or a card. Rows that can't be represented are counted by reason.
+The CSV holds mean TTFT and TPOT of vLLM on NVIDIA cards by model, precision, TP, prompt and output
+length and number of clients (ai-dynamo/aiconfigurator, Apache-2.0). Every row is run through the
+engine at band base by a client like the one that measured it. Nothing is fitted to a row, a model
+or a card. Rows that can't be represented are counted by reason.
+
+The client is InferenceX's (kimbochen/bench_serving): ten prompts a client, all clients start at
+once, lengths are uniform in [0.8, 1] of the row's, and the means are over all requests, the first
+burst included. ``--client steady`` has equal lengths and leaves the burst out instead.
 """
 
 from __future__ import annotations
@@ -15,49 +19,101 @@ import csv
 import gzip
 import json
 import sys
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from hw_model.calibration import Measurement, predict
 from hw_model.catalog import Catalog
+from hw_model.claim import Band, Claim, Trust
+from hw_model.deployment import HBM_UTILIZATION, DeploymentRequest, plan_deployment
+from hw_model.engine.engine_core import EngineCore
+from hw_model.engine.kv_manager import KvManager
+from hw_model.engine.request import EngineRequest, RequestId
+from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.errors import ConfigError
-from hw_model.specs import Precision
+from hw_model.specs import ChipSpec, Precision, RackSpec
+from hw_model.step_time import StepTimeModel
 
 DEFAULT_DATA = Path(__file__).parents[3] / "shared" / "data" / "silicon_vllm_half.csv.gz"
-CHIPS = {"h100_sxm": "h100", "h200_sxm": "h200", "b200_sxm": "b200"}
+CHIPS = {"h100_sxm": "h100", "h200_sxm": "h200", "b200_sxm": "b200", "b300_sxm": "b300"}
 MODELS = {
     "MiniMaxAI/MiniMax-M2.5": "minimax-m2.7",  # the same shape
     "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
     "nvidia/Llama-3.1-8B-Instruct-FP8": "llama-3.1-8b",
     "Qwen/Qwen3-32B": "qwen3-32b",
     "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
+    "moonshotai/Kimi-K2.5": "kimi-k2",  # the same shape
 }
 PRECISIONS = {"": Precision.BF16, "fp8": Precision.FP8, "nvfp4": Precision.FP4}
-WORST = 8
+FP8_KV = {("h200", "llama-3.1-70b"), ("b200", "llama-3.1-70b")}
+"""What InferenceX's recipes start with ``kv-cache-dtype: fp8``. FP4 checkpoints of NVIDIA's ask for
+it themselves. All others keep BF16."""
+
+HBM_SHARE = {("minimax-m2.7", Precision.FP8): 0.95}
+"""``gpu-memory-utilization`` of InferenceX's recipes where it is not vLLM's default."""
+
+BLOCK_SIZE_TOKENS = 16
+MAX_NUM_SEQS = 1024
+"""vLLM's defaults on these cards."""
+
+PROMPTS_A_CLIENT = 10
+LEAST_LENGTH = 0.8
+FRONT_END_S = 15.6e-3
+"""HTTP, tokenising and hand-over before the engine: BLIS, fitted on H100 with vLLM 0.15."""
+
+WORST = 10
+Errors = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """A measured row that can be represented."""
 
+    row_id: str
     chip: str
-    measurement: Measurement
+    model: str
+    precision: Precision
+    tp: int
+    isl_tokens: int
+    osl_tokens: int
+    clients: int
+    ttft_s: float
+    tpot_s: float
 
     @property
     def group(self) -> tuple[str, str, str]:
         """Chip, model, precision."""
-        return self.chip, self.measurement.model.name, self.measurement.precision.value
+        return self.chip, self.model, self.precision.value
 
 
-def read_rows(data: Path, spread: float) -> tuple[list[Row], Counter[str]]:
+@dataclass(frozen=True, slots=True)
+class Client:
+    """How the benchmark's clients behave.
+
+    Attributes:
+        least_length: Lengths are uniform between this share of the row's and all of it.
+        count_burst: Whether the requests that all clients begin with count.
+    """
+
+    least_length: float
+    count_burst: bool
+
+
+CLIENTS = {
+    "inferencex": Client(LEAST_LENGTH, count_burst=True),
+    "steady": Client(1.0, count_burst=False),
+}
+
+
+def read_rows(data: Path) -> tuple[list[Row], Counter[str]]:
     """Return the rows that can be represented, and why others can't be, counted."""
-    catalog = Catalog.packaged()
     rows, left_out = [], Counter[str]()
     with gzip.open(data, "rt", encoding="utf-8") as file:
         for cells in csv.DictReader(file):
@@ -65,19 +121,20 @@ def read_rows(data: Path, spread: float) -> tuple[list[Row], Counter[str]]:
             if reason is not None:
                 left_out[reason] += 1
                 continue
-            quantised = cells["gemm_quant_mode"] or ("fp8" if cells["precision"] == "fp8" else "")
-            measurement = Measurement(
-                model=catalog.model(MODELS[cells["model_path"]]),
-                precision=PRECISIONS[quantised],
-                tp=int(cells["tp_size"]),
-                isl_tokens=int(cells["isl"]),
-                osl_tokens=int(cells["osl"]),
-                concurrency=int(cells["batch_size"]),
-                ttft_s=float(cells["silicon_ttft_ms"]) / 1e3,
-                tpot_s=float(cells["silicon_tpot_ms"]) / 1e3,
-                spread=spread,
+            rows.append(
+                Row(
+                    row_id=cells["id"],
+                    chip=CHIPS[cells["system"]],
+                    model=MODELS[cells["model_path"]],
+                    precision=PRECISIONS[cells["gemm_quant_mode"]],
+                    tp=int(cells["tp_size"]),
+                    isl_tokens=int(cells["isl"]),
+                    osl_tokens=int(cells["osl"]),
+                    clients=int(cells["batch_size"]),
+                    ttft_s=float(cells["silicon_ttft_ms"]) / 1e3,
+                    tpot_s=float(cells["silicon_tpot_ms"]) / 1e3,
+                )
             )
-            rows.append(Row(CHIPS[cells["system"]], measurement))
     return rows, left_out
 
 
@@ -86,14 +143,94 @@ def _unrepresentable(cells: dict[str, str]) -> str | None:
         return "prefill and decode on separate cards"
     if cells["model_path"] not in MODELS:
         return f"model {cells['model_path']}"
-    if cells["system"] not in CHIPS:
-        return f"card {cells['system']}"
-    quantised = cells["gemm_quant_mode"]
-    if quantised not in PRECISIONS or (quantised == "nvfp4" and cells["system"] != "b200_sxm"):
-        return f"{quantised} weights on {cells['system']}"
-    if cells["attention_dp_size"] not in {"", "1"}:
+    if cells["system"] not in CHIPS or not cells["tp_size"]:
+        return f"card {cells['system']}, TP {cells['tp_size'] or 'unknown'}"
+    if cells["gemm_quant_mode"] not in PRECISIONS:
+        return f"{cells['gemm_quant_mode']} weights"
+    expert_ranks = int(cells["moe_tp_size"] or 1) * int(cells["moe_ep_size"] or 1)
+    if cells["attention_dp_size"] not in {"", "1"} or expert_ranks > int(cells["tp_size"]):
         return "data-parallel attention"
     return None
+
+
+def predict(chip: ChipSpec, row: Row, client: Client) -> tuple[float, float] | None:
+    """Return mean TTFT and TPOT in seconds; None if the model or a request does not fit."""
+    count = Claim(value=row.tp, source="as measured", trust=Trust.MEASURED)
+    rack = RackSpec(
+        name="bench", title=chip.title, chip=chip.name, num_chips=count, domain_chips=count
+    )
+    fp8_kv = row.precision is Precision.FP4 or (row.chip, row.model) in FP8_KV
+    request = DeploymentRequest(
+        precision=row.precision,
+        kv_precision=Precision.FP8 if fp8_kv else Precision.BF16,
+        tp=row.tp,
+        block_size_tokens=BLOCK_SIZE_TOKENS,
+    )
+    try:
+        plan = plan_deployment(rack, chip, Catalog.packaged().model(row.model), request)
+        share = HBM_SHARE.get((row.model, row.precision), HBM_UTILIZATION)
+        more_bytes = (share - HBM_UTILIZATION) * chip.hbm_bytes.value
+        more_blocks = int(more_bytes / (plan.kv_bytes_per_token * BLOCK_SIZE_TOKENS))
+        core = EngineCore(
+            KvManager(plan.kv_blocks + more_blocks, BLOCK_SIZE_TOKENS, enable_prefix_caching=False),
+            EngineLimits(max_num_seqs=MAX_NUM_SEQS),
+            StepTimeModel(plan, Band.BASE),
+        )
+        return run_clients(core, row, client)
+    except ConfigError:
+        return None
+
+
+def run_clients(core: EngineCore, row: Row, client: Client) -> tuple[float, float]:
+    """Run the benchmark on an idle engine; return mean TTFT and TPOT.
+
+    Raises:
+        ConfigError: A request is longer than the engine's KV.
+    """
+    rng = np.random.default_rng(row.clients)
+    num_requests = PROMPTS_A_CLIENT * row.clients
+    isl, osl = (
+        rng.integers(int(longest * client.least_length), longest, num_requests, endpoint=True)
+        for longest in (row.isl_tokens, row.osl_tokens)
+    )
+    sent: list[float] = []
+    reaching: deque[tuple[float, EngineRequest]] = deque()  # in order of time
+    first, last = np.zeros(num_requests), np.zeros(num_requests)
+
+    def send(at_s: float) -> None:
+        number = len(sent)
+        sent.append(at_s)
+        request_id = RequestId(str(number))
+        request = EngineRequest(request_id, int(isl[number]), int(osl[number]), ())
+        reaching.append((at_s + FRONT_END_S, request))
+
+    for _ in range(row.clients):
+        send(0.0)
+    while True:
+        event_s = core.next_event_s
+        if reaching and (event_s is None or reaching[0][0] <= event_s):
+            reached_s, request = reaching.popleft()
+            core.add(request, reached_s)
+            continue
+        if event_s is None:
+            break
+        for generated in core.advance(event_s):
+            number = int(generated.request_id)
+            if first[number] == 0:
+                first[number] = generated.at_s
+            if generated.finished:
+                last[number] = generated.at_s
+                if len(sent) < num_requests:
+                    send(generated.at_s)
+    counted = slice(0 if client.count_burst else row.clients, None)
+    ttft_s = (first - np.array(sent))[counted]
+    tpot_s = ((last - first) / np.maximum(1, osl - 1))[counted]
+    return float(ttft_s.mean()), float(tpot_s.mean())
+
+
+def _predict_named(job: tuple[Row, Client]) -> tuple[float, float] | None:
+    row, client = job
+    return predict(Catalog.packaged().chip(row.chip), row, client)
 
 
 def main() -> int:
@@ -102,86 +239,100 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="CSV")
-    parser.add_argument(
-        "--spread", type=float, default=0.0, help="of lengths; 0: all equal (default)"
-    )
+    parser.add_argument("--client", choices=CLIENTS, default="inferencex")
     parser.add_argument("--json", action="store_true", help="overall figures for machines")
+    parser.add_argument("--csv", type=Path, metavar="OUT", help="write every row's prediction")
     args = parser.parse_args()
     if not args.data.exists():
         print(f"no rows at {args.data}; name the file with --data", file=sys.stderr)
         return 2
-    rows, left_out = read_rows(args.data, args.spread)
-    chips = Catalog.packaged()
-    errors: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
-    outcomes = []
-    for row in track(rows, console=Console(stderr=True), transient=True):
-        try:
-            own = predict(chips.chip(row.chip), row.measurement)
-        except ConfigError:
-            left_out["does not fit in our memory model"] += 1
-            continue
-        real = row.measurement
-        pair = (own.ttft_s / real.ttft_s - 1, own.tpot_s / real.tpot_s - 1)
-        errors[row.group].append(pair)
-        outcomes.append((abs(pair[1]), row, own.tpot_s))
-    every = np.array([pair for group in errors.values() for pair in group])
+    rows, left_out = read_rows(args.data)
+    with ProcessPoolExecutor() as pool:
+        jobs = ((row, CLIENTS[args.client]) for row in rows)
+        answers = list(pool.map(_predict_named, jobs, chunksize=4))
+    outcomes = [(row, own) for row, own in zip(rows, answers, strict=True) if own is not None]
+    if len(outcomes) < len(rows):
+        left_out["does not fit in our memory model"] = len(rows) - len(outcomes)
+    errors = np.array([_errors(row, own) for row, own in outcomes])
+    if args.csv is not None:
+        _write(args.csv, outcomes)
     if args.json:
-        print(json.dumps(_figures(every)))
+        print(json.dumps(_figures(errors)))
         return 0
-    console = Console(width=110)
-    console.print(_error_table(errors, every))
-    console.print(_worst_table(sorted(outcomes, key=lambda item: -item[0])[:WORST]))
-    for reason, count in left_out.most_common():
-        console.print(f"left out: {count} rows, {reason}", highlight=False)
+    console = Console(width=120)
+    console.print(_error_table([row for row, _ in outcomes], errors))
+    for column, name in enumerate(("TTFT", "TPOT")):
+        ranked = np.argsort(-np.abs(errors[:, column]))[:WORST]
+        console.print(_worst_table(name, (outcomes[index] for index in ranked)))
+    for reason, number in left_out.most_common():
+        console.print(f"left out: {number} rows, {reason}", highlight=False)
     return 0
 
 
-def _figures(errors: np.ndarray) -> dict[str, float]:
-    ttft, tpot = np.abs(errors[:, 0]), np.abs(errors[:, 1])
-    return {
-        "rows": len(errors),
-        "ttft_median": float(np.median(ttft)),
-        "ttft_mean": float(ttft.mean()),
-        "tpot_median": float(np.median(tpot)),
-        "tpot_mean": float(tpot.mean()),
-        "tpot_bias": float(np.median(errors[:, 1])),
-    }
+def _errors(row: Row, own: tuple[float, float]) -> tuple[float, float]:
+    return own[0] / row.ttft_s - 1, own[1] / row.tpot_s - 1
 
 
-def _error_table(
-    errors: dict[tuple[str, str, str], list[tuple[float, float]]], every: np.ndarray
-) -> Table:
+def _write(path: Path, outcomes: Iterable[tuple[Row, tuple[float, float]]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["id", "chip", "model", "precision", "tp", "isl", "osl", "clients"]
+            + [f"{kind}{name}_ms" for kind in ("", "predicted_") for name in ("ttft", "tpot")]
+        )
+        for row, own in outcomes:
+            seconds = (row.ttft_s, row.tpot_s, *own)
+            shape = (row.tp, row.isl_tokens, row.osl_tokens, row.clients)
+            writer.writerow((row.row_id, *row.group, *shape, *(f"{s * 1e3:.3f}" for s in seconds)))
+
+
+def _figures(errors: Errors) -> dict[str, float]:
+    figures: dict[str, float] = {"rows": len(errors)}
+    for column, name in enumerate(("ttft", "tpot")):
+        size = np.abs(errors[:, column])
+        figures[f"{name}_median"] = float(np.median(size))
+        figures[f"{name}_mean"] = float(size.mean())
+        figures[f"{name}_bias"] = float(np.median(errors[:, column]))
+    return figures
+
+
+def _error_table(rows: Sequence[Row], errors: Errors) -> Table:
     table = Table(title="Uncalibrated predictions against measured rows, band base")
-    for heading in ("card", "model", "weights", "rows"):
+    for heading in ("card", "model", "weights"):
         table.add_column(heading)
-    for heading in ("TPOT |e| median", "mean", "bias", "TTFT |e| median", "mean"):
+    for heading in ("rows", "TPOT median", "mean", "bias", "TTFT median", "mean", "bias"):
         table.add_column(heading, justify="right")
-    for group, pairs in (*sorted(errors.items()), (("all", "", ""), every)):
-        figures = _figures(np.array(pairs))
+    members: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        members[row.group].append(index)
+    every = list(range(len(rows)))
+    for group, indices in (*sorted(members.items()), (("all", "", ""), every)):
+        figures = _figures(errors[indices])
         table.add_row(
             *group,
-            str(int(figures["rows"])),
-            f"{figures['tpot_median']:.0%}",
-            f"{figures['tpot_mean']:.0%}",
-            f"{figures['tpot_bias']:+.0%}",
-            f"{figures['ttft_median']:.0%}",
-            f"{figures['ttft_mean']:.0%}",
+            str(len(indices)),
+            *(
+                f"{figures[f'{name}_{figure}']:{'+' if figure == 'bias' else ''}.0%}"
+                for name in ("tpot", "ttft")
+                for figure in ("median", "mean", "bias")
+            ),
         )
     return table
 
 
-def _worst_table(worst: list[tuple[float, Row, float]]) -> Table:
-    table = Table(title="Worst rows by TPOT")
-    for heading in ("card, model, weights", "TP", "ISL", "OSL", "clients", "measured", "predicted"):
+def _worst_table(name: str, worst: Iterable[tuple[Row, tuple[float, float]]]) -> Table:
+    table = Table(title=f"Worst rows by {name}")
+    for heading in ("card, model, weights", "TP", "ISL", "OSL", "clients"):
         table.add_column(heading)
-    for _, row, tpot_s in worst:
-        real = row.measurement
-        numbers = (real.tp, real.isl_tokens, real.osl_tokens, real.concurrency)
+    for heading in ("TPOT measured", "predicted", "TTFT measured", "predicted"):
+        table.add_column(heading, justify="right")
+    for row, (ttft_s, tpot_s) in worst:
+        numbers = (row.tp, row.isl_tokens, row.osl_tokens, row.clients)
+        seconds = (row.tpot_s, tpot_s, row.ttft_s, ttft_s)
         table.add_row(
             " ".join(row.group),
             *(str(number) for number in numbers),
-            f"{real.tpot_s * 1e3:.1f} ms",
-            f"{tpot_s * 1e3:.1f} ms",
+            *(f"{value * 1e3:,.1f} ms" for value in seconds),
         )
     return table
 

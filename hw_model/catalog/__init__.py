@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
+from hw_model.catalog.inheritance import resolve
 from hw_model.errors import CatalogError, UnknownNameError
 from hw_model.specs import ChipSpec, ModelSpec, RackSpec, Spec
 
@@ -37,7 +39,7 @@ class Catalog:
 
         Args:
             text: TOML with tables ``[chips.NAME]``, ``[racks.NAME]``, ``[models.NAME]``, each in
-                the form of the packaged files.
+                the form of the packaged files; ``like`` may name what is in this catalog.
             file: The file's name, for messages.
 
         Raises:
@@ -50,9 +52,9 @@ class Catalog:
                 f"{file}: {unknown[0]}: expected [chips.NAME], [racks.NAME] or [models.NAME]"
             )
         merged = type(self)(
-            chips={**self.chips, **_parse(tables.get("chips", {}), ChipSpec, file, "chips.")},
-            racks={**self.racks, **_parse(tables.get("racks", {}), RackSpec, file, "racks.")},
-            models={**self.models, **_parse(tables.get("models", {}), ModelSpec, file, "models.")},
+            chips=_parse(tables.get("chips", {}), ChipSpec, file, "chips.", self.chips),
+            racks=_parse(tables.get("racks", {}), RackSpec, file, "racks.", self.racks),
+            models=_parse(tables.get("models", {}), ModelSpec, file, "models.", self.models),
         )
         for rack in merged.racks.values():
             if rack.chip not in merged.chips:
@@ -99,12 +101,24 @@ def _tables(text: str, file: str) -> dict[str, Any]:
         raise CatalogError(f"{file}: not TOML: {error}") from error
 
 
-def _parse(tables: object, spec: type[SpecT], file: str, prefix: str = "") -> dict[str, SpecT]:
-    """Validate one table a spec; the table's key is its name."""
+def _parse(
+    tables: object,
+    spec: type[SpecT],
+    file: str,
+    prefix: str = "",
+    known: Mapping[str, SpecT] | None = None,
+) -> dict[str, SpecT]:
+    """Validate one table a spec, its key being the name; return them on top of the known ones."""
     if not isinstance(tables, dict):
         raise CatalogError(f"{file}: {prefix.rstrip('.')}: expected tables [{prefix}NAME]")
-    specs = {}
-    for name, table in tables.items():
+    specs = dict(known or {})
+    complete = resolve(
+        tables,
+        {name: other.model_dump(exclude_none=True) for name, other in specs.items()},
+        f"{file}: {prefix}",
+        as_guesses=spec is ChipSpec,
+    )
+    for name, table in complete.items():
         if not isinstance(table, dict):
             raise CatalogError(f"{file}: {prefix}{name}: expected a table [{prefix}{name}]")
         try:
