@@ -26,9 +26,10 @@ from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.planner import Ask
-from hw_model.session_cycle import estimate_replica
+from hw_model.session_cycle import Replica, estimate_replica
 from hw_model.step_table import StepTable
 from hw_model.step_time import StepTimeModel
+from hw_model.ttft_boundary import TtftBoundary
 from scheduler.ids import SessionId
 
 BLOCK, TURNS, WARM_UP = 64, 30, 3
@@ -76,10 +77,11 @@ def compare(deployment: Deployment, load: AgentLoad) -> list[str]:
     """Return one row: planned, simulated and their ratio of TTFT and TPOT."""
     limits = EngineLimits()
     steps = StepTable(StepTimeModel(deployment, Band.BASE), load, limits, BLOCK)
-    planned = estimate_replica(
-        steps, load, sessions=load.sessions, kv_tokens=deployment.kv_tokens, limits=limits
+    replica = Replica(steps, deployment.kv_tokens, limits.max_num_seqs)
+    planned = estimate_replica(replica, load, sessions=load.sessions)
+    options = SimulationOptions(
+        start_window_s=2 * load.gap.mean_s, ttft_boundary=TtftBoundary.ENGINE
     )
-    options = SimulationOptions(start_window_s=2 * load.gap.mean_s)
     workload = steady_sessions(load)
     run = simulate(workload, deployment, options, stopwatch=time.perf_counter)
     warm = WARM_UP * load.sessions

@@ -24,9 +24,12 @@ from hw_model.step_time import StepTimeModel
 
 FITTED = (
     "gemm_efficiency",
+    "attention_efficiency",
+    "expert_gemm_flops_per_s",
     "hbm_efficiency",
     "layer_overhead_s",
     "expert_layer_overhead_s",
+    "prefill_layer_overhead_s",
     "step_overhead_s",
     "request_overhead_s",
     "all_reduce_latency_s",
@@ -122,7 +125,7 @@ def fit_chip(
     Args:
         chip: Where the search starts; its base band.
         measurements: At least two.
-        source: What the fitted claims name as their source.
+        source: What the claims that moved name as their source.
         on_try: Called after every set of numbers tried.
 
     Raises:
@@ -152,7 +155,10 @@ def fit_chip(
                 best, best_loss, improved = candidate, candidate_loss, True
         if not improved:
             step = math.sqrt(step)
-    return Fit(best, _ratios(chip, measurements), _ratios(best, measurements))
+    values = {name: _value(best, name) for name in FITTED}
+    moved = {name: value for name, value in values.items() if value != _value(chip, name)}
+    fitted = _with_values(chip, moved, source)
+    return Fit(fitted, _ratios(chip, measurements), _ratios(fitted, measurements))
 
 
 def _is_possible(field: str, value: float) -> bool:

@@ -81,6 +81,6 @@ class Fabric:
     def _latency_s(self, ranks: int) -> float:
         """Half of it launches, half goes with the doublings of ranks.
 
-        NCCL takes 0.4, 0.6 and 1 of its latency on 2, 4 and 8 GPUs, one-shot kernels 0.9, 0.9 and 1.
+        NCCL takes 0.4, 0.6 and 1 of its latency on 2, 4 and 8 GPUs; one-shot kernels, 0.9, 0.9, 1.
         """
         return self.latency_s * (1 + math.log2(ranks) / math.log2(LATENCY_RANKS)) / 2

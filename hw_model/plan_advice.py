@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from hw_model.claim import Band, Claim
 from hw_model.deployment import Deployment
+from hw_model.parallelism import Parallelism, ep_degrees
 from hw_model.planner import KV_PRECISIONS, Candidate, Planner, Shape
-from hw_model.session_cycle import estimate_replica
 from hw_model.specs import ChipSpec, RackSpec
 from hw_model.step_table import StepTable
 from hw_model.step_time import StepTimeModel
@@ -93,7 +93,7 @@ class Relief:
     @property
     def num_chips(self) -> int:
         """Chips it takes."""
-        return self.shape.tp * self.num_replicas
+        return self.shape.parallelism.num_chips * self.num_replicas
 
 
 def find_bottleneck(planner: Planner, candidate: Candidate) -> Bottleneck:
@@ -103,20 +103,10 @@ def find_bottleneck(planner: Planner, candidate: Candidate) -> Bottleneck:
     if limit is Limit.KV:
         return Bottleneck(limit, None, 1.0)
     deployment = planner.laid_out(candidate.shape)
-    load, limits = planner.ask.load, planner.ask.limits
 
     def seconds(resource: Resource | None) -> float:
         faster = deployment if resource is None else _twice_as_fast(deployment, resource)
-        table = StepTable(
-            StepTimeModel(faster, Band.BASE), load, limits, deployment.block_size_tokens
-        )
-        estimate = estimate_replica(
-            table,
-            load,
-            sessions=sessions,
-            kv_tokens=deployment.kv_tokens,
-            limits=limits,
-        )
+        estimate = planner.estimate_on(faster, sessions, Band.BASE)
         return estimate.ttft_s if limit is Limit.TTFT else estimate.tpot_s
 
     now_s = seconds(None)
@@ -173,24 +163,61 @@ def _decode_is_compute_bound(planner: Planner, candidate: Candidate, sessions: i
 
 
 def _neighbours(planner: Planner, candidate: Candidate) -> Iterator[tuple[str, Shape, int]]:
-    """Yield what differs in one respect: TP on the same chips, a precision, twice the replicas."""
+    """Yield what differs in one respect: a degree on the same chips, a precision, more chips."""
     shape, replicas = candidate.shape, candidate.num_replicas
-    if replicas > 1:
-        yield f"TP{shape.tp * 2}", shape._replace(tp=shape.tp * 2), replicas // 2
-    if shape.tp > 1:
-        yield f"TP{shape.tp // 2}", shape._replace(tp=shape.tp // 2), replicas * 2
+    spread, chips = shape.parallelism, int(planner.ask.rack.num_chips.value)
+    for other in _neighbouring_spreads(planner, spread):
+        same = candidate.num_chips // (other.num_chips * other.group_replicas)
+        if same:
+            yield (
+                _change(spread, other),
+                shape._replace(parallelism=other),
+                same * other.group_replicas,
+            )
     for kv_precision in KV_PRECISIONS:
         if kv_precision.num_bytes < shape.kv_precision.num_bytes:
             yield f"{kv_precision} KV", shape._replace(kv_precision=kv_precision), replicas
     for precision in planner.ask.chip.precisions():
         if precision.num_bytes < shape.precision.num_bytes:
             yield f"{precision} weights", shape._replace(precision=precision), replicas
-    chips = planner.ask.rack.num_chips.value
-    more = min(2 * replicas, int(chips // shape.tp))
+    most = chips // (spread.num_chips * spread.group_replicas) * spread.group_replicas
+    more = min(2 * replicas, most)
     if more > replicas:
         yield f"{more} replicas", shape, more
-    if shape.tp * 2 * replicas <= chips:
-        yield f"TP{shape.tp * 2}", shape._replace(tp=shape.tp * 2), replicas
+    wider = _with_tp(spread, spread.tp * 2)
+    if wider.num_chips * replicas <= chips and replicas % wider.group_replicas == 0:
+        yield _change(spread, wider), shape._replace(parallelism=wider), replicas
+
+
+def _neighbouring_spreads(planner: Planner, spread: Parallelism) -> Iterator[Parallelism]:
+    rack = planner.ask.rack
+    domain = int(min(rack.domain_chips.value, rack.num_chips.value))
+    yield _with_tp(spread, spread.tp * 2)
+    if spread.tp > 1:
+        yield _with_tp(spread, spread.tp // 2)
+    if spread.ep <= spread.tp:
+        yield spread._replace(pp=spread.pp * 2)
+    if spread.pp > 1:
+        yield spread._replace(pp=spread.pp // 2)
+    else:
+        for ep in [1, *ep_degrees(planner.ask.model, spread.tp, domain)]:
+            if ep != spread.ep:
+                yield spread._replace(ep=ep)
+
+
+def _with_tp(spread: Parallelism, tp: int) -> Parallelism:
+    """Change TP; experts that are whole inside a TP group stay so."""
+    ep = tp if spread.ep == spread.tp > 1 or 1 < spread.ep < tp else spread.ep
+    return spread._replace(tp=tp, ep=ep)
+
+
+def _change(spread: Parallelism, other: Parallelism) -> str:
+    """Name the degree that differs."""
+    if other.tp != spread.tp:
+        return f"TP{other.tp}"
+    if other.pp != spread.pp:
+        return f"PP{other.pp}"
+    return f"EP{other.ep}" if other.ep > 1 else "no EP"
 
 
 def _faster_neighbour(planner: Planner, candidate: Candidate) -> Relief | None:

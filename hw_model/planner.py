@@ -1,14 +1,15 @@
 """Every way to lay a model out on a rack for a load of agent sessions, estimated and ranked.
 
-Tensor parallelism x weight precision x KV precision x replicas. Expert and pipeline parallelism are
-not in the hardware model yet, so they are not in the plan. Estimates are mean values
-(``hw_model.session_cycle``); a plan says what is worth simulating.
+Tensor, pipeline and expert parallelism x weight precision x KV precision x replicas. Estimates are
+mean values (``hw_model.session_cycle``); a plan says what is worth simulating. A replica of ``pp``
+stages is taken for ``pp`` replicas that share weights: each has one of the ``pp`` batches that the
+stages work on at a time, a share of the sessions and a share of the KV.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hw_model.agent_load import AgentLoad, Slo
@@ -16,19 +17,25 @@ from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.errors import ConfigError, DoesNotFitError, InternalError
-from hw_model.session_cycle import ReplicaEstimate, estimate_replica
+from hw_model.parallelism import Parallelism, ep_degrees, tp_degrees
+from hw_model.session_cycle import Coupling, Replica, ReplicaEstimate, estimate_replica
 from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
 from hw_model.step_table import StepTable
 from hw_model.step_time import StepTimeModel
+from hw_model.ttft_boundary import TtftBoundary
 
 KV_PRECISIONS = (Precision.BF16, Precision.FP8)
 """What serving engines keep KV in; narrower KV exists in papers."""
 
 
+PIPELINE_STAGES = (1, 2, 4, 8)
+"""More are for models that fit no domain."""
+
+
 class Shape(NamedTuple):
     """One replica's layout."""
 
-    tp: int
+    parallelism: Parallelism
     precision: Precision
     kv_precision: Precision
 
@@ -43,7 +50,8 @@ class Ask:
     """What a plan is for. A pin that is None is enumerated.
 
     Attributes:
-        tp, precision, kv_precision, num_replicas: Pins.
+        tp, pp, ep, precision, kv_precision, num_replicas: Pins.
+        ttft_boundary: Whose clock the TTFT is read on.
     """
 
     rack: RackSpec
@@ -52,10 +60,13 @@ class Ask:
     load: AgentLoad
     slo: Slo
     tp: int | None = None
+    pp: int | None = None
+    ep: int | None = None
     precision: Precision | None = None
     kv_precision: Precision | None = None
     num_replicas: int | None = None
     limits: EngineLimits = field(default_factory=EngineLimits)
+    ttft_boundary: TtftBoundary = TtftBoundary.CLIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +95,7 @@ class Candidate:
     @property
     def num_chips(self) -> int:
         """Chips it takes."""
-        return self.shape.tp * self.num_replicas
+        return self.shape.parallelism.num_chips * self.num_replicas
 
     @property
     def meets(self) -> bool:
@@ -106,11 +117,10 @@ class Planner:
         self._tables: dict[tuple[Shape, Band], StepTable] = {}
         self._estimates: dict[tuple[Shape, Band, int], ReplicaEstimate] = {}
         self._capacities: dict[tuple[Shape, Band], int] = {}
-        self._errors: list[ConfigError] = []
+        self._errors: dict[Shape, ConfigError] = {}
         self.shapes = [shape for shape in self._pinned_shapes() if self.deployment(shape)]
         if not self.shapes:
-            fits = [e for e in self._errors if isinstance(e, DoesNotFitError)]
-            raise (fits or self._errors)[-1]
+            raise self._best_reason()
         largest = max(self.shapes, key=self._kv_tokens)
         if self._kv_tokens(largest) < ask.load.session_tokens:
             raise DoesNotFitError(self._too_long(largest))
@@ -155,19 +165,19 @@ class Planner:
     ) -> ReplicaEstimate | None:
         """Estimate one replica with so many sessions; None where it does not hold one."""
         deployment = self.deployment(shape, band)
-        load, limits = self.ask.load, self.ask.limits
-        if deployment is None or deployment.kv_tokens < load.session_tokens:
+        if deployment is None:
+            return None
+        if deployment.kv_tokens < self.ask.load.session_tokens:
             return None
         key = (shape, band, sessions)
         if key not in self._estimates:
-            self._estimates[key] = estimate_replica(
-                self._table(deployment, shape, band),
-                load,
-                sessions=sessions,
-                kv_tokens=deployment.kv_tokens,
-                limits=limits,
-            )
+            table = self._table(deployment, shape, band)
+            self._estimates[key] = self._estimate(deployment, table, sessions, band)
         return self._estimates[key]
+
+    def estimate_on(self, deployment: Deployment, sessions: int, band: Band) -> ReplicaEstimate:
+        """Estimate one replica of a deployment that need not be a candidate's."""
+        return self._estimate(deployment, self._new_table(deployment, band), sessions, band)
 
     def deployment(self, shape: Shape, band: Band = Band.BASE) -> Deployment | None:
         """Return the layout with as many replicas as possible; None where not even one is."""
@@ -176,7 +186,7 @@ class Planner:
             try:
                 self._deployments[key] = self._plan_deployment(shape, band)
             except ConfigError as error:
-                self._errors.append(error)
+                self._errors[shape] = error
                 self._deployments[key] = None
         return self._deployments[key]
 
@@ -202,9 +212,10 @@ class Planner:
         if deployment is None:
             return ()
         pinned, most = self.ask.num_replicas, deployment.num_replicas
+        group = shape.parallelism.group_replicas
         if pinned is not None:
-            return (pinned,) if pinned <= most else ()
-        return range(1, most + 1)
+            return (pinned,) if pinned <= most and pinned % group == 0 else ()
+        return range(group, most + 1, group)
 
     def capacity(self, shape: Shape, num_replicas: int, band: Band = Band.BASE) -> int:
         """Return the most sessions that so many replicas carry within the SLOs, all resident."""
@@ -240,7 +251,9 @@ class Planner:
         request = DeploymentRequest(
             precision=shape.precision,
             kv_precision=shape.kv_precision,
-            tp=shape.tp,
+            tp=shape.parallelism.tp,
+            pp=shape.parallelism.pp,
+            ep=shape.parallelism.ep,
             num_replicas=num_replicas,
             max_num_seqs=ask.limits.max_num_seqs,
         )
@@ -250,43 +263,99 @@ class Planner:
         estimate = self.estimate(shape, sessions, band)
         slo = self.ask.slo
         return (
-            estimate is not None and estimate.ttft_s <= slo.ttft_s and estimate.tpot_s <= slo.tpot_s
+            estimate is not None
+            and estimate.ttft_s <= slo.ttft_s
+            and estimate.tpot_s <= slo.tpot_s
+            and estimate.resident_sessions >= sessions
         )
 
     def _table(self, deployment: Deployment, shape: Shape, band: Band) -> StepTable:
         key = (shape, band)
         if key not in self._tables:
-            self._tables[key] = StepTable(
-                StepTimeModel(deployment, band),
-                self.ask.load,
-                self.ask.limits,
-                deployment.block_size_tokens,
-            )
+            self._tables[key] = self._new_table(deployment, band)
         return self._tables[key]
+
+    def _new_table(self, deployment: Deployment, band: Band) -> StepTable:
+        return StepTable(
+            StepTimeModel(deployment, band),
+            self.ask.load,
+            self.ask.limits,
+            deployment.block_size_tokens,
+        )
+
+    def _estimate(
+        self, deployment: Deployment, table: StepTable, sessions: int, band: Band
+    ) -> ReplicaEstimate:
+        spread = deployment.parallelism
+        batches = _batches(deployment, self.ask.load, sessions)
+        one = estimate_replica(
+            Replica(
+                table,
+                deployment.kv_tokens // batches,
+                self.ask.limits.max_num_seqs,
+                Coupling(spread.group_replicas, batches),
+            ),
+            self.ask.load,
+            sessions=-(-sessions // batches),
+            before_engine_s=self.ask.ttft_boundary.before_engine_s(self.ask.chip, band),
+        )
+        return replace(
+            one,
+            turns_per_s=one.turns_per_s * batches,
+            decoding_sessions=one.decoding_sessions * batches,
+            resident_sessions=min(sessions, one.resident_sessions * batches),
+        )
 
     def _pinned_shapes(self) -> Iterator[Shape]:
         ask = self.ask
-        domain = int(min(ask.rack.domain_chips.value, ask.rack.num_chips.value))
-        degrees = [1 << power for power in range(domain.bit_length()) if 1 << power <= domain]
+        spreads = list(self._pinned_spreads())
         for precision in [ask.precision] if ask.precision else ask.chip.precisions():
             for kv_precision in [ask.kv_precision] if ask.kv_precision else KV_PRECISIONS:
-                for tp in [ask.tp] if ask.tp else degrees:
-                    yield Shape(tp, precision, kv_precision)
+                for spread in spreads:
+                    yield Shape(spread, precision, kv_precision)
+
+    def _pinned_spreads(self) -> Iterator[Parallelism]:
+        """Yield every parallelism within the pins, and what a pin makes impossible, to say why."""
+        ask = self.ask
+        domain = int(min(ask.rack.domain_chips.value, ask.rack.num_chips.value))
+        for tp in [ask.tp] if ask.tp else tp_degrees(ask.model, domain):
+            for pp in [ask.pp] if ask.pp else PIPELINE_STAGES:
+                for ep in [ask.ep] if ask.ep else [1, *ep_degrees(ask.model, tp, domain)]:
+                    spread = Parallelism(tp, pp, ep)
+                    if ask.pp or not _is_idle_choice(spread, domain):
+                        yield spread
 
     def _kv_tokens(self, shape: Shape) -> int:
         deployment = self.deployment(shape)
         return 0 if deployment is None else deployment.kv_tokens
 
+    def _best_reason(self) -> ConfigError:
+        """Return why the plainest layout with the narrowest weights is impossible."""
+        plain = [e for shape, e in self._errors.items() if shape.parallelism[1:] == (1, 1)]
+        errors = plain or list(self._errors.values())
+        return next((e for e in reversed(errors) if isinstance(e, DoesNotFitError)), errors[-1])
+
     def _too_long(self, largest: Shape) -> str:
         ask, load = self.ask, self.ask.load
-        pinned = ask.tp or ask.precision or ask.kv_precision
+        pinned = ask.tp or ask.pp or ask.ep or ask.precision or ask.kv_precision
         freed = ", or leave TP and precisions open" if pinned else ""
         return (
             f"a session of {load.context_tokens:,} + {load.output_tokens:,} tokens fits no replica "
-            f"that the options allow: the largest, TP{largest.tp} with {largest.precision} weights "
+            f"that the options allow: the largest, {largest.parallelism.describe()} with "
+            f"{largest.precision} weights "
             f"and {largest.kv_precision} KV, holds {self._kv_tokens(largest):,}; a context is kept "
             f"on one replica. Shorten the context{freed}."
         )
+
+
+def _batches(deployment: Deployment, load: AgentLoad, sessions: int) -> int:
+    """Return the batches in a replica's pipeline: no more than have a session whose KV fits."""
+    return min(deployment.parallelism.pp, sessions, deployment.kv_tokens // load.session_tokens)
+
+
+def _is_idle_choice(spread: Parallelism, domain_chips: int) -> bool:
+    """Tell whether a parallelism is impossible, whatever the model."""
+    return spread.num_chips > domain_chips or (spread.pp > 1 and spread.ep > spread.tp)
 
 
 def shortlist(ranked: Sequence[Candidate], most: int) -> list[Candidate]:

@@ -8,6 +8,9 @@ sees the other ``n - 1`` at their means, as in mean-value analysis, so one sessi
 * Prompts that arrive during a step share the next one; the number that do is taken for Poisson.
 * A prompt waits for the rest of the step it arrives in, and where prompts are longer than a step's
   token budget, for those before it: Pollaczek and Khinchine's formula, counted in steps.
+* Replicas that share experts take every step together, so each step is as long as the longest of
+  theirs. The batches in a pipeline follow each other, so each waits for what the others take beyond
+  a plain step. Both are taken for independent otherwise.
 * Where the KV of all sessions is more than the replica holds, LRU evicts the longest idle: gaps
   beyond the characteristic time lose the prefix, and the next turn computes it all again.
 
@@ -22,15 +25,59 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from hw_model.agent_load import AgentLoad, ToolGap
-from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.step_table import StepTable
 
 _MISS_ITERATIONS, _MISS_TOLERANCE = 24, 2e-3
 _ROOT_ITERATIONS, _ROOT_TOLERANCE = 60, 1e-4
 _FULLEST = 0.9999
 """Share of the token budget that prompts may take; a queue at 1 has no end."""
+
+
+StepMix: TypeAlias = list[tuple[float, float]]
+"""``(share, seconds)`` of the kinds of steps there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coupling:
+    """What a replica's steps wait for beside itself.
+
+    Attributes:
+        group_replicas: That take every step together, this one among them.
+        stages: Batches in a pipeline, this one among them.
+    """
+
+    group_replicas: int = 1
+    stages: int = 1
+
+    def coupled(self, mix: StepMix) -> StepMix:
+        """Return the steps as they are with the others, who have the same mix."""
+        return _behind(self.stages, _longest_of(self.group_replicas, mix))
+
+
+ALONE = Coupling()
+
+
+def _longest_of(replicas: int, mix: StepMix) -> StepMix:
+    if replicas == 1:
+        return mix
+    longest, before = [], 0.0
+    for share, seconds in sorted(mix, key=lambda kind: kind[1]):
+        up_to = min(1.0, before + share)
+        longest.append((up_to**replicas - before**replicas, seconds))
+        before = up_to
+    return longest
+
+
+def _behind(stages: int, mix: StepMix) -> StepMix:
+    """Each batch ahead delays this one by a stage's share of what it takes beyond a plain step."""
+    if stages == 1:
+        return mix
+    plain_s = min(seconds for _, seconds in mix)
+    wait_s = (stages - 1) / stages * sum(share * (seconds - plain_s) for share, seconds in mix)
+    return [(share, seconds + wait_s) for share, seconds in mix]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +103,55 @@ class ReplicaEstimate:
     resident_sessions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What is estimated.
+
+    Attributes:
+        table: Its step times.
+        kv_tokens: KV it holds.
+        max_num_seqs: Sessions it runs at once.
+        coupling: What else its steps wait for.
+    """
+
+    table: StepTable
+    kv_tokens: int
+    max_num_seqs: int
+    coupling: Coupling = ALONE
+
+
 def estimate_replica(
-    table: StepTable, load: AgentLoad, *, sessions: int, kv_tokens: int, limits: EngineLimits
+    replica: Replica, load: AgentLoad, *, sessions: int, before_engine_s: float = 0.0
 ) -> ReplicaEstimate:
     """Estimate what ``sessions`` of the load's sessions see on one replica.
 
     Args:
-        table: The replica's step times.
+        replica: Holds the KV of one session at least.
         load: Lengths and gap; its ``sessions`` are not read.
         sessions: On this replica, >= 1.
-        kv_tokens: KV the replica holds, at least one session's.
-        limits: Of its engine.
+        before_engine_s: A request's way to the engine; part of TTFT.
     """
-    kv_sessions = kv_tokens / load.session_tokens
-    places = max(1.0, min(float(limits.max_num_seqs), math.floor(kv_sessions)))
+    between_s = load.gap.mean_s + before_engine_s
+    kv_sessions = replica.kv_tokens / load.session_tokens
+    places = max(1.0, min(float(replica.max_num_seqs), math.floor(kv_sessions)))
     miss = 1.0 if sessions > kv_sessions else 0.0
-    cycle = _Cycle(table, load, sessions, places, miss)
-    moment = cycle.solve()
+
+    def solved() -> _Moment:
+        crowd = _Crowd(sessions, places, miss, between_s)
+        return _Cycle(replica, load, crowd).solve()
+
+    moment = solved()
     for _ in range(_MISS_ITERATIONS if miss else 0):
         new = _miss_share(load.gap, (sessions - kv_sessions) / moment.turns_per_s)
         if abs(new - miss) < _MISS_TOLERANCE:
             break
         miss = new
-        cycle = _Cycle(table, load, sessions, places, miss)
-        moment = cycle.solve()
-    turn_s = sessions / moment.turns_per_s - load.gap.mean_s
+        moment = solved()
+    turn_s = sessions / moment.turns_per_s - between_s
     active = min(1.0, max(0.0, turn_s * moment.turns_per_s / sessions))
     return ReplicaEstimate(
-        ttft_s=max(moment.ttft_s, turn_s - (load.output_tokens - 1) * moment.step_s),
+        ttft_s=before_engine_s
+        + max(moment.ttft_s, turn_s - (load.output_tokens - 1) * moment.step_s),
         tpot_s=moment.step_s,
         turns_per_s=moment.turns_per_s,
         decoding_sessions=moment.turns_per_s * (load.output_tokens - 1) * moment.step_s,
@@ -136,14 +204,36 @@ class _Moment:
     turn_s: float
 
 
-class _Cycle:
-    """The equations of one replica, for a given share of evicted prefixes."""
+@dataclass(frozen=True, slots=True)
+class _Crowd:
+    """Who cycles.
 
-    def __init__(
-        self, table: StepTable, load: AgentLoad, sessions: int, places: float, miss: float
-    ) -> None:
-        self._table, self._sessions, self._places = table, sessions, places
-        self._gap_s = load.gap.mean_s
+    Attributes:
+        sessions: Of the replica.
+        places: In the batch at a time.
+        miss: Share of turns that find their prefix evicted.
+        between_s: Mean time of a session outside the engine, between two turns.
+    """
+
+    sessions: int
+    places: float
+    miss: float
+    between_s: float
+
+
+class _Cycle:
+    """The equations of one replica, for a given share of evicted prefixes.
+
+    Args:
+        replica: What serves them.
+        load: Lengths of a turn.
+        crowd: Its sessions.
+    """
+
+    def __init__(self, replica: Replica, load: AgentLoad, crowd: _Crowd) -> None:
+        table, sessions, miss = replica.table, crowd.sessions, crowd.miss
+        self._table, self._sessions, self._places = table, sessions, crowd.places
+        self._between_s, self._coupling = crowd.between_s, replica.coupling
         self._decodes = load.output_tokens - 1
         self._others = (sessions - 1) / sessions
         kinds = ((table.warm, 1 - miss), (table.cold, miss))
@@ -164,13 +254,13 @@ class _Cycle:
         return self._at(_rising_root(lambda y: self._at(y).running - self._places, root))
 
     def _surplus(self, moment: _Moment) -> float:
-        return moment.turns_per_s * (self._gap_s + moment.turn_s) - self._sessions
+        return moment.turns_per_s * (self._between_s + moment.turn_s) - self._sessions
 
     def _at(self, y: float) -> _Moment:
         table, arrivals = self._table, self._others * y
         others_decoding = min(self._others * y * self._decodes, self._places)
         decoding = min(1 + others_decoding, max(self._places, 1.0))
-        mix = self._steps(decoding, arrivals)
+        mix = self._coupling.coupled(self._steps(decoding, arrivals))
         step_s = sum(share * seconds for share, seconds in mix)
         seen_s = sum(share * seconds**2 for share, seconds in mix) / step_s
         turns_per_s = y / step_s
@@ -187,7 +277,7 @@ class _Cycle:
             step_s, turns_per_s, ttft_s, turns_per_s * alone_s, ttft_s + self._decodes * step_s
         )
 
-    def _steps(self, decoding: float, arrivals: float) -> list[tuple[float, float]]:
+    def _steps(self, decoding: float, arrivals: float) -> StepMix:
         """Return ``(share, seconds)`` of the kinds of steps that decoding sessions see."""
         table = self._table
         plain_s = table.decode_s(decoding)
@@ -204,7 +294,7 @@ class _Cycle:
         # Kinds may share a step: what they take beyond a plain step adds up.
         return [*mix, (plain_share, plain_s)] if plain_share > 0 else self._crowded(mix, plain_s)
 
-    def _crowded(self, mix: list[tuple[float, float]], plain_s: float) -> list[tuple[float, float]]:
+    def _crowded(self, mix: StepMix, plain_s: float) -> StepMix:
         extra_s = sum(share * (seconds - plain_s) for share, seconds in mix)
         return [(1.0, plain_s + extra_s)]
 

@@ -58,8 +58,8 @@ class ChipSpec(Spec):
         hbm_efficiency: Reached share of the peak memory bandwidth when streaming weights or KV.
         fp4_kernel_efficiency: What dense GEMMs with FP4 weights reach, of rate and bandwidth, as a
             share of what wider ones do; absent where the chip has no FP4.
-        link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as collectives of tens of MB
-            reach it.
+        link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as collectives of tens of
+            MB reach it.
         all_reduce_latency_s: A small all-reduce among eight chips, launch included.
         layer_overhead_s: Per transformer layer and step: launches and latency no roofline shows.
         expert_layer_overhead_s: On top, per layer with experts: routing, gathering tokens by expert
@@ -68,8 +68,10 @@ class ChipSpec(Spec):
             outside the captured graphs, so the host launches its kernels one by one.
         step_overhead_s: Host time per engine step that the accelerator waits for.
         sequence_overhead_s: Sampling and bookkeeping per sequence and step.
-        request_overhead_s: Host work once per request (tokenise, admit), charged to the step that
-            first runs it.
+        request_overhead_s: Host work of the engine once per request, charged to the step that first
+            runs it.
+        front_end_overhead_s: A request's way to the engine, as its client sees it: HTTP, template,
+            tokenising, hand-over.
         activation_bytes: HBM kept for activations, graphs and communication buffers.
     """
 
@@ -92,6 +94,7 @@ class ChipSpec(Spec):
     step_overhead_s: Claim
     sequence_overhead_s: Claim
     request_overhead_s: Claim
+    front_end_overhead_s: Claim
     activation_bytes: Claim
 
     def flops_per_s(self, precision: Precision) -> Claim | None:

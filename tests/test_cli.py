@@ -41,9 +41,9 @@ def test_one_band_is_one_object_with_every_documented_key(
     assert "3/3" in out
     summary = json.loads(target.read_text())
     documented = (
-        "policy model rack band seed sessions turns simulated_s wall_s turns_per_wall_s jct_s "
-        "ttft_s tpot_s slowdown prefix_hit_ratio recomputed_tokens preemptions pulled_bytes "
-        "hbm_used_ratio"
+        "policy model rack band seed ttft_boundary sessions turns simulated_s wall_s "
+        "turns_per_wall_s jct_s ttft_s tpot_s slowdown prefix_hit_ratio recomputed_tokens "
+        "preemptions pulled_bytes hbm_used_ratio"
     )
     assert list(summary) == documented.split()
     assert summary["sessions"] == {"total": 3, "completed": 3, "failed": 0}

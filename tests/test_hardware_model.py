@@ -1,5 +1,6 @@
 """The catalog, what fits where, and how long a step takes."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hw_model.deployment import DeploymentRequest, plan_deployment
 from hw_model.errors import CatalogError, ConfigError, DoesNotFitError, UnknownNameError
 from hw_model.public_claims import checked_claims
 from hw_model.specs import Precision
-from hw_model.step_time import StepShape, StepTimeModel
+from hw_model.step_time import StepShape, StepShapes, StepTimeModel
 from tests.engines import AL128, CATALOG, M890, deployment
 
 # Totals of the published shapes, in billions, and BF16 KV in KiB a token.
@@ -31,6 +32,7 @@ PUBLISHED = {
     "glm-4.5": (352.8, 33.6, 368),
     "glm-5": (743.9, 41.8, 87.75),
     "minimax-m2.7": (228.7, 11.0, 248),
+    "gpt-oss-120b": (116.8, 5.7, 36),
     "llama-3.1-8b": (8.03, 8.03, 128),
     "llama-3.1-70b": (70.6, 70.6, 320),
 }
@@ -223,6 +225,23 @@ def test_a_decode_step_is_affine_in_its_summed_context(num_sequences: int, kv: i
     fixed_s, per_kv_token_s = step_time.decode_line(num_sequences)
     step_s = step_time.step_s(StepShape(num_sequences, kv, 0.0, num_sequences, 0))
     assert step_s == pytest.approx(fixed_s + per_kv_token_s * kv, rel=1e-12)
+
+
+@given(
+    st.lists(shapes, min_size=1, max_size=20),
+    st.sampled_from([("qwen3-8b", 1, 1), ("qwen3-235b-a22b", 4, 1), ("qwen3-235b-a22b", 4, 16)]),
+    st.sampled_from(list(Band)),
+)
+def test_many_steps_at_once_take_what_each_takes_alone(
+    steps: list[StepShape], layout: tuple[str, int, int], band: Band
+) -> None:
+    model, tp, ep = layout
+    step_time = StepTimeModel(deployment(model, tp=tp, ep=ep), band)
+    arrays = StepShapes(
+        **{name: np.array([getattr(s, name) for s in steps]) for name in StepShape.__slots__}
+    )
+    alone = np.array([step_time.step_s(step) for step in steps])
+    np.testing.assert_allclose(step_time.steps_s(arrays), alone, rtol=1e-9, atol=0)
 
 
 @given(shapes)

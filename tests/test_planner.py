@@ -26,13 +26,15 @@ from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.errors import ConfigError, DoesNotFitError
 from hw_model.plan_advice import find_relief
 from hw_model.planner import Ask, Planner, efficient, shortlist
-from hw_model.session_cycle import ReplicaEstimate, estimate_replica
+from hw_model.session_cycle import Replica, ReplicaEstimate, estimate_replica
 from hw_model.specs import Precision
 from hw_model.step_table import StepTable
 from hw_model.step_time import StepTimeModel
+from hw_model.ttft_boundary import TtftBoundary
 from scheduler.ids import SessionId
 
 BLOCK, LIMITS = 64, EngineLimits()
+AT_ENGINE = SimulationOptions(ttft_boundary=TtftBoundary.ENGINE)
 CATALOG = Catalog.packaged()
 
 
@@ -51,9 +53,8 @@ def replica(model: str = "qwen3-8b", tp: int = 1):
 
 def estimate(deployment, load: AgentLoad) -> ReplicaEstimate:
     table = StepTable(StepTimeModel(deployment, Band.BASE), load, LIMITS, BLOCK)
-    return estimate_replica(
-        table, load, sessions=load.sessions, kv_tokens=deployment.kv_tokens, limits=LIMITS
-    )
+    replica = Replica(table, deployment.kv_tokens, LIMITS.max_num_seqs)
+    return estimate_replica(replica, load, sessions=load.sessions)
 
 
 def steady_sessions(load: AgentLoad, turns: int = 24, *, shared: bool = True) -> Workload:
@@ -85,7 +86,7 @@ def test_means_are_near_those_of_the_simulator(model, tp, context, gap_s, sessio
     load = AgentLoad(sessions, context, 900, 220, ExponentialGap(gap_s))
     deployment = replica(model, tp)
     planned = estimate(deployment, load)
-    options = SimulationOptions(start_window_s=2 * gap_s)
+    options = SimulationOptions(start_window_s=2 * gap_s, ttft_boundary=TtftBoundary.ENGINE)
     run = simulate(steady_sessions(load), deployment, options, stopwatch=lambda: 0.0)
     warm = 3 * sessions
     assert planned.tpot_s == pytest.approx(run.tpot_s[warm:].mean(), rel=0.2)
@@ -97,7 +98,7 @@ def test_a_replica_whose_kv_is_too_small_thrashes_as_the_simulator_says() -> Non
     deployment = replica()
     planned = estimate(deployment, load)
     workload = steady_sessions(load, 16, shared=False)
-    run = simulate(workload, deployment, SimulationOptions(), stopwatch=lambda: 0.0)
+    run = simulate(workload, deployment, AT_ENGINE, stopwatch=lambda: 0.0)
     assert planned.miss_share > 0.9
     assert run.summary.prefix_hit_ratio < 0.1
     assert planned.ttft_s == pytest.approx(run.ttft_s.mean(), rel=0.3)
@@ -226,9 +227,14 @@ def test_the_classes_of_agent_gaps_are_those_published() -> None:
 
 
 IMPOSSIBLE = [
-    ({"context": 12_000_000}, "a session of 12,000,000 + 220 tokens fits no replica"),
+    ({"context": 120_000_000}, "a session of 120,000,000 + 220 tokens fits no replica"),
     ({"model": "kimi-k2", "rack": "h20-node8"}, "does not fit TP8 on NVIDIA H20"),
     ({"tp": 3}, "TP3 is not possible"),
+    ({"pp": 100}, "PP100 is not possible"),
+    ({"tp": 4, "ep": 6}, "EP6 is not possible for Qwen3-235B-A22B with TP4: EP is a multiple"),
+    ({"ep": 4, "model": "qwen3-8b"}, "EP4: Qwen3-8B has no experts; leave EP at 1"),
+    ({"tp": 4, "ep": 16, "pp": 2}, "replicas with stages can't share experts"),
+    ({"tp": 4, "ep": 16, "num_replicas": 6}, "4 replicas share one set of experts"),
     ({"tp": 8, "num_replicas": 40}, "40 replicas x TP8 need 320 chips"),
     ({"precision": Precision.INT8}, "does not compute with int8 weights"),
 ]
@@ -242,7 +248,7 @@ def test_an_impossible_ask_says_why(changes, message) -> None:
 
 def test_a_context_that_fits_nowhere_is_no_usage_error() -> None:
     with pytest.raises(DoesNotFitError):
-        Planner(ask(context=12_000_000))
+        Planner(ask(context=120_000_000))
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
@@ -259,7 +265,7 @@ def test_the_plan_recommends_the_fewest_chips(capsys) -> None:
     assert code == 0
     assert "Fewest chips: " in out
     assert "Without FP4 weights" in out
-    assert "TP only" in out
+    assert "replicas that share experts wait for each other" in out
 
 
 def test_json_has_every_documented_key(capsys) -> None:
@@ -281,7 +287,7 @@ UNREACHABLE = [
     (["--slo-ttft", "0.01"], "A TTFT of 10.0 ms is out of reach: a resident session alone"),
     (["--slo-tpot", "0.001"], "A TPOT of 1.00 ms is out of reach"),
     (["--sessions", "5000"], "of 5,000 sessions"),
-    (["--sessions", "500", "--tp", "8", "--replicas", "2"], "Free --tp and --replicas"),
+    (["--sessions", "500", "--tp", "8", "--pp=1", "--replicas", "2"], "Free --tp and --replicas"),
 ]
 
 

@@ -51,6 +51,7 @@ def fake_run(
         rack="panjiu-al128",
         band=band,
         seed=0,
+        ttft_boundary="client",
         sessions=SessionCounts(total=256, completed=254, failed=2),
         turns=num_turns,
         simulated_s=3_725.0,

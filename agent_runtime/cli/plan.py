@@ -12,7 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from agent_runtime.cli.catalog_option import add_catalog_option, chosen_catalog
-from agent_runtime.cli.rack_options import natural_float, positive_float, positive_int
+from agent_runtime.cli.rack_options import (
+    add_ttft_boundary_option,
+    natural_float,
+    positive_float,
+    positive_int,
+)
 from agent_runtime.errors import ConfigError
 from agent_runtime.report.assumptions import assumptions
 from agent_runtime.report.plan_json import plan_json
@@ -23,10 +28,12 @@ from hw_model.agent_load import AGENT_GAP, AgentLoad, ExponentialGap, Slo, ToolG
 from hw_model.capacity_plan import make_plan
 from hw_model.planner import KV_PRECISIONS, Ask
 from hw_model.specs import Precision
+from hw_model.ttft_boundary import TtftBoundary
 
 DESCRIPTION = """\
-Find the layouts of a rack that carry so many agent sessions: every TP degree, weight precision, KV
-precision and number of replicas, estimated in closed form and ranked. What meets the ask comes
+Find the layouts of a rack that carry so many agent sessions: every degree of tensor, pipeline and
+expert parallelism, weight precision, KV precision and number of replicas, estimated in closed form
+and ranked. What meets the ask comes
 first, fewest chips first; then what carries most. Each number is a band: base (low to high)."""
 
 EXAMPLES = """\
@@ -113,6 +120,7 @@ def _add_load_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="most seconds to the first token, mean over turns (default: 2)",
     )
+    add_ttft_boundary_option(group)
     group.add_argument(
         "--slo-tpot",
         type=positive_float,
@@ -133,7 +141,15 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
     add_catalog_option(group)
     precisions = [precision.value for precision in Precision]
     group.add_argument(
-        "--tp", type=positive_int, metavar="N", help="only this many chips a replica"
+        "--tp", type=positive_int, metavar="N", help="only this many chips a TP group"
+    )
+    group.add_argument("--pp", type=positive_int, metavar="N", help="only this many stages")
+    group.add_argument(
+        "--ep",
+        type=positive_int,
+        metavar="N",
+        help="experts over this many chips only: 1 cuts each into TP slices; more than TP lets "
+        "replicas share experts",
     )
     group.add_argument("--replicas", type=positive_int, metavar="N", help="only this many")
     group.add_argument("--precision", choices=precisions, help="of the weights, only this")
@@ -184,9 +200,12 @@ def _ask(args: argparse.Namespace) -> Ask:
         load=AgentLoad(args.sessions, args.context, append, args.output, args.tool_gap),
         slo=Slo(args.slo_ttft, args.slo_tpot),
         tp=args.tp,
+        pp=args.pp,
+        ep=args.ep,
         precision=None if args.precision is None else Precision(args.precision),
         kv_precision=None if args.kv_precision is None else Precision(args.kv_precision),
         num_replicas=args.replicas,
+        ttft_boundary=TtftBoundary(args.ttft_boundary),
     )
 
 

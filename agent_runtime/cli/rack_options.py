@@ -10,6 +10,7 @@ from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
+from hw_model.ttft_boundary import TtftBoundary
 from scheduler.placement import POLICIES, make_policy
 
 
@@ -95,6 +96,17 @@ def add_rack_options(parser: argparse.ArgumentParser) -> None:
         help="requests an engine runs at once (default: %(default)s)",
     )
     group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="(default: 0)")
+
+
+def add_ttft_boundary_option(group: argparse._ArgumentGroup) -> None:
+    """Add ``--ttft-boundary``."""
+    group.add_argument(
+        "--ttft-boundary",
+        choices=[boundary.value for boundary in TtftBoundary],
+        default=TtftBoundary.CLIENT.value,
+        help="whose clock TTFT is read on; a client's sees HTTP and tokenising too "
+        "(default: client)",
+    )
 
 
 def emulated_machine(args: argparse.Namespace) -> EmulatedMachine:

@@ -23,6 +23,7 @@ from rich.progress import (
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
+    add_ttft_boundary_option,
     emulated_machine,
     natural_float,
     positive_int,
@@ -37,6 +38,7 @@ from agent_runtime.simulation.summary import RunDetail
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import GENERATORS, load_workload
 from hw_model.claim import Band
+from hw_model.ttft_boundary import TtftBoundary
 
 DESCRIPTION = """\
 Run agent sessions on the emulated rack in virtual time and report what they saw.
@@ -94,6 +96,7 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         default="all",
         help="which machine within what is known (default: all)",
     )
+    add_ttft_boundary_option(group)
     group.add_argument("--json", metavar="OUT", help="write the summary to a file, - for stdout")
     group.add_argument("--html", metavar="OUT", help="write a self-contained page with charts")
     parser.set_defaults(run=run_simulate)
@@ -144,6 +147,7 @@ def _run_bands(
                 seed=args.seed,
                 start_window_s=args.start_window_s,
                 limits=machine.limits,
+                ttft_boundary=TtftBoundary(args.ttft_boundary),
             )
 
             def on_turn(done: int, task: TaskID = task) -> None:

@@ -31,6 +31,7 @@ _DISPLAY: dict[str, tuple[str, float, str]] = {
     "step_overhead_s": ("host time a step", 1e-3, "ms"),
     "sequence_overhead_s": ("host time a sequence and step", 1e-6, "us"),
     "request_overhead_s": ("host time a request", 1e-3, "ms"),
+    "front_end_overhead_s": ("a request's way to the engine", 1e-3, "ms"),
     "activation_bytes": ("HBM for activations", 1e9, "GB"),
 }
 """Field -> what a reader calls it, what to divide by, the unit that is left."""

@@ -24,6 +24,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
             "tool_gap_mean_s": load.gap.mean_s,
             "slo_ttft_s": ask.slo.ttft_s,
             "slo_tpot_s": ask.slo.tpot_s,
+            "ttft_boundary": ask.ttft_boundary.value,
         },
         "meets": plan.meets,
         "num_candidates": len(plan.candidates),
@@ -92,7 +93,9 @@ def _layout(candidate: Candidate) -> dict[str, Any]:
 
 def _shape(shape: Shape) -> dict[str, Any]:
     return {
-        "tp": shape.tp,
+        "tp": shape.parallelism.tp,
+        "pp": shape.parallelism.pp,
+        "ep": shape.parallelism.ep,
         "precision": shape.precision.value,
         "kv_precision": shape.kv_precision.value,
     }

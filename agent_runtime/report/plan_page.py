@@ -115,9 +115,10 @@ def _kinds(
 def _said(candidate: Candidate) -> str:
     shape, estimate = candidate.shape, candidate.estimate
     return (
-        f"{candidate.num_replicas} x TP{shape.tp}, {shape.precision} weights, {shape.kv_precision} "
-        f"KV: {candidate.num_chips} chips\nTTFT {quantities.seconds(estimate.ttft_s)}, TPOT "
-        f"{quantities.seconds(estimate.tpot_s)}\ncarries {candidate.carries:,} sessions"
+        f"{candidate.num_replicas} x {shape.parallelism.describe()}, {shape.precision} weights, "
+        f"{shape.kv_precision} KV: {candidate.num_chips} chips\n"
+        f"TTFT {quantities.seconds(estimate.ttft_s)}, TPOT {quantities.seconds(estimate.tpot_s)}\n"
+        f"carries {candidate.carries:,} sessions"
     )
 
 
@@ -137,7 +138,8 @@ def _table(rows: Sequence[PlanRow]) -> str:
         cells = "".join(
             f"<td>{_lines(banded(row, value, render))}</td>" for _, value, render in columns
         )
-        name = f"{base.num_replicas} x TP{base.shape.tp}<br>{base.shape.precision}, "
+        spread = base.shape.parallelism.describe()
+        name = f"{base.num_replicas} x {spread}<br>{base.shape.precision}, "
         body += (
             f'<tr><th scope="row">{name}KV {base.shape.kv_precision}</th><td>{base.num_chips}</td>'
             f"<td>{'yes' if base.meets else 'no'}</td>{cells}"

@@ -35,7 +35,9 @@ def plan_table(plan: Plan) -> Table:
         base = row.base
         table.add_row(
             Text(f"{'✓' if base.meets else '✗'} {base.num_chips:>3}"),
-            _two_lines(f"{base.num_replicas} x TP{base.shape.tp}", _precisions(row)),
+            _two_lines(
+                f"{base.num_replicas} x {base.shape.parallelism.describe()}", _precisions(row)
+            ),
             banded(row, lambda c: c.estimate.ttft_s, quantities.seconds),
             banded(row, lambda c: c.estimate.tpot_s, quantities.seconds),
             banded(row, lambda c: c.resident_sessions, quantities.count),
@@ -51,7 +53,7 @@ def advice_table(plan: Plan) -> Table:
         base = row.base
         table.add_row(
             Text(f"{base.num_chips:>5}"),
-            Text(f"{base.num_replicas} x TP{base.shape.tp} {_precisions(row)}"),
+            Text(f"{base.num_replicas} x {base.shape.parallelism.describe()} {_precisions(row)}"),
             Text(f"{base.estimate.busy_share:.0%}"),
             Text(row.bottleneck.describe()),
             Text(relief_words(row)),

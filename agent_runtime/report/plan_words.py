@@ -10,6 +10,7 @@ from hw_model.claim import Band
 from hw_model.plan_advice import Limit
 from hw_model.planner import Candidate, Shape
 from hw_model.specs import Precision
+from hw_model.step_costs import EXPERT_IMBALANCE
 
 _SHOWN_BYTES = 1e8
 _MEMORY = {
@@ -48,9 +49,13 @@ def notes(plan: Plan) -> list[str]:
     num_meeting = sum(candidate.meets for candidate in plan.candidates)
     said = [
         f"{len(plan.candidates):,} layouts estimated, {num_meeting:,} meet the ask",
-        "TP only: expert and pipeline parallelism are not modelled yet",
         "means over turns, in closed form; 'panjiu simulate' gives percentiles of one layout",
     ]
+    if any(c.shape.parallelism.group_replicas > 1 for c in plan.candidates):
+        said.append(
+            "replicas that share experts wait for each other at every step; their busiest chip is "
+            f"taken to have {EXPERT_IMBALANCE} times the mean chip's tokens"
+        )
     trained = ask.model.trained_context_tokens
     if ask.load.session_tokens > trained:
         said.append(
@@ -142,7 +147,7 @@ def _layout(candidate: Candidate) -> str:
 
 
 def _shape(shape: Shape) -> str:
-    return f"TP{shape.tp}, {shape.precision} weights, {shape.kv_precision} KV"
+    return f"{shape.parallelism.describe()}, {shape.precision} weights, {shape.kv_precision} KV"
 
 
 def _chips(plan: Plan, candidate: Candidate) -> str:

@@ -27,7 +27,7 @@ class TurnLog:
         """Record the turn that ``run`` ends at ``now_s``."""
         first_s = now_s if run.first_token_s is None else run.first_token_s
         self.num_turns += 1
-        self._ttft.append(first_s - run.arrived_s)
+        self._ttft.append(first_s - run.sent_s)
         if run.turn.osl_tokens > 1:
             self._tpot.append((now_s - first_s) / (run.turn.osl_tokens - 1))
         self.num_recomputed_tokens += max(0, run.num_reusable_tokens - num_cached_tokens)
@@ -39,7 +39,7 @@ class TurnLog:
 
     @property
     def ttft_s(self) -> FloatArray:
-        """Seconds from arrival to first token, a value a turn."""
+        """Seconds to the first token, a value a turn."""
         return np.array(self._ttft, dtype=np.float64)
 
     @property

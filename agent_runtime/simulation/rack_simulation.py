@@ -23,6 +23,7 @@ from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.solo_turn import solo_turn_s
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.step_time import StepTimeModel
+from hw_model.ttft_boundary import TtftBoundary
 from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
 from scheduler.commands import Dispatch, Refuse
 from scheduler.events import SessionClosed, TurnArrived, TurnEnded
@@ -43,6 +44,8 @@ class SimulationOptions:
         seed: Of the sessions' start times.
         start_window_s: Top-level sessions start at random in ``[0, start_window_s)``.
         limits: Batch limits of every engine.
+        ttft_boundary: Whose clock turns are timed on. On the client's they take the way to the
+            engine as well, and so do sessions.
     """
 
     band: Band = Band.BASE
@@ -50,6 +53,7 @@ class SimulationOptions:
     seed: int = 0
     start_window_s: float = 60.0
     limits: EngineLimits = field(default_factory=EngineLimits)
+    ttft_boundary: TtftBoundary = TtftBoundary.CLIENT
 
 
 class RackSimulation:
@@ -82,6 +86,8 @@ class RackSimulation:
         self._workload = workload
         self._options = options
         self._block_size_tokens = deployment.block_size_tokens
+        boundary = options.ttft_boundary
+        self._before_engine_s = boundary.before_engine_s(deployment.chip, options.band)
         fleet = ReplicaFleet(deployment.num_replicas, deployment.kv_tokens)
         self._scheduler = ClusterScheduler(
             fleet, make_policy(options.policy, deployment.num_replicas)
@@ -115,7 +121,11 @@ class RackSimulation:
 
     def _start(self, script: SessionScript, at_s: float, parent: SessionRun | None) -> None:
         self._num_live_sessions += 1
-        self._queue.push(at_s, ARRIVAL_PRIORITY, SessionRun(script, at_s, parent))
+        self._send(SessionRun(script, at_s, parent), at_s)
+
+    def _send(self, run: SessionRun, at_s: float) -> None:
+        run.sent_s = at_s
+        self._queue.push(at_s + self._before_engine_s, ARRIVAL_PRIORITY, run)
 
     def _arrive(self, run: SessionRun) -> None:
         turn, session_id = run.turn, run.script.session_id
@@ -125,7 +135,7 @@ class RackSimulation:
         for command in self._scheduler.handle(arrived, self.now_s):
             match command:
                 case Dispatch(replica_id=replica):
-                    run.arrive(self.now_s, self._block_size_tokens)
+                    run.arrive(self._block_size_tokens)
                     request = EngineRequest(
                         RequestId(turn_id), turn.isl_tokens, turn.osl_tokens, run.chain.hashes
                     )
@@ -159,8 +169,8 @@ class RackSimulation:
 
     def _end_turn(self, run: SessionRun, generated: TokensGenerated) -> None:
         self.log.turn_ended(run, self.now_s, generated.num_cached_tokens)
-        run.model_time.actual_s += self.now_s - run.arrived_s
-        run.model_time.solo_s += solo_turn_s(
+        run.model_time.actual_s += self.now_s - run.sent_s
+        run.model_time.solo_s += self._before_engine_s + solo_turn_s(
             self.step_time,
             num_prompt_tokens=run.turn.isl_tokens,
             num_cached_tokens=run.num_reusable_tokens,
@@ -181,7 +191,7 @@ class RackSimulation:
         if run.is_done:
             self._end_session(run)
         else:
-            self._queue.push(self.now_s + run.turn.gap_s, ARRIVAL_PRIORITY, run)
+            self._send(run, self.now_s + run.turn.gap_s)
 
     def _end_session(self, run: SessionRun) -> None:
         self._num_live_sessions -= 1

@@ -72,6 +72,7 @@ def _summary(
         rack=deployment.rack.name,
         band=options.band.value,
         seed=options.seed,
+        ttft_boundary=options.ttft_boundary.value,
         sessions=SessionCounts(
             total=len(workload.sessions),
             completed=len(log.jct_s),

@@ -50,7 +50,6 @@ class SessionRun:
     """
 
     __slots__ = (
-        "arrived_s",
         "chain",
         "failed",
         "first_token_s",
@@ -61,6 +60,7 @@ class SessionRun:
         "num_running_children",
         "parent",
         "script",
+        "sent_s",
         "started_s",
     )
 
@@ -73,7 +73,7 @@ class SessionRun:
         self.num_computed_tokens = 0  # context whose KV the latest turn left behind
         self.num_reusable_tokens = 0  # of the prompt under way, what the turn before had computed
         self.num_running_children = 0
-        self.arrived_s = started_s
+        self.sent_s = started_s  # the turn under way, or the next one
         self.first_token_s: float | None = None
         self.failed = False
         self.model_time: ModelTime = ModelTime() if parent is None else parent.model_time
@@ -88,10 +88,10 @@ class SessionRun:
         """Whether every turn has ended."""
         return self.next_turn == len(self.script.turns)
 
-    def arrive(self, now_s: float, block_size_tokens: int) -> None:
+    def arrive(self, block_size_tokens: int) -> None:
         """Begin the next turn: bring the context up to its prompt."""
         turn = self.turn
-        self.arrived_s, self.first_token_s = now_s, None
+        self.first_token_s = None
         kept_tokens = self.chain.retarget(turn.block_id_runs) * block_size_tokens
         last_hit = (turn.isl_tokens - 1) // block_size_tokens * block_size_tokens
         computed = self.num_computed_tokens // block_size_tokens * block_size_tokens

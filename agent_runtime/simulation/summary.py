@@ -67,6 +67,7 @@ class RunSummary(_Frozen):
     rack: str
     band: str
     seed: int
+    ttft_boundary: str
     sessions: SessionCounts
     turns: int
     simulated_s: float

@@ -1,6 +1,6 @@
 """Predicts measured serving benchmarks without any calibration: one set of constants for all rows.
 
-    python benchmarks/fidelity/silicon.py [--data CSV] [--client NAME] [--json] [--csv OUT]
+    python benchmarks/fidelity/silicon.py [--data CSV] [--client NAME] [--html OUT] [--json]
 
 The CSV holds mean TTFT and TPOT of vLLM on NVIDIA cards by model, precision, TP, prompt and output
 length and number of clients (ai-dynamo/aiconfigurator, Apache-2.0). Every row is run through the
@@ -24,12 +24,14 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fidelity.ratio_page import Outcome, ratio_page
 from hw_model.catalog import Catalog
 from hw_model.claim import Band, Claim, Trust
 from hw_model.deployment import HBM_UTILIZATION, DeploymentRequest, plan_deployment
@@ -40,6 +42,7 @@ from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.errors import ConfigError
 from hw_model.specs import ChipSpec, Precision, RackSpec
 from hw_model.step_time import StepTimeModel
+from hw_model.ttft_boundary import TtftBoundary
 
 DEFAULT_DATA = Path(__file__).parents[3] / "shared" / "data" / "silicon_vllm_half.csv.gz"
 CHIPS = {"h100_sxm": "h100", "h200_sxm": "h200", "b200_sxm": "b200", "b300_sxm": "b300"}
@@ -50,6 +53,7 @@ MODELS = {
     "Qwen/Qwen3-32B": "qwen3-32b",
     "Qwen/Qwen3-235B-A22B-FP8": "qwen3-235b-a22b",
     "moonshotai/Kimi-K2.5": "kimi-k2",  # the same shape
+    "openai/gpt-oss-120b": "gpt-oss-120b",
 }
 PRECISIONS = {"": Precision.BF16, "fp8": Precision.FP8, "nvfp4": Precision.FP4}
 FP8_KV = {("h200", "llama-3.1-70b"), ("b200", "llama-3.1-70b")}
@@ -65,9 +69,6 @@ MAX_NUM_SEQS = 1024
 
 PROMPTS_A_CLIENT = 10
 LEAST_LENGTH = 0.8
-FRONT_END_S = 15.6e-3
-"""HTTP, tokenising and hand-over before the engine: BLIS, fitted on H100 with vLLM 0.15."""
-
 WORST = 10
 Errors = NDArray[np.float64]
 
@@ -106,6 +107,30 @@ class Client:
     count_burst: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One number of every chip, changed."""
+
+    field: str
+    factor: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``FIELD=X``."""
+        field, _, factor = text.partition("=")
+        if field not in ChipSpec.model_fields:
+            raise argparse.ArgumentTypeError(f"{field!r} is no number of a chip")
+        return cls(field, float(factor))
+
+    def applied(self, chip: ChipSpec) -> ChipSpec:
+        """Return the chip with the number changed, if it has it."""
+        claim = getattr(chip, self.field)
+        if claim is None:
+            return chip
+        changed = claim.model_copy(update={"value": claim.value * self.factor})
+        return chip.model_copy(update={self.field: changed})
+
+
 CLIENTS = {
     "inferencex": Client(LEAST_LENGTH, count_burst=True),
     "steady": Client(1.0, count_burst=False),
@@ -139,6 +164,16 @@ def read_rows(data: Path) -> tuple[list[Row], Counter[str]]:
 
 
 def _unrepresentable(cells: dict[str, str]) -> str | None:
+    reason = _unknown(cells)
+    if reason is not None:
+        return reason
+    chip, precision = CHIPS[cells["system"]], PRECISIONS[cells["gemm_quant_mode"]]
+    if Catalog.packaged().chip(chip).flops_per_s(precision) is None:
+        return f"{precision} weights, which {chip} does not compute with"
+    return None
+
+
+def _unknown(cells: dict[str, str]) -> str | None:
     if cells["mode"] != "agg":
         return "prefill and decode on separate cards"
     if cells["model_path"] not in MODELS:
@@ -176,12 +211,15 @@ def predict(chip: ChipSpec, row: Row, client: Client) -> tuple[float, float] | N
             EngineLimits(max_num_seqs=MAX_NUM_SEQS),
             StepTimeModel(plan, Band.BASE),
         )
-        return run_clients(core, row, client)
+        front_end_s = TtftBoundary.CLIENT.before_engine_s(chip, Band.BASE)
+        return run_clients(core, row, client, front_end_s)
     except ConfigError:
         return None
 
 
-def run_clients(core: EngineCore, row: Row, client: Client) -> tuple[float, float]:
+def run_clients(
+    core: EngineCore, row: Row, client: Client, front_end_s: float
+) -> tuple[float, float]:
     """Run the benchmark on an idle engine; return mean TTFT and TPOT.
 
     Raises:
@@ -202,7 +240,7 @@ def run_clients(core: EngineCore, row: Row, client: Client) -> tuple[float, floa
         sent.append(at_s)
         request_id = RequestId(str(number))
         request = EngineRequest(request_id, int(isl[number]), int(osl[number]), ())
-        reaching.append((at_s + FRONT_END_S, request))
+        reaching.append((at_s + front_end_s, request))
 
     for _ in range(row.clients):
         send(0.0)
@@ -228,9 +266,10 @@ def run_clients(core: EngineCore, row: Row, client: Client) -> tuple[float, floa
     return float(ttft_s.mean()), float(tpot_s.mean())
 
 
-def _predict_named(job: tuple[Row, Client]) -> tuple[float, float] | None:
-    row, client = job
-    return predict(Catalog.packaged().chip(row.chip), row, client)
+def _predict_named(job: tuple[Row, Client, Scale | None]) -> tuple[float, float] | None:
+    row, client, scale = job
+    chip = Catalog.packaged().chip(row.chip)
+    return predict(chip if scale is None else scale.applied(chip), row, client)
 
 
 def main() -> int:
@@ -240,15 +279,26 @@ def main() -> int:
     )
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, metavar="CSV")
     parser.add_argument("--client", choices=CLIENTS, default="inferencex")
+    parser.add_argument(
+        "--scale",
+        type=Scale.parse,
+        metavar="FIELD=X",
+        help="multiply one number of every chip, to see how much depends on it",
+    )
+    parser.add_argument(
+        "--clients", type=int, metavar="N", help="rows of at most N clients, which are quick"
+    )
     parser.add_argument("--json", action="store_true", help="overall figures for machines")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="draw predicted over measured")
     parser.add_argument("--csv", type=Path, metavar="OUT", help="write every row's prediction")
     args = parser.parse_args()
     if not args.data.exists():
         print(f"no rows at {args.data}; name the file with --data", file=sys.stderr)
         return 2
     rows, left_out = read_rows(args.data)
+    rows = [row for row in rows if args.clients is None or row.clients <= args.clients]
     with ProcessPoolExecutor() as pool:
-        jobs = ((row, CLIENTS[args.client]) for row in rows)
+        jobs = ((row, CLIENTS[args.client], args.scale) for row in rows)
         answers = list(pool.map(_predict_named, jobs, chunksize=4))
     outcomes = [(row, own) for row, own in zip(rows, answers, strict=True) if own is not None]
     if len(outcomes) < len(rows):
@@ -256,6 +306,9 @@ def main() -> int:
     errors = np.array([_errors(row, own) for row, own in outcomes])
     if args.csv is not None:
         _write(args.csv, outcomes)
+    if args.html is not None:
+        args.html.write_text(_page(outcomes), encoding="utf-8")
+        print(f"plot: {args.html.resolve()}", file=sys.stderr)
     if args.json:
         print(json.dumps(_figures(errors)))
         return 0
@@ -267,6 +320,16 @@ def main() -> int:
     for reason, number in left_out.most_common():
         console.print(f"left out: {number} rows, {reason}", highlight=False)
     return 0
+
+
+def _page(outcomes: list[tuple[Row, tuple[float, float]]]) -> str:
+    charts: dict[str, Sequence[Outcome]] = {}
+    for column, name in enumerate(("TTFT", "TPOT")):
+        charts[name] = [
+            Outcome(row.chip, " ".join(row.group), (row.ttft_s, row.tpot_s)[column], own[column])
+            for row, own in outcomes
+        ]
+    return ratio_page("Uncalibrated predictions over measurements", charts)
 
 
 def _errors(row: Row, own: tuple[float, float]) -> tuple[float, float]:

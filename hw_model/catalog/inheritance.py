@@ -7,12 +7,15 @@ here, and its source says whose it is.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from hw_model.claim import Trust
 from hw_model.errors import CatalogError
 
 LIKE = "like"
+Table: TypeAlias = Any
+"""Whatever TOML has at a key; what is wrong is left to the specs to say."""
+
 _KNOWN_TRUSTS = {trust.value for trust in Trust} - {Trust.ASSUMED.value}
 
 
@@ -36,7 +39,7 @@ def resolve(
     """
     complete: dict[str, Any] = {}
 
-    def fill(name: str, path: tuple[str, ...]) -> Any:
+    def fill(name: str, path: tuple[str, ...]) -> Table:
         if name in complete:
             return complete[name]
         table = tables[name]
@@ -62,7 +65,7 @@ def resolve(
     return complete
 
 
-def _guess(value: Any, owner: str) -> Any:
+def _guess(value: Table, owner: str) -> Table:
     """Return a claim about ``owner`` as one about another chip; anything else as it is."""
     if not isinstance(value, dict) or "trust" not in value or "source" not in value:
         return value
