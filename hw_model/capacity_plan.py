@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hw_model.claim import Band
@@ -92,19 +92,25 @@ class Plan:
         return self.candidates[0].meets
 
 
-def make_plan(ask: Ask, most_rows: int) -> Plan:
+def make_plan(
+    ask: Ask, most_rows: int, on_layouts: Callable[[int, int], None] | None = None
+) -> Plan:
     """Plan for ``ask``.
 
     Args:
         ask: What to carry, on what, within what.
         most_rows: Layouts worked out with bands and advice, >= 1.
+        on_layouts: Called now and then with how many more layouts were estimated, and how many
+            there are.
 
     Raises:
         ConfigError: A pin that the rack, chip or model can't do.
         DoesNotFitError: No layout holds the model, or none one session's context.
     """
     planner = Planner(ask)
-    ranked = planner.candidates()
+    total = planner.num_layouts()
+    report = None if on_layouts is None else lambda more: on_layouts(more, total)
+    ranked = planner.candidates(report)
     best = ranked[0].shape.precisions
     alike = [candidate for candidate in ranked if candidate.shape.precisions == best]
     robust = next((c for c in alike if c.meets and _meets_at_low(planner, c)), None)

@@ -8,7 +8,7 @@ stages work on at a time, a share of the sessions and a share of the KV.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -128,18 +128,26 @@ class Planner:
         if not any(self.replica_counts(shape) for shape in self.shapes):
             self._plan_deployment(self.shapes[0], Band.BASE, ask.num_replicas)  # says how many
 
-    def candidates(self) -> list[Candidate]:
+    def num_layouts(self) -> int:
+        """Return how many layouts there are to estimate."""
+        return sum(len(self.replica_counts(shape)) for shape in self.shapes)
+
+    def candidates(self, on_layouts: Callable[[int], None] | None = None) -> list[Candidate]:
         """Return every layout at band base, best first.
+
+        Args:
+            on_layouts: Called after every shape with how many layouts were estimated for it.
 
         Those that meet the ask come first: fewest chips, then widest weights and KV, which cost no
         quality, then the shortest TTFT. The others follow by how many sessions they carry, and
         where none carries any, by how far they are from the SLOs.
         """
-        made = (
-            self.candidate(shape, replicas)
-            for shape in self.shapes
-            for replicas in self.replica_counts(shape)
-        )
+        made = []
+        for shape in self.shapes:
+            counts = self.replica_counts(shape)
+            made += [self.candidate(shape, replicas) for replicas in counts]
+            if on_layouts is not None:
+                on_layouts(len(counts))
         return sorted((c for c in made if c is not None), key=self.rank)
 
     def candidate(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent_runtime.cli.main import main
 from agent_runtime.cli.plan import token_count
+from agent_runtime.report.plan_front import fronts
 from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.run_detail import simulate
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
@@ -299,6 +300,24 @@ def test_an_ask_that_nothing_meets_exits_with_1_and_shows_the_nearest(
     assert code == 1
     assert "Nothing meets the ask." in out
     assert message in out
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_plot_can_be_a_picture(capsys, tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"plan.{suffix}"
+    code, out, _ = run(capsys, "--model", "qwen3-8b", "--tp", "1", "--plot", str(target))
+    assert code in {0, 1}
+    assert "plot: " in out
+    magic = {"png": b"\x89PNG", "svg": b"<?xml"}
+    assert target.read_bytes().startswith(magic[suffix])
+
+
+def test_a_front_rises_only_where_something_is_better() -> None:
+    candidates = Planner(ask(sessions=100)).candidates()
+    for placed in fronts(candidates, lambda c: float(c.carries), lowest=False).values():
+        best = [each for each in placed if each.on_front]
+        assert [each.value for each in best] == sorted({each.value for each in best})
+        assert max(each.value for each in placed) == best[-1].value
 
 
 USAGE = [

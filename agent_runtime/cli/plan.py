@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from agent_runtime.cli.catalog_option import add_catalog_option, chosen_catalog
 from agent_runtime.cli.rack_options import (
@@ -20,12 +21,13 @@ from agent_runtime.cli.rack_options import (
 )
 from agent_runtime.errors import ConfigError
 from agent_runtime.report.assumptions import assumptions
+from agent_runtime.report.plan_image import IMAGE_SUFFIXES, write_plan_image
 from agent_runtime.report.plan_json import plan_json
 from agent_runtime.report.plan_page import plan_page
 from agent_runtime.report.plan_table import advice_table, plan_heading, plan_table
 from agent_runtime.report.plan_words import notes, recommendation
 from hw_model.agent_load import AGENT_GAP, AgentLoad, ExponentialGap, Slo, ToolGap
-from hw_model.capacity_plan import make_plan
+from hw_model.capacity_plan import Plan, make_plan
 from hw_model.planner import KV_PRECISIONS, Ask
 from hw_model.specs import Precision
 from hw_model.ttft_boundary import TtftBoundary
@@ -67,7 +69,11 @@ def add_plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "--top", type=positive_int, default=8, metavar="N", help="layouts shown (default: 8)"
     )
     group.add_argument("--json", action="store_true", help="for machines (docs/plan.md)")
-    group.add_argument("--plot", metavar="OUT", help="write a self-contained page with a chart")
+    group.add_argument(
+        "--plot",
+        metavar="OUT",
+        help="write a self-contained page with charts (.html), or the charts (.png, .svg, .pdf)",
+    )
     parser.set_defaults(run=run_plan)
 
 
@@ -164,11 +170,10 @@ def run_plan(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
     if args.plot is not None and not Path(args.plot).absolute().parent.is_dir():
         raise ConfigError(f"--plot {args.plot}: not a file in an existing directory")
-    plan = make_plan(_ask(args), args.top)
+    plan = _make_plan(_ask(args), args.top)
     command = shlex.join(["panjiu", *sys.argv[1:]])
     if args.plot is not None:
-        page = plan_page(plan, assumptions(plan.ask.rack, plan.ask.chip), command)
-        Path(args.plot).write_text(page, encoding="utf-8")
+        _write_plot(plan, Path(args.plot), command)
     if args.json:
         sys.stdout.write(json.dumps(plan_json(plan), indent=2) + "\n")
         return 0 if plan.meets else 1
@@ -183,8 +188,29 @@ def run_plan(args: argparse.Namespace) -> int:
     for note in notes(plan):
         console.print(f"[dim]note: {note}[/dim]", highlight=False)
     if args.plot is not None:
-        console.print(f"page: {Path(args.plot).resolve()}", highlight=False, soft_wrap=True)
+        console.print(f"plot: {Path(args.plot).resolve()}", highlight=False, soft_wrap=True)
     return 0 if plan.meets else 1
+
+
+def _make_plan(ask: Ask, most_rows: int) -> Plan:
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("layouts"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("", total=None)
+
+        def on_layouts(more: int, total: int) -> None:
+            bar.update(task, advance=more, total=total)
+
+        return make_plan(ask, most_rows, on_layouts)
+
+
+def _write_plot(plan: Plan, target: Path, command: str) -> None:
+    if target.suffix in IMAGE_SUFFIXES:
+        write_plan_image(plan, target)
+    else:
+        page = plan_page(plan, assumptions(plan.ask.rack, plan.ask.chip), command)
+        target.write_text(page, encoding="utf-8")
 
 
 def _ask(args: argparse.Namespace) -> Ask:

@@ -12,6 +12,7 @@ from agent_runtime.report import quantities
 from agent_runtime.report.axis import count_axis, log_time_axis
 from agent_runtime.report.markup import escaped
 from agent_runtime.report.page_shell import assumption_table, document, section
+from agent_runtime.report.plan_front import Pair, fronts
 from agent_runtime.report.plan_table import banded, plan_heading, relief_words
 from agent_runtime.report.plan_words import notes, recommendation
 from agent_runtime.report.scatter_chart import Dot, Kind, ScatterAxes, scatter_chart
@@ -19,12 +20,9 @@ from agent_runtime.report.svg_chart import Frame
 from agent_runtime.simulation.summary import Assumption
 from hw_model.capacity_plan import Plan, PlanRow
 from hw_model.planner import Candidate
-from hw_model.specs import Precision
 
 _FRAME = Frame(520, 340)
 _CLASSES = ("c-base", "c-low", "c-high", "c-four", "c-five", "c-six")
-
-Pair = tuple[Precision, Precision]
 
 
 def plan_page(plan: Plan, assumptions: Sequence[Assumption], command: str) -> str:
@@ -95,21 +93,22 @@ def _kinds(
     *,
     lowest: bool,
 ) -> list[Kind]:
-    by_pair: dict[Pair, list[Candidate]] = {pair: [] for pair in classes}
-    for candidate in candidates:
-        by_pair[candidate.shape.precisions].append(candidate)
-    sign = 1.0 if lowest else -1.0
-    kinds = []
-    for pair, members in by_pair.items():
-        members.sort(key=lambda c: (c.num_chips, sign * value(c)))
-        dots, best = [], float("inf")
-        for candidate in members:
-            on_front = sign * value(candidate) < best
-            best = min(best, sign * value(candidate))
-            x, y = float(candidate.num_chips), value(candidate)
-            dots.append(Dot(x, y, _said(candidate), on_front))
-        kinds.append(Kind(classes[pair], dots))
-    return kinds
+    placed = fronts(candidates, value, lowest=lowest)
+    return [
+        Kind(
+            css,
+            [
+                Dot(
+                    float(each.candidate.num_chips),
+                    each.value,
+                    _said(each.candidate),
+                    each.on_front,
+                )
+                for each in placed.get(pair, [])
+            ],
+        )
+        for pair, css in classes.items()
+    ]
 
 
 def _said(candidate: Candidate) -> str:
