@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from hw_model.claim import Band
 from hw_model.deployment import HBM_UTILIZATION, Deployment
+from hw_model.layout_shapes import Shape
 from hw_model.plan_advice import Bottleneck, Relief, find_bottleneck, find_relief
-from hw_model.planner import Ask, Candidate, Planner, Shape, shortlist
+from hw_model.planner import Ask, Candidate, Planner, shortlist
 from hw_model.session_cycle import ReplicaEstimate
 
 

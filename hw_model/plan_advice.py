@@ -12,8 +12,9 @@ from enum import StrEnum
 
 from hw_model.claim import Band, Claim
 from hw_model.deployment import Deployment
+from hw_model.layout_shapes import KV_PRECISIONS, Shape
 from hw_model.parallelism import Parallelism, ep_degrees
-from hw_model.planner import KV_PRECISIONS, Candidate, Planner, Shape
+from hw_model.planner import Candidate, Planner
 from hw_model.specs import ChipSpec, RackSpec
 from hw_model.step_table import StepTable
 from hw_model.step_time import StepTimeModel

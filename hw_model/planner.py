@@ -8,49 +8,29 @@ stages work on at a time, a share of the sessions and a share of the KV.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from hw_model.agent_load import AgentLoad, Slo
 from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.errors import ConfigError, DoesNotFitError, InternalError
-from hw_model.parallelism import Parallelism, ep_degrees, tp_degrees
+from hw_model.layout_shapes import NO_PINS, Pins, Shape, shapes
 from hw_model.session_cycle import Coupling, Replica, ReplicaEstimate, estimate_replica
 from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
 from hw_model.step_table import StepTable
 from hw_model.step_time import StepTimeModel
 from hw_model.ttft_boundary import TtftBoundary
 
-KV_PRECISIONS = (Precision.BF16, Precision.FP8)
-"""What serving engines keep KV in; narrower KV exists in papers."""
-
-
-PIPELINE_STAGES = (1, 2, 4, 8)
-"""More are for models that fit no domain."""
-
-
-class Shape(NamedTuple):
-    """One replica's layout."""
-
-    parallelism: Parallelism
-    precision: Precision
-    kv_precision: Precision
-
-    @property
-    def precisions(self) -> tuple[Precision, Precision]:
-        """Weights and KV: what a layout does to the quality of answers."""
-        return self.precision, self.kv_precision
-
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a plan is for. A pin that is None is enumerated.
+    """What a plan is for.
 
     Attributes:
-        tp, pp, ep, precision, kv_precision, num_replicas: Pins.
+        pins: What of a layout is given.
+        num_replicas: Given, or None.
         ttft_boundary: Whose clock the TTFT is read on.
     """
 
@@ -59,11 +39,7 @@ class Ask:
     model: ModelSpec
     load: AgentLoad
     slo: Slo
-    tp: int | None = None
-    pp: int | None = None
-    ep: int | None = None
-    precision: Precision | None = None
-    kv_precision: Precision | None = None
+    pins: Pins = NO_PINS
     num_replicas: int | None = None
     limits: EngineLimits = field(default_factory=EngineLimits)
     ttft_boundary: TtftBoundary = TtftBoundary.CLIENT
@@ -118,7 +94,11 @@ class Planner:
         self._estimates: dict[tuple[Shape, Band, int], ReplicaEstimate] = {}
         self._capacities: dict[tuple[Shape, Band], int] = {}
         self._errors: dict[Shape, ConfigError] = {}
-        self.shapes = [shape for shape in self._pinned_shapes() if self.deployment(shape)]
+        self.shapes = [
+            shape
+            for shape in shapes(ask.rack, ask.chip, ask.model, ask.pins)
+            if self.deployment(shape)
+        ]
         if not self.shapes:
             raise self._best_reason()
         largest = max(self.shapes, key=self._kv_tokens)
@@ -314,25 +294,6 @@ class Planner:
             resident_sessions=min(sessions, one.resident_sessions * batches),
         )
 
-    def _pinned_shapes(self) -> Iterator[Shape]:
-        ask = self.ask
-        spreads = list(self._pinned_spreads())
-        for precision in [ask.precision] if ask.precision else ask.chip.precisions():
-            for kv_precision in [ask.kv_precision] if ask.kv_precision else KV_PRECISIONS:
-                for spread in spreads:
-                    yield Shape(spread, precision, kv_precision)
-
-    def _pinned_spreads(self) -> Iterator[Parallelism]:
-        """Yield every parallelism within the pins, and what a pin makes impossible, to say why."""
-        ask = self.ask
-        domain = int(min(ask.rack.domain_chips.value, ask.rack.num_chips.value))
-        for tp in [ask.tp] if ask.tp else tp_degrees(ask.model, domain):
-            for pp in [ask.pp] if ask.pp else PIPELINE_STAGES:
-                for ep in [ask.ep] if ask.ep else [1, *ep_degrees(ask.model, tp, domain)]:
-                    spread = Parallelism(tp, pp, ep)
-                    if ask.pp or not _is_idle_choice(spread, domain):
-                        yield spread
-
     def _kv_tokens(self, shape: Shape) -> int:
         deployment = self.deployment(shape)
         return 0 if deployment is None else deployment.kv_tokens
@@ -345,8 +306,7 @@ class Planner:
 
     def _too_long(self, largest: Shape) -> str:
         ask, load = self.ask, self.ask.load
-        pinned = ask.tp or ask.pp or ask.ep or ask.precision or ask.kv_precision
-        freed = ", or leave TP and precisions open" if pinned else ""
+        freed = ", or leave TP and precisions open" if ask.pins != NO_PINS else ""
         return (
             f"a session of {load.context_tokens:,} + {load.output_tokens:,} tokens fits no replica "
             f"that the options allow: the largest, {largest.parallelism.describe()} with "
@@ -359,11 +319,6 @@ class Planner:
 def _batches(deployment: Deployment, load: AgentLoad, sessions: int) -> int:
     """Return the batches in a replica's pipeline: no more than have a session whose KV fits."""
     return min(deployment.parallelism.pp, sessions, deployment.kv_tokens // load.session_tokens)
-
-
-def _is_idle_choice(spread: Parallelism, domain_chips: int) -> bool:
-    """Tell whether a parallelism is impossible, whatever the model."""
-    return spread.num_chips > domain_chips or (spread.pp > 1 and spread.ep > spread.tp)
 
 
 def shortlist(ranked: Sequence[Candidate], most: int) -> list[Candidate]:

@@ -25,6 +25,7 @@ from hw_model.deployment import DeploymentRequest, plan_deployment
 from hw_model.engine.solo_turn import solo_turn_s
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.errors import ConfigError, DoesNotFitError
+from hw_model.layout_shapes import Pins
 from hw_model.plan_advice import find_relief
 from hw_model.planner import Ask, Planner, efficient, shortlist
 from hw_model.session_cycle import Replica, ReplicaEstimate, estimate_replica
@@ -43,7 +44,9 @@ def ask(model: str = "qwen3-235b-a22b", sessions: int = 300, context: int = 128_
     rack = CATALOG.rack(pins.pop("rack", "panjiu-al128"))
     slo = pins.pop("slo", Slo(2.0, 0.05))
     load = AgentLoad(sessions, context, 900, 220, pins.pop("gap", AGENT_GAP))
-    return Ask(rack, CATALOG.chip(rack.chip), CATALOG.model(model), load, slo, **pins)
+    replicas = pins.pop("num_replicas", None)
+    chip, spec = CATALOG.chip(rack.chip), CATALOG.model(model)
+    return Ask(rack, chip, spec, load, slo, Pins(**pins), replicas)
 
 
 def replica(model: str = "qwen3-8b", tp: int = 1):

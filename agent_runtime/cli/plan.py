@@ -28,7 +28,8 @@ from agent_runtime.report.plan_table import advice_table, plan_heading, plan_tab
 from agent_runtime.report.plan_words import notes, recommendation
 from hw_model.agent_load import AGENT_GAP, AgentLoad, ExponentialGap, Slo, ToolGap
 from hw_model.capacity_plan import Plan, make_plan
-from hw_model.planner import KV_PRECISIONS, Ask
+from hw_model.layout_shapes import KV_PRECISIONS, Pins
+from hw_model.planner import Ask
 from hw_model.specs import Precision
 from hw_model.ttft_boundary import TtftBoundary
 
@@ -225,11 +226,13 @@ def _ask(args: argparse.Namespace) -> Ask:
         model=catalog.model(args.model),
         load=AgentLoad(args.sessions, args.context, append, args.output, args.tool_gap),
         slo=Slo(args.slo_ttft, args.slo_tpot),
-        tp=args.tp,
-        pp=args.pp,
-        ep=args.ep,
-        precision=None if args.precision is None else Precision(args.precision),
-        kv_precision=None if args.kv_precision is None else Precision(args.kv_precision),
+        pins=Pins(
+            tp=args.tp,
+            pp=args.pp,
+            ep=args.ep,
+            precision=None if args.precision is None else Precision(args.precision),
+            kv_precision=None if args.kv_precision is None else Precision(args.kv_precision),
+        ),
         num_replicas=args.replicas,
         ttft_boundary=TtftBoundary(args.ttft_boundary),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hw_model.capacity_plan import Plan, PlanRow
+from hw_model.layout_shapes import Shape
 from hw_model.plan_advice import Relief
-from hw_model.planner import Candidate, Shape
+from hw_model.planner import Candidate
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:

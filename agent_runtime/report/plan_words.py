@@ -7,8 +7,9 @@ import math
 from agent_runtime.report import quantities
 from hw_model.capacity_plan import Plan, PlanRow
 from hw_model.claim import Band
+from hw_model.layout_shapes import Shape
 from hw_model.plan_advice import Limit
-from hw_model.planner import Candidate, Shape
+from hw_model.planner import Candidate
 from hw_model.specs import Precision
 from hw_model.step_costs import EXPERT_IMBALANCE
 
@@ -116,7 +117,7 @@ def _too_few(plan: Plan, nearest: PlanRow) -> str:
         Limit.TTFT: "the TTFT of more would be too long",
         Limit.TPOT: "the TPOT of more would be too long",
     }
-    pinned = plan.ask.num_replicas is not None or plan.ask.tp is not None
+    pinned = plan.ask.num_replicas is not None or plan.ask.pins.tp is not None
     racks = math.ceil(load.sessions / base.carries)
     means = "Free --tp and --replicas" if pinned else f"Use {racks} such racks"
     return (

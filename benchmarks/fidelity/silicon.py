@@ -19,7 +19,7 @@ import csv
 import gzip
 import json
 import sys
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fidelity.inferencex_client import CLIENTS, Client, ClosedLoad, run_clients
 from benchmarks.fidelity.ratio_page import Outcome, ratio_page
 from hw_model.catalog import Catalog
 from hw_model.claim import Band, Claim, Trust
 from hw_model.deployment import HBM_UTILIZATION, DeploymentRequest, plan_deployment
 from hw_model.engine.engine_core import EngineCore
 from hw_model.engine.kv_manager import KvManager
-from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.errors import ConfigError
 from hw_model.specs import ChipSpec, Precision, RackSpec
@@ -67,8 +67,6 @@ BLOCK_SIZE_TOKENS = 16
 MAX_NUM_SEQS = 1024
 """vLLM's defaults on these cards."""
 
-PROMPTS_A_CLIENT = 10
-LEAST_LENGTH = 0.8
 WORST = 10
 Errors = NDArray[np.float64]
 
@@ -95,19 +93,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """How the benchmark's clients behave.
-
-    Attributes:
-        least_length: Lengths are uniform between this share of the row's and all of it.
-        count_burst: Whether the requests that all clients begin with count.
-    """
-
-    least_length: float
-    count_burst: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Scale:
     """One number of every chip, changed."""
 
@@ -129,12 +114,6 @@ class Scale:
             return chip
         changed = claim.model_copy(update={"value": claim.value * self.factor})
         return chip.model_copy(update={self.field: changed})
-
-
-CLIENTS = {
-    "inferencex": Client(LEAST_LENGTH, count_burst=True),
-    "steady": Client(1.0, count_burst=False),
-}
 
 
 def read_rows(data: Path) -> tuple[list[Row], Counter[str]]:
@@ -212,58 +191,10 @@ def predict(chip: ChipSpec, row: Row, client: Client) -> tuple[float, float] | N
             StepTimeModel(plan, Band.BASE),
         )
         front_end_s = TtftBoundary.CLIENT.before_engine_s(chip, Band.BASE)
-        return run_clients(core, row, client, front_end_s)
+        load = ClosedLoad(row.isl_tokens, row.osl_tokens, row.clients)
+        return run_clients(core, load, client, front_end_s)
     except ConfigError:
         return None
-
-
-def run_clients(
-    core: EngineCore, row: Row, client: Client, front_end_s: float
-) -> tuple[float, float]:
-    """Run the benchmark on an idle engine; return mean TTFT and TPOT.
-
-    Raises:
-        ConfigError: A request is longer than the engine's KV.
-    """
-    rng = np.random.default_rng(row.clients)
-    num_requests = PROMPTS_A_CLIENT * row.clients
-    isl, osl = (
-        rng.integers(int(longest * client.least_length), longest, num_requests, endpoint=True)
-        for longest in (row.isl_tokens, row.osl_tokens)
-    )
-    sent: list[float] = []
-    reaching: deque[tuple[float, EngineRequest]] = deque()  # in order of time
-    first, last = np.zeros(num_requests), np.zeros(num_requests)
-
-    def send(at_s: float) -> None:
-        number = len(sent)
-        sent.append(at_s)
-        request_id = RequestId(str(number))
-        request = EngineRequest(request_id, int(isl[number]), int(osl[number]), ())
-        reaching.append((at_s + front_end_s, request))
-
-    for _ in range(row.clients):
-        send(0.0)
-    while True:
-        event_s = core.next_event_s
-        if reaching and (event_s is None or reaching[0][0] <= event_s):
-            reached_s, request = reaching.popleft()
-            core.add(request, reached_s)
-            continue
-        if event_s is None:
-            break
-        for generated in core.advance(event_s):
-            number = int(generated.request_id)
-            if first[number] == 0:
-                first[number] = generated.at_s
-            if generated.finished:
-                last[number] = generated.at_s
-                if len(sent) < num_requests:
-                    send(generated.at_s)
-    counted = slice(0 if client.count_burst else row.clients, None)
-    ttft_s = (first - np.array(sent))[counted]
-    tpot_s = ((last - first) / np.maximum(1, osl - 1))[counted]
-    return float(ttft_s.mean()), float(tpot_s.mean())
 
 
 def _predict_named(job: tuple[Row, Client, Scale | None]) -> tuple[float, float] | None:
