@@ -11,12 +11,15 @@ third of the card's bandwidth, so what counts there is the shape over the prompt
 
 from __future__ import annotations
 
+import argparse
 import sys
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fidelity.ratio_page import Outcome, ratio_page
 from hw_model.catalog import Catalog
 from hw_model.claim import Band, Claim, Trust
 from hw_model.deployment import DeploymentRequest, plan_deployment
@@ -111,9 +114,40 @@ def speed_table() -> Table:
     return table
 
 
+def _page() -> str:
+    """Return a page with every figure: TTFT, and the time of a request with 2,048 output tokens."""
+    ttft = [
+        Outcome(f"band {band}", f"{prompt:,} tokens", measured_ms / 1e3, seconds(model, prompt, 1))
+        for band in Band
+        for model in [step_time("h20-3e", "qwen3-235b-a22b", Precision.BF16, 8, band)]
+        for prompt, measured_ms in TTFT_MS.items()
+    ]
+    requests = [
+        Outcome(
+            f"{name} {precision} TP{tp}",
+            f"{prompt:,} tokens",
+            (prompt + OUTPUT_TOKENS) / speed,
+            seconds(model, prompt, OUTPUT_TOKENS),
+        )
+        for (name, precision, tp), speeds in SPEEDS.items()
+        for model in [step_time("h20", name, precision, tp, Band.BASE)]
+        for prompt, speed in zip(PROMPTS, speeds, strict=True)
+    ]
+    charts = {"TTFT, 8 x H20-3e": ttft, "2,048 output tokens, H20-96G, base": requests}
+    return ratio_page("Blind predictions over published H20 figures", charts)
+
+
 def main() -> int:
     """Print both tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--html", type=Path, metavar="OUT", help="draw predicted over measured")
+    args = parser.parse_args()
     console = Console(width=110)
+    if args.html is not None:
+        args.html.write_text(_page(), encoding="utf-8")
+        print(f"plot: {args.html.resolve()}")
     console.print(ttft_table())
     console.print(speed_table())
     return 0

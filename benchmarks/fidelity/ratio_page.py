@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -21,7 +21,7 @@ class Outcome:
     predicted_s: float
 
 
-def ratio_page(title: str, charts: dict[str, Sequence[Outcome]]) -> str:
+def ratio_page(title: str, charts: Mapping[str, Sequence[Outcome]]) -> str:
     """Return a self-contained page with one chart a quantity."""
     style = (
         "body{font:15px system-ui;max-width:640px;margin:2em auto;padding:0 1em}"

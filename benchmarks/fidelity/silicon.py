@@ -228,6 +228,9 @@ def main() -> int:
         return 2
     rows, left_out = read_rows(args.data)
     rows = [row for row in rows if args.clients is None or row.clients <= args.clients]
+    if not rows:
+        print("none of the rows can be represented, or --clients leaves none", file=sys.stderr)
+        return 2
     with ProcessPoolExecutor() as pool:
         jobs = ((row, CLIENTS[args.client], args.scale) for row in rows)
         answers = list(pool.map(_predict_named, jobs, chunksize=4))
