@@ -6,6 +6,7 @@ from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.engine_core import EngineCore
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId
+from hw_model.engine.request_queue import SchedulingPolicy
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.step_time import StepTimeModel
 
@@ -25,17 +26,28 @@ def engine(
     max_num_seqs: int = 8,
     macro_stepping: bool = True,
     prefix_caching: bool = True,
+    policy: SchedulingPolicy = SchedulingPolicy.FCFS,
+    long_prefill_token_threshold: int = 0,
+    async_scheduling: bool = False,
 ) -> EngineCore:
     return EngineCore(
         KvManager(num_blocks, block_size, enable_prefix_caching=prefix_caching),
-        EngineLimits(max_num_batched_tokens, max_num_seqs),
+        EngineLimits(
+            max_num_batched_tokens,
+            max_num_seqs,
+            policy,
+            long_prefill_token_threshold,
+            async_scheduling=async_scheduling,
+        ),
         StepTimeModel(deployment(), Band.BASE),
         macro_stepping=macro_stepping,
     )
 
 
-def request(name: str, prompt: int, output: int, hashes: list[int] | None = None) -> EngineRequest:
-    return EngineRequest(RequestId(name), prompt, output, hashes or [])
+def request(
+    name: str, prompt: int, output: int, hashes: list[int] | None = None, priority: int = 0
+) -> EngineRequest:
+    return EngineRequest(RequestId(name), prompt, output, hashes or [], priority)
 
 
 def chain(branch: int, num_blocks: int, shared: int = 0) -> list[int]:

@@ -1,10 +1,13 @@
 """The block pool against a plain model with one object a block, and its invariants."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hw_model.engine.block_pool import BlockPool, BlockTable
+from hw_model.engine.kv_events import BlocksRemoved, BlocksStored, KvEventLog
 from hw_model.errors import InvariantError
 
 NUM_BLOCKS = 24
@@ -56,6 +59,23 @@ class PlainPool:
         self.queue = empty + self.queue + [block for block in freed if block in self.holds]
 
 
+    def forget(self, hashes: list[int], start: int) -> int:
+        found = self.find(hashes, len(hashes))
+        forgotten = 0
+        for position in reversed(range(start, len(found))):
+            block = found[position]
+            if self.refs[block]:
+                break
+            self.queue.remove(block)
+            self.index[self.holds[block]].remove(block)
+            if not self.index[self.holds[block]]:
+                del self.index[self.holds[block]]
+            del self.holds[block]
+            self.queue.insert(0, block)
+            forgotten += 1
+        return forgotten
+
+
 def chain(branch: int, fork: int, length: int) -> list[int]:
     """A chain that equals branch 0 up to ``fork`` and is its own from there on."""
     own = (branch * 100 + fork) * 1000
@@ -65,7 +85,9 @@ def chain(branch: int, fork: int, length: int) -> list[int]:
 class PoolMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
-        self.pool = BlockPool(NUM_BLOCKS)
+        self.log = KvEventLog()
+        self.told: Counter[int] = Counter()
+        self.pool = BlockPool(NUM_BLOCKS, self.log)
         self.plain = PlainPool(NUM_BLOCKS)
         self.live: list[tuple[BlockTable, list[int], list[int], int]] = []
 
@@ -109,6 +131,29 @@ class PoolMachine(RuleBasedStateMachine):
         table, blocks, _, _ = self.live.pop(data.draw(st.integers(0, len(self.live) - 1)))
         self.pool.release(table)
         self.plain.release(blocks)
+
+    @rule(branch=st.integers(0, 3), fork=st.integers(0, 6), start=st.integers(0, 12))
+    def forget(self, branch: int, fork: int, start: int) -> None:
+        hashes = chain(branch, fork if branch else 12, 12)
+        assert self.pool.forget(hashes, start) == self.plain.forget(hashes, start)
+
+    @rule()
+    def clear(self) -> None:
+        if self.pool.clear():
+            assert not self.live or all(table.num_blocks == 0 for table, *_ in self.live)
+            self.plain = PlainPool(NUM_BLOCKS)
+
+    @invariant()
+    def who_follows_the_events_knows_what_is_cached(self) -> None:
+        for event in self.log.take():
+            if isinstance(event, BlocksStored):
+                self.told.update(event.hashes)
+            elif isinstance(event, BlocksRemoved):
+                self.told.subtract(event.hashes)
+            else:
+                self.told.clear()
+        cached = {h: len(ids) for h, ids in self.plain.index.items()}
+        assert {h: count for h, count in self.told.items() if count} == cached
 
     @invariant()
     def nothing_is_lost_or_in_two_places(self) -> None:

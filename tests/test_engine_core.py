@@ -1,11 +1,14 @@
 """One engine in time: vLLM's rules, exact times, nothing lost."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hw_model.engine.engine_core import EngineCore, TokensGenerated
 from hw_model.engine.request import RequestId
+from hw_model.engine.request_queue import SchedulingPolicy
 from hw_model.errors import ConfigError
 from tests.engines import chain, engine, request
 
@@ -108,6 +111,57 @@ def test_abort_frees_the_blocks_of_waiting_and_running_requests(macro_stepping: 
     assert core.kv_active_ratio == 0
 
 
+def test_an_abort_lets_whoever_waited_behind_it_in_at_the_next_step() -> None:
+    core = engine(num_blocks=12)
+    core.add(request("running", 8, 24), 0.0)
+    core.advance(0.0)
+    core.add(request("too large for now", 40, 2), 0.0)
+    core.add(request("small", 4, 1), 0.0)
+    generated = core.advance(0.05)
+    assert tokens_of(generated, "small") == 0
+    core.abort(RequestId("too large for now"), 0.05)
+    generated = run_out(core, [])
+    assert last_of(generated, "small").at_s < last_of(generated, "running").at_s
+
+
+def test_the_most_urgent_is_admitted_first_whoever_came_before() -> None:
+    core = engine(max_num_seqs=1, policy=SchedulingPolicy.PRIORITY)
+    generated = run_out(
+        core,
+        [
+            (0.0, request("running", 8, 4)),
+            (0.001, request("later", 8, 1, priority=1)),
+            (0.002, request("sooner", 8, 1, priority=-1)),
+        ],
+    )
+    assert [event.request_id for event in generated if event.finished] == [
+        "running",
+        "sooner",
+        "later",
+    ]
+
+
+def test_the_least_urgent_is_preempted_even_if_it_is_the_oldest() -> None:
+    core = engine(num_blocks=8, policy=SchedulingPolicy.PRIORITY)
+    generated = run_out(
+        core,
+        [(0.0, request("idle", 12, 12, priority=1)), (0.0, request("urgent", 12, 12, priority=0))],
+    )
+    assert core.stats().num_preemptions >= 1
+    assert last_of(generated, "urgent").at_s < last_of(generated, "idle").at_s
+    assert tokens_of(generated, "idle") == tokens_of(generated, "urgent") == 12
+
+
+def test_a_long_prompt_leaves_room_for_others_unless_it_is_alone() -> None:
+    alone = engine(max_num_batched_tokens=64, long_prefill_token_threshold=8)
+    free = engine(max_num_batched_tokens=64)
+    first = run_out(alone, [(0.0, request("long", 60, 1))])
+    assert first == run_out(free, [(0.0, request("long", 60, 1))])
+    both = engine(max_num_batched_tokens=64, long_prefill_token_threshold=8)
+    generated = run_out(both, [(0.0, request("long", 60, 1)), (0.0, request("short", 8, 1))])
+    assert [event.request_id for event in generated] == ["short", "long"]
+
+
 requests = st.lists(
     st.tuples(
         st.floats(0, 2, allow_subnormal=False),  # seconds after the one before
@@ -115,20 +169,32 @@ requests = st.lists(
         st.integers(1, 60),  # output
         st.integers(0, 3),  # branch
         st.integers(0, 10),  # blocks of the trunk
+        st.integers(-1, 1),  # priority
     ),
     min_size=1,
     max_size=12,
 )
 
 
+configurations = st.fixed_dictionaries(
+    {
+        "num_blocks": st.integers(40, 80),
+        "max_num_seqs": st.integers(1, 6),
+        "policy": st.sampled_from(SchedulingPolicy),
+        "long_prefill_token_threshold": st.sampled_from([0, 0, 3, 8, 20]),
+        "async_scheduling": st.booleans(),
+    }
+)
+
+
 def arrivals_of(drawn: list[tuple], *, unique_outputs: bool = False) -> list[tuple]:
     at_s, arrivals = 0.0, []
-    for number, (gap_s, prompt, output, branch, shared) in enumerate(drawn):
+    for number, (gap_s, prompt, output, branch, shared, priority) in enumerate(drawn):
         at_s += gap_s
         hashes = chain(branch, (prompt + output) // 4, shared)
         if unique_outputs:
             hashes = chain(number, (prompt + output) // 4, min(shared, prompt // 4))
-        arrivals.append((at_s, request(f"r{number}", prompt, output, hashes)))
+        arrivals.append((at_s, request(f"r{number}", prompt, output, hashes, priority)))
     return arrivals
 
 
@@ -141,29 +207,29 @@ def timeline(generated: list[TokensGenerated]) -> dict:
     return seen
 
 
-@given(requests, st.integers(40, 80), st.integers(1, 6))
-@settings(deadline=None, max_examples=150)
+@given(requests, configurations)
+@settings(deadline=None, max_examples=200)
 def test_everyone_finishes_with_all_tokens_in_order_however_tight_the_pool(
-    drawn: list[tuple], num_blocks: int, max_num_seqs: int
+    drawn: list[tuple], configuration: dict[str, Any]
 ) -> None:
-    core = engine(num_blocks, max_num_seqs=max_num_seqs)
+    core = engine(**configuration)
     generated = run_out(core, arrivals_of(drawn))
-    for number, (_, _, output, _, _) in enumerate(drawn):
+    for number, (_, _, output, *_) in enumerate(drawn):
         assert tokens_of(generated, f"r{number}") == output
         assert sum(e.finished for e in generated if e.request_id == f"r{number}") == 1
     assert [e.at_s for e in generated] == sorted(e.at_s for e in generated)
     assert core.kv_active_ratio == 0
 
 
-@given(requests, st.integers(40, 80), st.integers(1, 6))
-@settings(deadline=None, max_examples=150)
+@given(requests, configurations)
+@settings(deadline=None, max_examples=200)
 def test_macro_stepping_changes_no_token_count_and_no_time(
-    drawn: list[tuple], num_blocks: int, max_num_seqs: int
+    drawn: list[tuple], configuration: dict[str, Any]
 ) -> None:
     # Two requests that generate the same text at once are the one case a run does not follow: which
     # copy of a block is evicted first depends on what happens between its steps.
-    macro = engine(num_blocks, max_num_seqs=max_num_seqs)
-    plain = engine(num_blocks, max_num_seqs=max_num_seqs, macro_stepping=False)
+    macro = engine(**configuration)
+    plain = engine(**configuration, macro_stepping=False)
     fast = timeline(run_out(macro, arrivals_of(drawn, unique_outputs=True)))
     slow = timeline(run_out(plain, arrivals_of(drawn, unique_outputs=True)))
     assert fast.keys() == slow.keys()
@@ -174,6 +240,42 @@ def test_macro_stepping_changes_no_token_count_and_no_time(
     assert macro.stats().num_preemptions == plain.stats().num_preemptions
     assert macro.stats().num_cached_tokens == plain.stats().num_cached_tokens
     assert macro.stats().num_recomputed_tokens == plain.stats().num_recomputed_tokens
+
+
+aborts = st.lists(st.tuples(st.integers(0, 11), st.floats(0, 3, allow_subnormal=False)), max_size=4)
+
+
+@given(requests, aborts, configurations)
+@settings(deadline=None, max_examples=100)
+def test_macro_stepping_changes_nothing_for_the_others_when_requests_are_aborted(
+    drawn: list[tuple], aborted: list[tuple[int, float]], configuration: dict[str, Any]
+) -> None:
+    seen = []
+    for macro_stepping in (True, False):
+        core = engine(**configuration, macro_stepping=macro_stepping)
+        arrivals = arrivals_of(drawn, unique_outputs=True)
+        actions: list[tuple] = [
+            (at_s, number, item) for number, (at_s, item) in enumerate(arrivals)
+        ]
+        for number, after_s in aborted:
+            if number < len(arrivals):
+                actions.append((arrivals[number][0] + after_s, 100 + number, None))
+        generated = []
+        for at_s, number, item in sorted(actions, key=lambda action: action[:2]):
+            generated += core.advance(at_s)
+            if item is None:
+                core.abort(RequestId(f"r{number - 100}"), at_s)
+            else:
+                core.add(item, at_s)
+        generated += run_out(core, [])
+        gone = {f"r{number}" for number, _ in aborted}
+        times = timeline([event for event in generated if event.request_id not in gone])
+        seen.append({name: (count, last_s) for name, (count, _, last_s) in times.items()})
+        assert core.kv_active_ratio == 0
+    assert seen[0].keys() == seen[1].keys()
+    for name, (count, last_s) in seen[0].items():
+        assert count == seen[1][name][0]
+        assert last_s == pytest.approx(seen[1][name][1], abs=1e-9)
 
 
 @given(requests)

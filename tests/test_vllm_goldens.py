@@ -9,12 +9,14 @@ import os
 import secrets
 import subprocess
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.vllm.replay import replay
-from tests.vllm.scenarios import scenario
+from tests.vllm.replay import Replay, replay
+from tests.vllm.scenarios import KINDS, scenario
 
 HERE = Path(__file__).parent / "vllm"
 GOLDENS = [
@@ -25,30 +27,59 @@ GOLDENS = [
 VLLM_PYTHON = os.environ.get("PANJIU_VLLM_PYTHON")
 
 
-@pytest.mark.parametrize("golden", GOLDENS, ids=[f"seed {golden['seed']}" for golden in GOLDENS])
+def golden_evictions(golden: dict) -> int:
+    counts: list[int] = [step[4] for step in golden["steps"] if len(step) > 1]
+    return counts[-1]
+
+
+@cache
+def replayed(seed: int, kind: str) -> Replay:
+    run = Replay(scenario(seed, kind))
+    run.run()
+    return run
+
+
+@pytest.mark.parametrize(
+    "golden", GOLDENS, ids=[f"{golden['kind']} {golden['seed']}" for golden in GOLDENS]
+)
 def test_every_step_is_the_one_vllm_took(golden: dict) -> None:
-    steps = replay(scenario(golden["seed"]))
+    steps = replayed(golden["seed"], golden["kind"]).steps
     for number, (ours, theirs) in enumerate(zip(steps, golden["steps"], strict=False)):
         assert ours == theirs, f"step {number}"
     assert len(steps) == len(golden["steps"])
 
 
-def test_the_goldens_cover_what_they_are_for() -> None:
-    given = [scenario(golden["seed"]) for golden in GOLDENS]
-    assert len(GOLDENS) >= 100
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_goldens_cover_what_they_are_for(kind: str) -> None:
+    goldens = [golden for golden in GOLDENS if golden["kind"] == kind]
+    given = [scenario(golden["seed"], kind) for golden in goldens]
+    assert len(goldens) >= 60
     assert {case.block_size for case in given} == {4, 16, 64, 128}
     assert {case.prefix_caching for case in given} == {True, False}
     assert {case.max_num_seqs for case in given} >= {1, 2, 4, 16}
-    assert sum(bool(case.aborts) for case in given) > 20
-    steps = [step for golden in GOLDENS for step in golden["steps"]]
-    assert sum(len(step[1]) for step in steps) > 20, "preemptions"
+    calls = [step for golden in goldens for step in golden["steps"] if len(step) > 1]
+    assert sum(len(preempted) for _, preempted, *_ in calls) > 20
+    assert sum(golden_evictions(golden) for golden in goldens) > 100
     assert len({golden["vllm"] for golden in GOLDENS}) == 1
+
+
+def test_the_goldens_abort_requests_in_every_state() -> None:
+    aborted: Counter[str] = Counter()
+    for golden in GOLDENS:
+        aborted += replayed(golden["seed"], golden["kind"]).aborted
+    states = {"waiting", "preempted", "in prefill", "decoding", "about to finish"}
+    assert {state for state, times in aborted.items() if times >= 5} == states
+
+
+def test_the_async_goldens_have_tokens_that_come_after_their_request_was_preempted() -> None:
+    runs = [replayed(golden["seed"], "async") for golden in GOLDENS if golden["kind"] == "async"]
+    assert sum(run.num_stale for run in runs) > 10
 
 
 @pytest.mark.skipif(VLLM_PYTHON is None, reason="needs a venv with vLLM: make test-vllm")
 def test_live_on_scenarios_nobody_has_seen() -> None:
     first = secrets.randbelow(10**9)
-    count = 300
+    count = 100
     recorded = subprocess.run(
         [str(VLLM_PYTHON), str(HERE / "record.py"), str(first), str(count)],
         capture_output=True,
@@ -56,7 +87,8 @@ def test_live_on_scenarios_nobody_has_seen() -> None:
         env={**os.environ, "PYTHONPATH": ""},
     )
     lines = [line for line in recorded.stdout.split(b"\n") if line.startswith(b'{"seed"')]
-    assert len(lines) == count, recorded.stderr.decode()[-2000:]
+    assert len(lines) == count * len(KINDS), recorded.stderr.decode()[-2000:]
     for golden in map(json.loads, lines):
-        assert replay(scenario(golden["seed"])) == golden["steps"], f"seed {golden['seed']}"
-    sys.stdout.write(f"{count} scenarios from seed {first} on: equal\n")
+        seed, kind = golden["seed"], golden["kind"]
+        assert replay(scenario(seed, kind)) == golden["steps"], f"{kind}, seed {seed}"
+    sys.stdout.write(f"{len(lines)} scenarios from seed {first} on: equal\n")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hw_model.engine.kv_events import KvEventLog
 from hw_model.errors import InvariantError
 
 
@@ -76,6 +77,10 @@ NO_HIT = PrefixHit((), 0, 0)
 class BlockPool:
     """A fixed number of blocks, each held, or free and cached, or free and empty.
 
+    Args:
+        num_blocks: How many.
+        log: Where to note what the cache gains and loses, if anywhere.
+
     Invariant: see ``check_invariants``.
     """
 
@@ -84,14 +89,16 @@ class BlockPool:
         "_copies",
         "_found",
         "_front",
+        "log",
         "num_blocks",
         "num_empty",
         "num_evicted",
         "num_free",
     )
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, log: KvEventLog | None = None) -> None:
         self.num_blocks = num_blocks
+        self.log = log
         self.num_free = num_blocks  # blocks without holders, cached ones included
         self.num_empty = num_blocks  # free blocks that hold nothing; taken before all others
         self.num_evicted = 0  # cached blocks given up so far
@@ -154,6 +161,8 @@ class BlockPool:
         """
         table.num_loose -= len(hashes)
         last = table.runs[-1] if table.runs else None
+        if self.log is not None:
+            self.log.stored(hashes, None if last is None else last.hashes[-1])
         for block_hash in hashes:
             is_found = block_hash not in self._found
             if last is None or last.is_found != is_found or len(last.holders) > 1:
@@ -178,6 +187,41 @@ class BlockPool:
                 self._link_after(run, self._back)
         table.runs.clear()
         table.num_loose = table.num_blocks = 0
+
+    def forget(self, hashes: Sequence[int], start: int = 0) -> int:
+        """Empty the blocks of a chain from ``start`` on that nobody holds, its end first.
+
+        Returns:
+            How many. It stops at the first block from the end that is held.
+        """
+        hit = self.find_prefix(hashes, len(hashes))
+        num_forgotten = 0
+        for run, offset, length in reversed(hit.parts):
+            keep = max(0, start - run.start - offset)
+            if keep >= length:
+                break
+            if run.holders:
+                break
+            num_forgotten += self._forget_part(run, offset + keep, length - keep)
+            if keep:
+                break
+        return num_forgotten
+
+    def clear(self) -> bool:
+        """Forget everything that is cached, as vLLM's ``reset_prefix_cache`` does.
+
+        Returns:
+            False, with nothing changed, when anything is held.
+        """
+        if self.num_free < self.num_blocks:
+            return False
+        self._found.clear()
+        self._copies.clear()
+        self._front = self._back = None
+        self.num_empty = self.num_blocks
+        if self.log is not None:
+            self.log.cleared()
+        return True
 
     def check_invariants(self, tables: Iterable[BlockTable]) -> None:
         """Raise if any block is lost or in two places; ``tables`` are all live ones. O(blocks).
@@ -222,6 +266,17 @@ class BlockPool:
             run = run.following
         return runs
 
+    def _forget_part(self, run: BlockRun, offset: int, length: int) -> int:
+        """Empty ``length`` blocks of a free run from ``offset`` on; return how many."""
+        if offset + length < len(run.hashes):
+            run = self._split(run, offset + length)[0]
+        if offset:
+            run = self._split(run, offset)[1]
+        self._unlink(run)
+        self.num_empty += length
+        self._unfind(run, run.hashes)
+        return length
+
     def _evict(self, num_blocks: int) -> None:
         """Empty so many cached blocks from the front of the queue."""
         self.num_evicted += num_blocks
@@ -235,13 +290,19 @@ class BlockPool:
             num_blocks -= taken
             if not run.hashes:
                 self._unlink(run)
-            for block_hash in reversed(evicted):
-                if run.is_found:
-                    del self._found[block_hash]
-                    if self._copies:
-                        self._promote_copy(block_hash)
-                else:
-                    self._drop_copy(block_hash, run)
+            self._unfind(run, evicted)
+
+    def _unfind(self, run: BlockRun, hashes: list[int]) -> None:
+        """Have blocks that were at the end of ``run`` be found no more, last one first."""
+        if self.log is not None:
+            self.log.removed(hashes[::-1])
+        for block_hash in reversed(hashes):
+            if run.is_found:
+                del self._found[block_hash]
+                if self._copies:
+                    self._promote_copy(block_hash)
+            else:
+                self._drop_copy(block_hash, run)
 
     def _promote_copy(self, block_hash: int) -> None:
         """Let the next copy of a block be found, if there is one."""

@@ -2,11 +2,14 @@
 
 The engine is busy with one step, or one run of equal decode steps, until ``next_event_s``; what it
 computes was fixed when it began. Requests that arrive meanwhile are seen at the next step, as in
-vLLM. The engine keeps no clock: it moves only in ``advance``.
+vLLM. With async scheduling the next step is fixed by then too, and they are seen at the one after.
+The engine keeps no clock: it moves only in ``advance``.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hw_model.engine.block_pool import BlockPool
@@ -14,7 +17,8 @@ from hw_model.engine.decode_run import DecodeRun
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId, RequestStatus
 from hw_model.engine.step_clock import StepTime
-from hw_model.engine.step_scheduler import EngineLimits, StepPlan, StepScheduler
+from hw_model.engine.step_plan import StepPlan
+from hw_model.engine.step_scheduler import EngineLimits, StepScheduler
 from hw_model.errors import ConfigError, InvariantError
 
 
@@ -69,7 +73,9 @@ class EngineCore:
         macro_stepping: Advance unchanging decode batches in closed form. The same tokens come out
             at the same times; without it, each step's tokens are an event of their own.
 
-    Invariant: at most one of ``_plan`` and ``_run`` is set, and only while ``next_event_s`` is.
+    Invariant: ``_plans`` are the steps scheduled and not yet done, at most ``_depth``; a step or a
+        run is under way exactly while ``next_event_s`` is set. During a run, ``_plans`` holds what
+        was scheduled ahead of it: nothing, or one step of the run's own batch.
     """
 
     def __init__(
@@ -82,10 +88,11 @@ class EngineCore:
     ) -> None:
         self._kv = kv
         self._scheduler = StepScheduler(kv, limits)
+        self._depth = 2 if limits.async_scheduling else 1
         self._step_time = step_time
         self._macro_stepping = macro_stepping
         self._boundary_s: float | None = None
-        self._plan: StepPlan | None = None
+        self._plans: deque[StepPlan] = deque()
         self._run: DecodeRun | None = None
         self._aborted: list[EngineRequest] = []
         self._now_s = 0.0
@@ -136,11 +143,13 @@ class EngineCore:
                 f"request {request.request_id} needs {num_tokens:,} tokens of KV; a replica holds "
                 f"{self.max_context_tokens:,}: shorten the context or use a larger TP"
             )
-        self._scheduler.waiting.append(request)
+        self._scheduler.add(request)
         self._interrupt(now_s)
 
     def abort(self, request_id: RequestId, now_s: float) -> bool:
         """Drop a request; its blocks are free from the end of the step under way.
+
+        As in vLLM, they are freed before those of requests that finish with that step.
 
         Returns:
             Whether there was such a request.
@@ -150,10 +159,9 @@ class EngineCore:
             return False
         if request.status is RequestStatus.RUNNING:
             self._aborted.append(request)
-            self._interrupt(now_s)
         else:
-            self._scheduler.waiting.remove(request)
-            request.status = RequestStatus.FINISHED
+            self._scheduler.finish(request)
+        self._interrupt(now_s)  # whoever waited behind it may be admitted
         return True
 
     def advance(self, to_s: float) -> list[TokensGenerated]:
@@ -162,7 +170,6 @@ class EngineCore:
         while self._boundary_s is not None and self._boundary_s <= to_s:
             at_s = self._boundary_s
             self._end_step(at_s, generated)
-            self._drop_aborted()
             self._begin_step(at_s)
         return generated
 
@@ -211,52 +218,40 @@ class EngineCore:
             self._boundary_s = self._run.end_s
 
     def _begin_step(self, at_s: float) -> None:
-        run = self._plan_run(at_s) if self._macro_stepping else None
-        plan = self._scheduler.schedule() if run is None else None
-        self._run, self._plan = run, plan
+        self._run = self._plan_run(at_s) if self._macro_stepping else None
         self._began_s = at_s
-        if run is not None:
-            self._boundary_s = run.end_s
-        elif plan is not None:
-            self._boundary_s = at_s + self._step_time.step_s(plan.shape)
+        if self._run is not None:
+            self._boundary_s = self._run.end_s
         else:
-            self._boundary_s = None
+            self._schedule_ahead()
+            self._boundary_s = (
+                at_s + self._step_time.step_s(self._plans[0].shape) if self._plans else None
+            )
         self._kv_used_peak_blocks = max(self._kv_used_peak_blocks, self._kv_used_blocks())
+
+    def _schedule_ahead(self) -> None:
+        """Schedule until ``_depth`` steps are, or nothing can be."""
+        scheduler = self._scheduler
+        while len(self._plans) < self._depth:
+            num_preemptions = scheduler.num_preemptions
+            plan = scheduler.schedule()
+            if plan is not None:
+                self._plans.append(plan)
+            elif self._plans or scheduler.num_preemptions == num_preemptions:
+                # vLLM looks again at the end of the step under way. Without one it does so at once,
+                # which changes something only after a preemption.
+                return
 
     def _end_step(self, at_s: float, generated: list[TokensGenerated]) -> None:
         self._account_time(at_s)
         if self._run is not None:
             self._busy_s += at_s - self._began_s
             self._end_run(self._run.num_steps, at_s, generated)
-        elif self._plan is not None:
+        elif self._plans:
             self._busy_s += at_s - self._began_s
-            for request, num_new in self._plan.scheduled:
-                self._compute(request, num_new, at_s, generated)
-
-    def _compute(
-        self, request: EngineRequest, num_new: int, at_s: float, generated: list[TokensGenerated]
-    ) -> None:
-        request.num_computed_tokens += num_new
-        if request.num_computed_tokens == request.num_tokens:
-            self._sample(request, 1, at_s, generated)
-
-    def _sample(
-        self,
-        request: EngineRequest,
-        num_tokens: int,
-        at_s: float,
-        generated: list[TokensGenerated],
-    ) -> None:
-        request.num_generated_tokens += num_tokens
-        finished = request.num_generated_tokens == request.num_output_tokens
-        if finished:
-            self._scheduler.finish(request)
-        if request in self._aborted:
-            if finished:
-                self._aborted.remove(request)
-            return
-        cached = request.num_cached_tokens or 0
-        generated.append(TokensGenerated(request.request_id, num_tokens, at_s, cached, finished))
+            self._drop_aborted()
+            sampled = self._scheduler.update(self._plans.popleft())
+            generated += _tokens_of(sampled, 1, at_s)
 
     def _plan_run(self, at_s: float) -> DecodeRun | None:
         """Plan decode steps up to the next change of the batch; None if a step must be planned.
@@ -267,18 +262,28 @@ class EngineCore:
         running = self._scheduler.running
         if not running or len(running) > self._scheduler.limits.max_num_batched_tokens:
             return None
-        num_steps = 0
+        num_ahead = self._depth - 1
+        if num_ahead and not self._is_ahead_by(num_ahead):
+            return None
+        num_steps = running[0].num_output_tokens
         for request in running:
-            if not request.is_decoding:
+            if not request.is_decoding or request.num_output_placeholders != num_ahead:
                 return None
-            left = request.num_output_tokens - request.num_generated_tokens
-            num_steps = left if num_steps == 0 else min(num_steps, left)
-        num_steps = self._steps_with_room(running, num_steps)
+            num_steps = min(num_steps, request.num_output_tokens - request.num_generated_tokens)
+        num_steps = self._steps_with_room(running, num_steps - num_ahead)
         if num_steps < 1 or self._scheduler.can_admit():
             return None
         kv_tokens = sum(request.num_computed_tokens for request in running)
+        kv_tokens -= num_ahead * len(running)
         line = self._step_time.decode_line(len(running))
         return DecodeRun(at_s, num_steps, len(running), kv_tokens, line)
+
+    def _is_ahead_by(self, num_steps: int) -> bool:
+        """Return whether so many steps are scheduled, each a decode step of who is running."""
+        return len(self._plans) == num_steps and all(
+            plan.is_decode and plan.shape.num_sequences == len(self._scheduler.running)
+            for plan in self._plans
+        )
 
     def _steps_with_room(self, running: list[EngineRequest], most: int) -> int:
         """Return how many of ``most`` decode steps the free blocks allow."""
@@ -297,21 +302,22 @@ class EngineCore:
         return enough
 
     def _end_run(self, num_steps: int, at_s: float, generated: list[TokensGenerated]) -> None:
-        batch = tuple(self._scheduler.running)
-        for request in batch:  # all of them before anybody's blocks are freed
+        scheduler = self._scheduler
+        for request in scheduler.running:  # all of them before anybody's blocks are freed
             if not self._kv.grow(request, num_steps):
                 raise InvariantError("a decode run outgrew the blocks it was planned with")
             request.num_computed_tokens += num_steps
+        for position, plan in enumerate(self._plans):
+            self._plans[position] = plan.after_decode_steps(num_steps)
+        self._drop_aborted()
+        batch = tuple(scheduler.running)
         for request in batch:
-            self._sample(request, num_steps, at_s, generated)
+            scheduler.append_tokens(request, num_steps)
+        generated += _tokens_of(batch, num_steps, at_s)
 
     def _drop_aborted(self) -> None:
         for request in self._aborted:
-            if request.status is RequestStatus.RUNNING:
-                self._scheduler.finish(request)
-            elif request.status is RequestStatus.PREEMPTED:
-                self._scheduler.waiting.remove(request)
-                request.status = RequestStatus.FINISHED
+            self._scheduler.finish(request)
         self._aborted.clear()
 
     def _kv_used_blocks(self) -> int:
@@ -321,3 +327,20 @@ class EngineCore:
     def _account_time(self, now_s: float) -> None:
         self._kv_used_block_s += self._kv_used_blocks() * (now_s - self._now_s)
         self._now_s = now_s
+
+
+def _tokens_of(
+    requests: Sequence[EngineRequest], num_tokens: int, at_s: float
+) -> list[TokensGenerated]:
+    """Report the newest tokens of requests that got equally many."""
+    finished = RequestStatus.FINISHED
+    return [
+        TokensGenerated(
+            request.request_id,
+            num_tokens,
+            at_s,
+            request.num_cached_tokens or 0,
+            request.status is finished,
+        )
+        for request in requests
+    ]

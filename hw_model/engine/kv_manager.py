@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from hw_model.engine.block_pool import NO_HIT, BlockPool, PrefixHit
+from hw_model.engine.kv_events import KvEventLog
 from hw_model.engine.request import EngineRequest
 
 
 class KvManager:
     """Gives requests blocks for the tokens of a step, and finds what is cached.
 
+    Attributes:
+        reclaim: Frees blocks that are kept for nobody's request, and says whether it did; asked
+            before a running request goes without.
+        computed: ``(hashes, hash before them)`` of what was computed, for whoever set it to a list.
+
     Invariant: a request's table has ``num_committed_blocks`` committed blocks, then loose ones.
     """
 
-    __slots__ = ("block_size_tokens", "enable_prefix_caching", "pool")
+    __slots__ = ("block_size_tokens", "computed", "enable_prefix_caching", "pool", "reclaim")
 
     def __init__(
-        self, num_blocks: int, block_size_tokens: int, *, enable_prefix_caching: bool = True
+        self,
+        num_blocks: int,
+        block_size_tokens: int,
+        *,
+        enable_prefix_caching: bool = True,
+        log: KvEventLog | None = None,
     ) -> None:
-        self.pool = BlockPool(num_blocks)
+        self.pool = BlockPool(num_blocks, log)
+        self.reclaim: Callable[[], bool] | None = None
+        self.computed: list[tuple[Sequence[int], int | None]] | None = None
         self.block_size_tokens = block_size_tokens
         self.enable_prefix_caching = enable_prefix_caching
 
@@ -40,11 +55,8 @@ class KvManager:
         self.pool.take_hit(request.table, hit)
         request.num_committed_blocks = hit.num_blocks
         request.num_computed_tokens = hit.num_blocks * self.block_size_tokens
-        self._extend(
-            request,
-            self._blocks_for(num_new_tokens),
-            request.num_computed_tokens + num_new_tokens,
-        )
+        self.pool.allocate(request.table, self._blocks_for(num_new_tokens))
+        self.commit(request, request.num_computed_tokens + num_new_tokens)
         return True
 
     def can_admit(self, request: EngineRequest, hit: PrefixHit) -> bool:
@@ -58,10 +70,15 @@ class KvManager:
         Returns:
             False, with nothing changed, when the pool is too full.
         """
-        num_new_blocks = self.num_blocks_to_grow(request, num_new_tokens)
-        if num_new_blocks > self.pool.num_free:
-            return False
-        self._extend(request, num_new_blocks, request.num_computed_tokens + num_new_tokens)
+        num_tokens = request.num_computed_tokens + num_new_tokens
+        num_new_blocks = self._blocks_for(num_tokens) - request.table.num_blocks
+        if num_new_blocks > 0:
+            while num_new_blocks > self.pool.num_free:
+                if self.reclaim is None or not self.reclaim():
+                    return False
+            self.pool.allocate(request.table, num_new_blocks)
+        # The tokens of a block must be known before it can be found.
+        self.commit(request, num_tokens - request.num_output_placeholders)
         return True
 
     def num_blocks_to_grow(self, request: EngineRequest, num_new_tokens: int) -> int:
@@ -74,20 +91,23 @@ class KvManager:
         self.pool.release(request.table)
         request.num_committed_blocks = 0
 
-    def _extend(self, request: EngineRequest, num_new_blocks: int, num_tokens: int) -> None:
-        """Allocate, then make findable what ``num_tokens`` computed tokens fill.
+    def commit(self, request: EngineRequest, num_tokens: int) -> None:
+        """Make findable what the first ``num_tokens`` of a request fill of its blocks.
 
         As in vLLM, a step's blocks are findable from the moment the step is scheduled: whoever hits
         them is computed no earlier.
         """
-        self.pool.allocate(request.table, num_new_blocks)
         if not self.enable_prefix_caching:
             return
         full = min(num_tokens // self.block_size_tokens, len(request.block_hashes))
         if full > request.num_committed_blocks:
-            hashes = request.block_hashes[request.num_committed_blocks : full]
+            start = request.num_committed_blocks
+            hashes = request.block_hashes[start:full]
             self.pool.commit(request.table, hashes)
             request.num_committed_blocks = full
+            if self.computed is not None:
+                parent_hash = request.block_hashes[start - 1] if start else None
+                self.computed.append((hashes, parent_hash))
 
     def _blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size_tokens)

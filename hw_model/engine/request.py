@@ -29,20 +29,35 @@ class EngineRequest:
         num_output_tokens: Tokens after which it stops, >= 1.
         block_hashes: Chained hashes of the leading full blocks of prompt + output; blocks beyond
             them are computed but can't be found by later requests.
+        priority: Smaller is more urgent; looked at under the PRIORITY policy only.
 
-    Invariant: ``num_computed_tokens <= num_prompt_tokens + num_generated_tokens``, and the table
-        holds blocks for at least the computed tokens.
+    Attributes:
+        num_computed_tokens: Tokens with KV, those of steps scheduled and not yet done included.
+        num_output_placeholders: Tokens that scheduled steps will sample.
+        num_in_flight_tokens: Tokens that scheduled steps compute.
+        num_stale_tokens: Those of them that were scheduled before the last preemption.
+
+    The last three are kept with async scheduling only; else no step is scheduled while another one
+    is under way.
+
+    Invariant: ``num_computed_tokens <= num_tokens + num_output_placeholders``, and the table holds
+        blocks for at least the computed tokens.
     """
 
     __slots__ = (
+        "arrival_order",
         "block_hashes",
         "num_cached_tokens",
         "num_committed_blocks",
         "num_computed_tokens",
         "num_generated_tokens",
+        "num_in_flight_tokens",
         "num_lost_tokens",
+        "num_output_placeholders",
         "num_output_tokens",
         "num_prompt_tokens",
+        "num_stale_tokens",
+        "priority",
         "request_id",
         "status",
         "table",
@@ -54,15 +69,21 @@ class EngineRequest:
         num_prompt_tokens: int,
         num_output_tokens: int,
         block_hashes: Sequence[int],
+        priority: int = 0,
     ) -> None:
         self.request_id = request_id
         self.num_prompt_tokens = num_prompt_tokens
         self.num_output_tokens = num_output_tokens
         self.block_hashes = block_hashes
+        self.priority = priority
+        self.arrival_order = 0  # set by the scheduler, unique in it
         self.status = RequestStatus.WAITING
         self.table = BlockTable()
         self.num_computed_tokens = 0
         self.num_generated_tokens = 0
+        self.num_output_placeholders = 0
+        self.num_in_flight_tokens = 0
+        self.num_stale_tokens = 0
         self.num_committed_blocks = 0
         self.num_cached_tokens: int | None = None  # prompt tokens hit at the first admission
         self.num_lost_tokens = 0  # computed tokens given up by the last preemption
@@ -74,5 +95,7 @@ class EngineRequest:
 
     @property
     def is_decoding(self) -> bool:
-        """Whether it has begun to generate and only its newest token is left to compute."""
-        return self.num_generated_tokens > 0 and self.num_tokens - self.num_computed_tokens == 1
+        """Whether it has begun to generate and only its newest token is left to schedule."""
+        generated = self.num_generated_tokens
+        known = self.num_prompt_tokens + generated + self.num_output_placeholders
+        return generated > 0 and known - self.num_computed_tokens == 1

@@ -2,8 +2,9 @@
 
     python tests/vllm/record.py FIRST_SEED COUNT > steps.jsonl
 
-No weights, no GPU: the model runner is replaced by the scenario's forced tokens. One line a
-scenario: ``{"seed": ..., "vllm": version, "steps": [...]}``, each step as ``StepRecord`` in
+No weights, no GPU: vLLM's ``EngineCore`` steps its own scheduler, and the model executor is
+replaced by the scenario's forced tokens. One line for each seed and kind of scenario:
+``{"seed": ..., "kind": ..., "vllm": version, "steps": [...]}``, each step as ``StepRecord`` in
 ``tests/vllm/replay.py``.
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
 import tempfile
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +31,17 @@ from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.utils.hashing import sha256  # noqa: E402
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash  # noqa: E402
 from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
+from vllm.v1.engine.core import EngineCore  # noqa: E402
 from vllm.v1.kv_cache_interface import (  # noqa: E402
     FullAttentionSpec,
     KVCacheConfig,
     KVCacheGroupSpec,
 )
 from vllm.v1.outputs import ModelRunnerOutput  # noqa: E402
-from vllm.v1.request import Request, RequestStatus  # noqa: E402
+from vllm.v1.request import Request  # noqa: E402
 from vllm.v1.structured_output import StructuredOutputManager  # noqa: E402
 
-from tests.vllm.scenarios import Scenario, ScenarioRequest, scenario  # noqa: E402
+from tests.vllm.scenarios import KINDS, Scenario, ScenarioRequest, scenario  # noqa: E402
 
 MAX_MODEL_LEN = 100_000
 MAX_STEPS = 5_000
@@ -56,8 +60,119 @@ CONFIG = {
 }
 
 
-def make_scheduler(given: Scenario, model_dir: str) -> Scheduler:
-    """Return a fresh scheduler with the scenario's limits."""
+class ForcedTokens:
+    """Stands for the model executor: every request's next token is known.
+
+    Also stands for the future of a step's output, which nobody looks at before it is due.
+    """
+
+    def __init__(self, scheduler: Scheduler, given: Scenario) -> None:
+        self._scheduler = scheduler
+        self._tokens = {request.request_id: request.tokens for request in given.requests}
+        self._samples: dict[str, bool] = {}
+
+    def execute_model(self, output: Any, *, non_block: bool) -> ForcedTokens:
+        """Return the step to come; whoever is not in the midst of its prompt samples a token."""
+        assert non_block
+        step = ForcedTokens.__new__(ForcedTokens)
+        step._scheduler, step._tokens = self._scheduler, self._tokens
+        step._samples = {
+            request_id: not self._scheduler.requests[request_id].is_prefill_chunk
+            for request_id in output.num_scheduled_tokens
+        }
+        self._latest = step
+        return step
+
+    def sample_tokens(self, grammar: Any, *, non_block: bool) -> ForcedTokens:
+        """Return the step that was executed last."""
+        assert grammar is None
+        assert non_block
+        return self._latest
+
+    def result(self) -> ModelRunnerOutput:
+        """Return the forced token of everyone who samples one."""
+        ids = list(self._samples)
+        return ModelRunnerOutput(
+            req_ids=ids,
+            req_id_to_index={request_id: index for index, request_id in enumerate(ids)},
+            sampled_token_ids=[self._sampled(request_id) for request_id in ids],
+            logprobs=None,
+            prompt_logprobs_dict={},
+            pooler_output=[],
+        )
+
+    def _sampled(self, request_id: str) -> list[int]:
+        request = self._scheduler.requests.get(request_id)
+        if request is None or not self._samples[request_id]:
+            return []
+        return [self._tokens[request_id][request.num_tokens]]
+
+
+class RecordedCore(EngineCore):
+    """vLLM's engine core without its processes, workers and model.
+
+    Attributes:
+        record: What the scheduler did in this call of the step function.
+    """
+
+    def __init__(self, given: Scenario, model_dir: str) -> None:
+        config = make_config(given, model_dir)
+        self.vllm_config = config
+        self.scheduler = make_scheduler(given, config)
+        self.model_executor = ForcedTokens(self.scheduler, given)
+        self.log_stats = self.is_mm_encoder_only = self.is_pooling_model = False
+        self.check_for_draft_tokens = False
+        self.aborts_queue: queue.Queue[list[str]] = queue.Queue()
+        self.batch_queue_size = config.max_concurrent_batches
+        assert self.batch_queue_size == (2 if given.async_scheduling else 1)
+        self.batch_queue = deque(maxlen=2) if given.async_scheduling else None
+        self.step_fn = self.step_with_batch_queue if given.async_scheduling else self.step
+        self._weight_version = None
+        self.record: list[Any] = []
+        self._num_evicted = 0
+        self._schedule, self.scheduler.schedule = self.scheduler.schedule, self.schedule
+        pool = self.scheduler.kv_cache_manager.block_pool
+        self._evict, pool._maybe_evict_cached_block = pool._maybe_evict_cached_block, self.evict
+
+    def abort_requests(self, request_ids: list[str]) -> None:
+        """Abort in the order given; a batch of aborts is a set, in the order of its hashes."""
+        for request_id in request_ids:
+            super().abort_requests([request_id])
+
+    def evict(self, block: Any) -> bool:
+        """Count evictions."""
+        evicted = self._evict(block)
+        self._num_evicted += evicted
+        return evicted
+
+    def schedule(self, throttle_prefills: bool) -> Any:
+        """Record a step as it is scheduled."""
+        output = self._schedule(throttle_prefills)
+        pool = self.scheduler.kv_cache_manager.block_pool
+        self.record = [
+            sorted(output.num_scheduled_tokens.items()),
+            sorted(output.preempted_req_ids or ()),
+            pool.get_num_free_blocks(),
+            len(pool.cached_block_hash_to_block),
+            self._num_evicted,
+        ]
+        return output
+
+    def recorded_step(self) -> list[Any]:
+        """Make a step and return its record."""
+        self.record = []
+        outputs, _ = self.step_fn()
+        ended = [
+            output.request_id
+            for by_client in (outputs or {}).values()
+            for output in by_client.outputs
+            if output.finish_reason is not None
+        ]
+        return [*self.record, sorted(ended)]
+
+
+def make_config(given: Scenario, model_dir: str) -> VllmConfig:
+    """Return the scenario's limits as vLLM takes them."""
     cache = CacheConfig(block_size=given.block_size, enable_prefix_caching=given.prefix_caching)
     cache.num_gpu_blocks = given.num_blocks
     config = VllmConfig(
@@ -70,14 +185,24 @@ def make_scheduler(given: Scenario, model_dir: str) -> Scheduler:
             max_model_len=MAX_MODEL_LEN,
             enable_chunked_prefill=True,
             is_encoder_decoder=False,
+            policy=given.policy,
+            long_prefill_token_threshold=given.long_prefill_token_threshold,
+            long_prefill_token_threshold_adaptive=given.long_prefill_token_threshold_adaptive,
             async_scheduling=False,
         ),
         cache_config=cache,
     )
+    # Set late: on a CPU vLLM turns it off, for the sake of the model runner that we don't have.
+    config.scheduler_config.async_scheduling = given.async_scheduling
+    return config
+
+
+def make_scheduler(given: Scenario, config: VllmConfig) -> Scheduler:
+    """Return a fresh scheduler of the class that the config asks for."""
     spec = FullAttentionSpec(
         block_size=given.block_size, num_kv_heads=1, head_size=1, dtype=torch.float32
     )
-    return Scheduler(
+    return config.scheduler_config.get_scheduler_cls()(
         vllm_config=config,
         kv_cache_config=KVCacheConfig(
             num_blocks=given.num_blocks,
@@ -92,58 +217,36 @@ def make_scheduler(given: Scenario, model_dir: str) -> Scheduler:
 
 
 def record(given: Scenario, model_dir: str) -> list[list[Any]]:
-    """Run a scenario to its end; return one record a step."""
-    scheduler = make_scheduler(given, model_dir)
+    """Run a scenario to its end; return one record a call of the engine's step."""
+    core = RecordedCore(given, model_dir)
     hasher = get_request_block_hasher(given.block_size, sha256) if given.prefix_caching else None
-    waiting, aborts = list(given.requests), list(given.aborts)
-    by_id = {request.request_id: request for request in given.requests}
+    arrivals = deque(enumerate(given.requests))
+    aborts = deque(given.aborts)
     steps: list[list[Any]] = []
-    while (waiting or scheduler.has_unfinished_requests()) and len(steps) < MAX_STEPS:
-        while waiting and waiting[0].at_step <= len(steps):
-            scheduler.add_request(_request(waiting.pop(0), hasher))
-        while aborts and aborts[0][0] <= len(steps):
-            scheduler.finish_requests(aborts.pop(0)[1], RequestStatus.FINISHED_ABORTED)
-        output = scheduler.schedule()
-        pool = scheduler.kv_cache_manager.block_pool
-        steps.append(
-            [
-                sorted(output.num_scheduled_tokens.items()),
-                sorted(output.preempted_req_ids or ()),
-                pool.get_num_free_blocks(),
-                len(pool.cached_block_hash_to_block),
-            ]
-        )
-        scheduler.update_from_output(output, _sampled(scheduler, output, by_id))
+    while (arrivals or core.scheduler.has_requests() or core.batch_queue) and (
+        len(steps) < MAX_STEPS
+    ):
+        while arrivals and arrivals[0][1].at_step <= len(steps):
+            core.scheduler.add_request(_request(*arrivals.popleft(), hasher))
+        while aborts and aborts[0].at_step <= len(steps):
+            abort = aborts.popleft()
+            if abort.during_step:
+                core.aborts_queue.put([abort.request_id])
+            else:
+                core.abort_requests([abort.request_id])
+        steps.append(core.recorded_step())
     return steps
 
 
-def _request(given: ScenarioRequest, hasher: Any) -> Request:
+def _request(order: int, given: ScenarioRequest, hasher: Any) -> Request:
     return Request(
         request_id=given.request_id,
         prompt_token_ids=list(given.tokens[: given.num_prompt_tokens]),
         sampling_params=SamplingParams(max_tokens=given.num_output_tokens, ignore_eos=True),
         pooling_params=None,
+        arrival_time=float(order),
+        priority=given.priority,
         block_hasher=hasher,
-    )
-
-
-def _sampled(
-    scheduler: Scheduler, output: Any, by_id: dict[str, ScenarioRequest]
-) -> ModelRunnerOutput:
-    """Return the forced token of every request whose prompt is computed by this step."""
-    ids = list(output.num_scheduled_tokens)
-    sampled = []
-    for request_id in ids:
-        request = scheduler.requests[request_id]
-        done = request.num_computed_tokens >= request.num_tokens
-        sampled.append([by_id[request_id].tokens[request.num_tokens]] if done else [])
-    return ModelRunnerOutput(
-        req_ids=ids,
-        req_id_to_index={request_id: index for index, request_id in enumerate(ids)},
-        sampled_token_ids=sampled,
-        logprobs=None,
-        prompt_logprobs_dict={},
-        pooler_output=[],
     )
 
 
@@ -154,13 +257,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as model_dir:
         Path(model_dir, "config.json").write_text(json.dumps(CONFIG))
         for seed in range(first, first + count):
-            line = {
-                "seed": seed,
-                "vllm": vllm.__version__,
-                "steps": record(scenario(seed), model_dir),
-            }
-            sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
-            sys.stdout.flush()
+            for kind in KINDS:
+                line = {
+                    "seed": seed,
+                    "kind": kind,
+                    "vllm": vllm.__version__,
+                    "steps": record(scenario(seed, kind), model_dir),
+                }
+                sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
+                sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,227 @@
+"""What a replica can do with KV beyond what vLLM does: keep it, give it up, fetch it ahead of time.
+
+Nothing here happens unless somebody asks for it, so an engine that nobody asks equals vLLM's.
+
+* **retain** holds a prefix under a key, so that it is not evicted until it is released. Retained KV
+  is given up, longest retained first, before a running request would be preempted for want of it.
+* **demote** gives up HBM that nobody holds, once the host has a copy, if there is a host tier.
+* **prefetch** loads from the host what HBM lacks of a prefix, and retains it.
+* **pull** does so from wherever the caller says, who knows when it arrives.
+
+With a host tier, what is computed is written through to it, and a request whose prefix goes on
+there is loaded first, and queued when it has arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hw_model.engine.block_pool import BlockTable
+from hw_model.engine.host_tier import HostTier
+from hw_model.engine.kv_manager import KvManager
+from hw_model.errors import ConfigError
+
+
+@dataclass(slots=True)
+class _Fill:
+    """Blocks on their way into HBM; loose in the table until they arrive."""
+
+    ready_s: float
+    table: BlockTable
+    hashes: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Demotion:
+    """HBM to give up once the host has its copy."""
+
+    ready_s: float
+    hashes: Sequence[int]
+    start: int
+
+
+class KvResidency:
+    """The prefixes of one replica that are held for nobody's request.
+
+    Args:
+        kv: The replica's KV in HBM.
+        host: Its KV in host memory, if any.
+
+    Invariant: a key is retained or being filled at most once; fills arrive in HBM at ``settle``.
+    """
+
+    __slots__ = ("_demotions", "_fills", "_host", "_kv", "_retained")
+
+    def __init__(self, kv: KvManager, host: HostTier | None = None) -> None:
+        self._kv = kv
+        self._host = host
+        self._retained: dict[str, BlockTable] = {}  # longest retained first
+        self._fills: dict[str, _Fill] = {}
+        self._demotions: list[_Demotion] = []
+        kv.reclaim = self.give_up_oldest
+        if host is not None:
+            kv.computed = []
+
+    @property
+    def next_event_s(self) -> float | None:
+        """When ``settle`` next has something to do."""
+        due = [fill.ready_s for fill in self._fills.values()]
+        due += [demotion.ready_s for demotion in self._demotions]
+        return min(due, default=None)
+
+    @property
+    def num_retained_blocks(self) -> int:
+        """Blocks that are held or on their way; those of shared prefixes count each time."""
+        tables = [*self._retained.values(), *(fill.table for fill in self._fills.values())]
+        return sum(table.num_blocks for table in tables)
+
+    def tables(self) -> Iterator[BlockTable]:
+        """Iterate over all tables that hold blocks, for ``BlockPool.check_invariants``."""
+        yield from self._retained.values()
+        yield from (fill.table for fill in self._fills.values())
+
+    def retain(self, key: str, hashes: Sequence[int]) -> int:
+        """Hold what HBM has of a chain's prefix; replaces what the key held.
+
+        Returns:
+            Blocks held.
+        """
+        pool = self._kv.pool
+        hit = pool.find_prefix(hashes, len(hashes))
+        table = BlockTable()
+        pool.take_hit(table, hit)
+        self.release(key)
+        if hit.num_blocks:
+            self._retained[key] = table
+        return hit.num_blocks
+
+    def release(self, key: str) -> bool:
+        """Hold it no longer; it stays cached until it is evicted. A fill is called off.
+
+        Returns:
+            Whether anything was held.
+        """
+        table = self._retained.pop(key, None)
+        if table is None:
+            fill = self._fills.pop(key, None)
+            table = None if fill is None else fill.table
+        if table is None:
+            return False
+        self._kv.pool.release(table)
+        return True
+
+    def demote(self, hashes: Sequence[int], start: int, now_s: float) -> int:
+        """Give up the HBM of a chain from block ``start`` on, as far as nobody holds it.
+
+        With a host tier, what it lacks is copied first, and HBM is given up when that is done.
+
+        Returns:
+            Blocks given up, or about to be.
+        """
+        num_cached = self._kv.pool.find_prefix(hashes, len(hashes)).num_blocks
+        if num_cached <= start:
+            return 0
+        if self._host is None:
+            return self._kv.pool.forget(hashes, start)
+        parent = hashes[start - 1] if start else None
+        ready_s = self._host.store(hashes[start:num_cached], parent, now_s)
+        if ready_s > now_s:
+            self._demotions.append(_Demotion(ready_s, hashes, start))
+            return num_cached - start
+        return self._kv.pool.forget(hashes, start)
+
+    def num_loadable(self, hashes: Sequence[int], limit: int, now_s: float) -> int:
+        """Return how many blocks the host has beyond what HBM has of ``hashes[:limit]``."""
+        if self._host is None:
+            return 0
+        num_cached = self._kv.pool.find_prefix(hashes, limit).num_blocks
+        return self._host.num_found(hashes, num_cached, limit, now_s)
+
+    def prefetch(self, key: str, hashes: Sequence[int], limit: int, now_s: float) -> float | None:
+        """Load what the host has beyond HBM of ``hashes[:limit]``, and retain the whole.
+
+        Returns:
+            When it will be in HBM: ``now_s`` where nothing is to be loaded; None, with nothing
+            changed, when HBM has no room.
+        """
+        num_loadable = self.num_loadable(hashes, limit, now_s)
+        num_cached = self._kv.pool.find_prefix(hashes, limit).num_blocks
+        if num_loadable == 0 or self._host is None:
+            self.retain(key, hashes[:num_cached])
+            return now_s
+        missing = hashes[num_cached : num_cached + num_loadable]
+        if not self._begin_fill(key, hashes[:num_cached], missing):
+            return None
+        self._fills[key].ready_s = self._host.load(missing, now_s)
+        return self._fills[key].ready_s
+
+    def pull(self, key: str, hashes: Sequence[int], ready_s: float) -> bool:
+        """Expect what HBM lacks of a chain at ``ready_s``, and retain the whole.
+
+        Returns:
+            False, with nothing changed, when HBM has no room.
+
+        Raises:
+            ConfigError: Prefix caching is off, so that nothing could be found.
+        """
+        if not self._kv.enable_prefix_caching:
+            raise ConfigError("KV can't be pulled without prefix caching: nothing could find it")
+        num_cached = self._kv.pool.find_prefix(hashes, len(hashes)).num_blocks
+        if num_cached == len(hashes):
+            self.retain(key, hashes)
+            return True
+        if not self._begin_fill(key, hashes[:num_cached], hashes[num_cached:]):
+            return False
+        self._fills[key].ready_s = ready_s
+        return True
+
+    def settle(self, now_s: float) -> list[str]:
+        """Take in what has arrived by ``now_s``; return the keys, in order of arrival."""
+        arrived = sorted(
+            (fill.ready_s, key) for key, fill in self._fills.items() if fill.ready_s <= now_s
+        )
+        for _, key in arrived:
+            fill = self._fills.pop(key)
+            self._kv.pool.commit(fill.table, fill.hashes)
+            self._retained[key] = fill.table
+        due = [demotion for demotion in self._demotions if demotion.ready_s <= now_s]
+        for demotion in due:
+            self._demotions.remove(demotion)
+            self._kv.pool.forget(demotion.hashes, demotion.start)
+        return [key for _, key in arrived]
+
+    def write_through(self, now_s: float) -> None:
+        """Copy to the host what was computed since the last call."""
+        computed = self._kv.computed
+        if self._host is None or not computed:
+            return
+        for hashes, parent_hash in computed:
+            self._host.store(hashes, parent_hash, now_s)
+        computed.clear()
+
+    def give_up_oldest(self) -> bool:
+        """Release what has been retained longest; return whether there was anything."""
+        oldest = next(iter(self._retained), None)
+        return oldest is not None and self.release(oldest)
+
+    def check_invariants(self) -> None:
+        """Raise if the host tier contradicts itself; HBM is the pool's to check.
+
+        Raises:
+            InvariantError: Names what is broken.
+        """
+        if self._host is not None:
+            self._host.check_invariants()
+
+    def _begin_fill(self, key: str, cached: Sequence[int], missing: Sequence[int]) -> bool:
+        pool = self._kv.pool
+        hit = pool.find_prefix(cached, len(cached))
+        if len(missing) + hit.num_free > pool.num_free:
+            return False
+        table = BlockTable()
+        pool.take_hit(table, hit)
+        pool.allocate(table, len(missing))
+        self.release(key)
+        self._fills[key] = _Fill(float("inf"), table, missing)
+        return True
