@@ -4,6 +4,8 @@ from hw_model.catalog import Catalog
 from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.engine_core import EngineCore
+from hw_model.engine.host_tier import HostTier, HostTierSpec
+from hw_model.engine.kv_events import KvEventLog
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.request_queue import SchedulingPolicy
@@ -29,9 +31,12 @@ def engine(
     policy: SchedulingPolicy = SchedulingPolicy.FCFS,
     long_prefill_token_threshold: int = 0,
     async_scheduling: bool = False,
+    host_blocks: int = 0,
+    log: KvEventLog | None = None,
 ) -> EngineCore:
+    host = HostTierSpec(host_blocks, 1000.0, 1e6, 1e-4) if host_blocks else None
     return EngineCore(
-        KvManager(num_blocks, block_size, enable_prefix_caching=prefix_caching),
+        KvManager(num_blocks, block_size, enable_prefix_caching=prefix_caching, log=log),
         EngineLimits(
             max_num_batched_tokens,
             max_num_seqs,
@@ -40,6 +45,7 @@ def engine(
             async_scheduling=async_scheduling,
         ),
         StepTimeModel(deployment(), Band.BASE),
+        host=None if host is None else HostTier(host, log),
         macro_stepping=macro_stepping,
     )
 

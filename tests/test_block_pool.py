@@ -58,7 +58,6 @@ class PlainPool:
         empty = [block for block in freed if block not in self.holds]
         self.queue = empty + self.queue + [block for block in freed if block in self.holds]
 
-
     def forget(self, hashes: list[int], start: int) -> int:
         found = self.find(hashes, len(hashes))
         forgotten = 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vllm.replay import Replay, replay
+from tests.vllm.replay import Replay
 from tests.vllm.scenarios import KINDS, scenario
 
 HERE = Path(__file__).parent / "vllm"
@@ -47,6 +47,13 @@ def test_every_step_is_the_one_vllm_took(golden: dict) -> None:
     for number, (ours, theirs) in enumerate(zip(steps, golden["steps"], strict=False)):
         assert ours == theirs, f"step {number}"
     assert len(steps) == len(golden["steps"])
+
+
+@pytest.mark.parametrize(
+    "golden", GOLDENS, ids=[f"{golden['kind']} {golden['seed']}" for golden in GOLDENS]
+)
+def test_the_kv_events_are_those_that_vllm_published(golden: dict) -> None:
+    assert replayed(golden["seed"], golden["kind"]).events() == golden["events"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -90,5 +97,7 @@ def test_live_on_scenarios_nobody_has_seen() -> None:
     assert len(lines) == count * len(KINDS), recorded.stderr.decode()[-2000:]
     for golden in map(json.loads, lines):
         seed, kind = golden["seed"], golden["kind"]
-        assert replay(scenario(seed, kind)) == golden["steps"], f"{kind}, seed {seed}"
+        run = Replay(scenario(seed, kind))
+        assert run.run() == golden["steps"], f"{kind}, seed {seed}"
+        assert run.events() == golden["events"], f"{kind}, seed {seed}"
     sys.stdout.write(f"{len(lines)} scenarios from seed {first} on: equal\n")

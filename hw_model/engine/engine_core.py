@@ -14,8 +14,11 @@ from dataclasses import dataclass
 
 from hw_model.engine.block_pool import BlockPool
 from hw_model.engine.decode_run import DecodeRun
+from hw_model.engine.host_tier import HostTier
 from hw_model.engine.kv_manager import KvManager
+from hw_model.engine.kv_residency import KvResidency
 from hw_model.engine.request import EngineRequest, RequestId, RequestStatus
+from hw_model.engine.request_loads import RequestLoads
 from hw_model.engine.step_clock import StepTime
 from hw_model.engine.step_plan import StepPlan
 from hw_model.engine.step_scheduler import EngineLimits, StepScheduler
@@ -70,6 +73,7 @@ class EngineCore:
         kv: Its KV cache, empty.
         limits: Batch limits.
         step_time: How long a step takes.
+        host: Its KV in host memory; None for HBM alone.
         macro_stepping: Advance unchanging decode batches in closed form. The same tokens come out
             at the same times; without it, each step's tokens are an event of their own.
 
@@ -84,8 +88,11 @@ class EngineCore:
         limits: EngineLimits,
         step_time: StepTime,
         *,
+        host: HostTier | None = None,
         macro_stepping: bool = True,
     ) -> None:
+        self.residency = KvResidency(kv, host, self._interrupt)
+        self._loads = RequestLoads(self.residency)
         self._kv = kv
         self._scheduler = StepScheduler(kv, limits)
         self._depth = 2 if limits.async_scheduling else 1
@@ -94,6 +101,7 @@ class EngineCore:
         self._boundary_s: float | None = None
         self._plans: deque[StepPlan] = deque()
         self._run: DecodeRun | None = None
+        self._run_has_blocks = False
         self._aborted: list[EngineRequest] = []
         self._now_s = 0.0
         self._began_s = 0.0
@@ -113,8 +121,8 @@ class EngineCore:
 
     @property
     def num_waiting(self) -> int:
-        """Requests waiting for admission."""
-        return len(self._scheduler.waiting)
+        """Requests waiting for admission, or for their KV to be loaded."""
+        return len(self._scheduler.waiting) + len(self._loads)
 
     @property
     def num_running(self) -> int:
@@ -143,8 +151,9 @@ class EngineCore:
                 f"request {request.request_id} needs {num_tokens:,} tokens of KV; a replica holds "
                 f"{self.max_context_tokens:,}: shorten the context or use a larger TP"
             )
-        self._scheduler.add(request)
         self._interrupt(now_s)
+        if not self._loads.take(request, self._kv.num_findable_blocks(request), now_s):
+            self._scheduler.add(request)
 
     def abort(self, request_id: RequestId, now_s: float) -> bool:
         """Drop a request; its blocks are free from the end of the step under way.
@@ -155,7 +164,9 @@ class EngineCore:
             Whether there was such a request.
         """
         request = self._scheduler.find(request_id)
-        if request is None or request in self._aborted:
+        if request is None:
+            return self._loads.drop(request_id, now_s)
+        if request in self._aborted:
             return False
         if request.status is RequestStatus.RUNNING:
             self._aborted.append(request)
@@ -198,7 +209,9 @@ class EngineCore:
             InvariantError: Names the invariant that is broken.
         """
         scheduler = self._scheduler
-        self._kv.pool.check_invariants(request.table for request in scheduler.requests())
+        tables = [request.table for request in scheduler.requests()]
+        self._kv.pool.check_invariants([*tables, *self.residency.tables()])
+        self.residency.check_invariants()
         for request in scheduler.waiting:
             if request.status is RequestStatus.RUNNING or request.table.num_blocks:
                 raise InvariantError(f"{request.request_id} waits with the state of a running one")
@@ -213,21 +226,43 @@ class EngineCore:
         """Have the scheduler look again at the end of the step under way, or at once if idle."""
         if self._boundary_s is None:
             self._boundary_s = now_s
-        elif self._run is not None:
+        elif self._run is not None and not self._run_has_blocks:
             self._run.truncate(now_s)
             self._boundary_s = self._run.end_s
+            self._give_run_its_blocks(self._run.num_steps)
 
     def _begin_step(self, at_s: float) -> None:
+        self._queue_loaded(at_s)
         self._run = self._plan_run(at_s) if self._macro_stepping else None
         self._began_s = at_s
+        arrival_s = self.residency.next_event_s
         if self._run is not None:
+            if arrival_s is not None:
+                self._run.truncate(arrival_s)
             self._boundary_s = self._run.end_s
         else:
             self._schedule_ahead()
+            while not self._plans and arrival_s is None and self._give_up_retained(at_s):
+                self._schedule_ahead()
+                arrival_s = self.residency.next_event_s
             self._boundary_s = (
-                at_s + self._step_time.step_s(self._plans[0].shape) if self._plans else None
+                at_s + self._step_time.step_s(self._plans[0].shape) if self._plans else arrival_s
             )
+            self._loads.release_admitted(at_s)
         self._kv_used_peak_blocks = max(self._kv_used_peak_blocks, self._kv_used_blocks())
+
+    def _queue_loaded(self, at_s: float) -> None:
+        """Queue the requests whose KV has arrived, and begin the loads that there is room for."""
+        for request in self._loads.arrived(self.residency.settle(at_s), at_s):
+            self._scheduler.add(request)
+
+    def _give_up_retained(self, at_s: float) -> bool:
+        """Make room where somebody waits and nothing else would make any."""
+        somebody_waits = self._scheduler.waiting or self._loads
+        if not somebody_waits or not self.residency.give_up_oldest():
+            return False
+        self._queue_loaded(at_s)
+        return True
 
     def _schedule_ahead(self) -> None:
         """Schedule until ``_depth`` steps are, or nothing can be."""
@@ -247,11 +282,13 @@ class EngineCore:
         if self._run is not None:
             self._busy_s += at_s - self._began_s
             self._end_run(self._run.num_steps, at_s, generated)
+            self._run = None
         elif self._plans:
             self._busy_s += at_s - self._began_s
             self._drop_aborted()
             sampled = self._scheduler.update(self._plans.popleft())
             generated += _tokens_of(sampled, 1, at_s)
+        self.residency.write_through(at_s)
 
     def _plan_run(self, at_s: float) -> DecodeRun | None:
         """Plan decode steps up to the next change of the batch; None if a step must be planned.
@@ -303,9 +340,10 @@ class EngineCore:
 
     def _end_run(self, num_steps: int, at_s: float, generated: list[TokensGenerated]) -> None:
         scheduler = self._scheduler
-        for request in scheduler.running:  # all of them before anybody's blocks are freed
-            if not self._kv.grow(request, num_steps):
-                raise InvariantError("a decode run outgrew the blocks it was planned with")
+        if not self._run_has_blocks:
+            self._give_run_its_blocks(num_steps)
+        self._run_has_blocks = False
+        for request in scheduler.running:
             request.num_computed_tokens += num_steps
         for position, plan in enumerate(self._plans):
             self._plans[position] = plan.after_decode_steps(num_steps)
@@ -314,6 +352,17 @@ class EngineCore:
         for request in batch:
             scheduler.append_tokens(request, num_steps)
         generated += _tokens_of(batch, num_steps, at_s)
+
+    def _give_run_its_blocks(self, num_steps: int) -> None:
+        """Allocate what the steps of a run fill, as far as it goes on.
+
+        At its end, or as soon as anybody may look at the pool: steps that are planned one by one
+        have their blocks from their beginning.
+        """
+        for request in self._scheduler.running:  # all of them before anybody's blocks are freed
+            if not self._kv.grow(request, num_steps):
+                raise InvariantError("a decode run outgrew the blocks it was planned with")
+        self._run_has_blocks = True
 
     def _drop_aborted(self) -> None:
         for request in self._aborted:

@@ -40,8 +40,12 @@ class KvManager:
         """Return the cached prefix of a request without blocks; the last token is never a hit."""
         if not self.enable_prefix_caching:
             return NO_HIT
+        return self.pool.find_prefix(request.block_hashes, self.num_findable_blocks(request))
+
+    def num_findable_blocks(self, request: EngineRequest) -> int:
+        """Return the most blocks of a request without blocks that could be cached."""
         limit = (request.num_tokens - 1) // self.block_size_tokens
-        return self.pool.find_prefix(request.block_hashes, min(limit, len(request.block_hashes)))
+        return min(limit, len(request.block_hashes))
 
     def admit(self, request: EngineRequest, hit: PrefixHit, num_new_tokens: int) -> bool:
         """Give a request without blocks its hit and room for ``num_new_tokens`` after it.

@@ -14,7 +14,7 @@ there is loaded first, and queued when it has arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hw_model.engine.block_pool import BlockTable
@@ -47,15 +47,31 @@ class KvResidency:
     Args:
         kv: The replica's KV in HBM.
         host: Its KV in host memory, if any.
+        catch_up: Called with the time before anything is looked at or changed, so that the engine
+            has taken what it needs until the end of the step under way, and looks again then.
 
     Invariant: a key is retained or being filled at most once; fills arrive in HBM at ``settle``.
     """
 
-    __slots__ = ("_demotions", "_fills", "_host", "_kv", "_retained")
+    __slots__ = (
+        "_catch_up",
+        "_demotions",
+        "_fills",
+        "_host",
+        "_kv",
+        "_retained",
+        "num_loaded_blocks",
+        "num_pulled_blocks",
+    )
 
-    def __init__(self, kv: KvManager, host: HostTier | None = None) -> None:
+    def __init__(
+        self, kv: KvManager, host: HostTier | None, catch_up: Callable[[float], None]
+    ) -> None:
         self._kv = kv
         self._host = host
+        self._catch_up = catch_up
+        self.num_loaded_blocks = 0  # from the host
+        self.num_pulled_blocks = 0  # from elsewhere
         self._retained: dict[str, BlockTable] = {}  # longest retained first
         self._fills: dict[str, _Fill] = {}
         self._demotions: list[_Demotion] = []
@@ -81,35 +97,30 @@ class KvResidency:
         yield from self._retained.values()
         yield from (fill.table for fill in self._fills.values())
 
-    def retain(self, key: str, hashes: Sequence[int]) -> int:
+    def retain(self, key: str, hashes: Sequence[int], now_s: float) -> int:
         """Hold what HBM has of a chain's prefix; replaces what the key held.
 
         Returns:
             Blocks held.
         """
+        self._catch_up(now_s)
         pool = self._kv.pool
         hit = pool.find_prefix(hashes, len(hashes))
         table = BlockTable()
         pool.take_hit(table, hit)
-        self.release(key)
+        self._drop(key)
         if hit.num_blocks:
             self._retained[key] = table
         return hit.num_blocks
 
-    def release(self, key: str) -> bool:
+    def release(self, key: str, now_s: float) -> bool:
         """Hold it no longer; it stays cached until it is evicted. A fill is called off.
 
         Returns:
             Whether anything was held.
         """
-        table = self._retained.pop(key, None)
-        if table is None:
-            fill = self._fills.pop(key, None)
-            table = None if fill is None else fill.table
-        if table is None:
-            return False
-        self._kv.pool.release(table)
-        return True
+        self._catch_up(now_s)
+        return self._drop(key)
 
     def demote(self, hashes: Sequence[int], start: int, now_s: float) -> int:
         """Give up the HBM of a chain from block ``start`` on, as far as nobody holds it.
@@ -119,6 +130,7 @@ class KvResidency:
         Returns:
             Blocks given up, or about to be.
         """
+        self._catch_up(now_s)
         num_cached = self._kv.pool.find_prefix(hashes, len(hashes)).num_blocks
         if num_cached <= start:
             return 0
@@ -135,8 +147,18 @@ class KvResidency:
         """Return how many blocks the host has beyond what HBM has of ``hashes[:limit]``."""
         if self._host is None:
             return 0
+        self._catch_up(now_s)
         num_cached = self._kv.pool.find_prefix(hashes, limit).num_blocks
         return self._host.num_found(hashes, num_cached, limit, now_s)
+
+    def lacks_room(self, num_blocks: int) -> bool:
+        """Return whether fewer blocks than that are free."""
+        return self._kv.pool.num_free < num_blocks
+
+    def num_needed_blocks(self, hashes: Sequence[int], limit: int, now_s: float) -> int:
+        """Return how many free blocks ``prefetch`` takes, or takes out of the queue."""
+        hit = self._kv.pool.find_prefix(hashes, limit)
+        return hit.num_free + self.num_loadable(hashes, limit, now_s)
 
     def prefetch(self, key: str, hashes: Sequence[int], limit: int, now_s: float) -> float | None:
         """Load what the host has beyond HBM of ``hashes[:limit]``, and retain the whole.
@@ -145,18 +167,21 @@ class KvResidency:
             When it will be in HBM: ``now_s`` where nothing is to be loaded; None, with nothing
             changed, when HBM has no room.
         """
+        self._catch_up(now_s)
         num_loadable = self.num_loadable(hashes, limit, now_s)
         num_cached = self._kv.pool.find_prefix(hashes, limit).num_blocks
         if num_loadable == 0 or self._host is None:
-            self.retain(key, hashes[:num_cached])
+            self.retain(key, hashes[:num_cached], now_s)
             return now_s
         missing = hashes[num_cached : num_cached + num_loadable]
         if not self._begin_fill(key, hashes[:num_cached], missing):
             return None
-        self._fills[key].ready_s = self._host.load(missing, now_s)
-        return self._fills[key].ready_s
+        self.num_loaded_blocks += num_loadable
+        ready_s = self._host.load(missing, now_s)
+        self._fills[key].ready_s = ready_s
+        return ready_s
 
-    def pull(self, key: str, hashes: Sequence[int], ready_s: float) -> bool:
+    def pull(self, key: str, hashes: Sequence[int], ready_s: float, now_s: float) -> bool:
         """Expect what HBM lacks of a chain at ``ready_s``, and retain the whole.
 
         Returns:
@@ -167,12 +192,14 @@ class KvResidency:
         """
         if not self._kv.enable_prefix_caching:
             raise ConfigError("KV can't be pulled without prefix caching: nothing could find it")
+        self._catch_up(now_s)
         num_cached = self._kv.pool.find_prefix(hashes, len(hashes)).num_blocks
         if num_cached == len(hashes):
-            self.retain(key, hashes)
+            self.retain(key, hashes, now_s)
             return True
         if not self._begin_fill(key, hashes[:num_cached], hashes[num_cached:]):
             return False
+        self.num_pulled_blocks += len(hashes) - num_cached
         self._fills[key].ready_s = ready_s
         return True
 
@@ -203,7 +230,7 @@ class KvResidency:
     def give_up_oldest(self) -> bool:
         """Release what has been retained longest; return whether there was anything."""
         oldest = next(iter(self._retained), None)
-        return oldest is not None and self.release(oldest)
+        return oldest is not None and self._drop(oldest)
 
     def check_invariants(self) -> None:
         """Raise if the host tier contradicts itself; HBM is the pool's to check.
@@ -214,6 +241,16 @@ class KvResidency:
         if self._host is not None:
             self._host.check_invariants()
 
+    def _drop(self, key: str) -> bool:
+        table = self._retained.pop(key, None)
+        if table is None:
+            fill = self._fills.pop(key, None)
+            table = None if fill is None else fill.table
+        if table is None:
+            return False
+        self._kv.pool.release(table)
+        return True
+
     def _begin_fill(self, key: str, cached: Sequence[int], missing: Sequence[int]) -> bool:
         pool = self._kv.pool
         hit = pool.find_prefix(cached, len(cached))
@@ -222,6 +259,6 @@ class KvResidency:
         table = BlockTable()
         pool.take_hit(table, hit)
         pool.allocate(table, len(missing))
-        self.release(key)
+        self._drop(key)
         self._fills[key] = _Fill(float("inf"), table, missing)
         return True

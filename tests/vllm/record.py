@@ -26,7 +26,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch  # noqa: E402
 import vllm  # noqa: E402
-from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig  # noqa: E402
+from vllm.config import (  # noqa: E402
+    CacheConfig,
+    KVEventsConfig,
+    ModelConfig,
+    SchedulerConfig,
+    VllmConfig,
+)
+from vllm.distributed.kv_events import BlockStored  # noqa: E402
 from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.utils.hashing import sha256  # noqa: E402
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash  # noqa: E402
@@ -41,6 +48,7 @@ from vllm.v1.outputs import ModelRunnerOutput  # noqa: E402
 from vllm.v1.request import Request  # noqa: E402
 from vllm.v1.structured_output import StructuredOutputManager  # noqa: E402
 
+from tests.vllm.kv_event_digest import KvEventDigest  # noqa: E402
 from tests.vllm.scenarios import KINDS, Scenario, ScenarioRequest, scenario  # noqa: E402
 
 MAX_MODEL_LEN = 100_000
@@ -133,6 +141,8 @@ class RecordedCore(EngineCore):
         self._schedule, self.scheduler.schedule = self.scheduler.schedule, self.schedule
         pool = self.scheduler.kv_cache_manager.block_pool
         self._evict, pool._maybe_evict_cached_block = pool._maybe_evict_cached_block, self.evict
+        self.digest = KvEventDigest()
+        self.scheduler.kv_event_publisher.publish = self.publish
 
     def abort_requests(self, request_ids: list[str]) -> None:
         """Abort in the order given; a batch of aborts is a set, in the order of its hashes."""
@@ -144,6 +154,14 @@ class RecordedCore(EngineCore):
         evicted = self._evict(block)
         self._num_evicted += evicted
         return evicted
+
+    def publish(self, batch: Any) -> None:
+        """Take in what vLLM would send to its subscribers."""
+        for event in batch.events:
+            if isinstance(event, BlockStored):
+                self.digest.tell([("stored", event.parent_block_hash, event.block_hashes)])
+            else:
+                self.digest.tell([("removed", None, event.block_hashes)])
 
     def schedule(self, throttle_prefills: bool) -> Any:
         """Record a step as it is scheduled."""
@@ -191,6 +209,7 @@ def make_config(given: Scenario, model_dir: str) -> VllmConfig:
             async_scheduling=False,
         ),
         cache_config=cache,
+        kv_events_config=KVEventsConfig(enable_kv_cache_events=True, publisher="null"),
     )
     # Set late: on a CPU vLLM turns it off, for the sake of the model runner that we don't have.
     config.scheduler_config.async_scheduling = given.async_scheduling
@@ -216,8 +235,8 @@ def make_scheduler(given: Scenario, config: VllmConfig) -> Scheduler:
     )
 
 
-def record(given: Scenario, model_dir: str) -> list[list[Any]]:
-    """Run a scenario to its end; return one record a call of the engine's step."""
+def record(given: Scenario, model_dir: str) -> tuple[list[list[Any]], list[int | str]]:
+    """Run a scenario to its end; return one record a call of the engine's step, and its events."""
     core = RecordedCore(given, model_dir)
     hasher = get_request_block_hasher(given.block_size, sha256) if given.prefix_caching else None
     arrivals = deque(enumerate(given.requests))
@@ -235,7 +254,7 @@ def record(given: Scenario, model_dir: str) -> list[list[Any]]:
             else:
                 core.abort_requests([abort.request_id])
         steps.append(core.recorded_step())
-    return steps
+    return steps, core.digest.result()
 
 
 def _request(order: int, given: ScenarioRequest, hasher: Any) -> Request:
@@ -258,11 +277,13 @@ def main() -> None:
         Path(model_dir, "config.json").write_text(json.dumps(CONFIG))
         for seed in range(first, first + count):
             for kind in KINDS:
+                steps, events = record(scenario(seed, kind), model_dir)
                 line = {
                     "seed": seed,
                     "kind": kind,
                     "vllm": vllm.__version__,
-                    "steps": record(scenario(seed, kind), model_dir),
+                    "events": events,
+                    "steps": steps,
                 }
                 sys.stdout.write(json.dumps(line, separators=(",", ":")) + "\n")
                 sys.stdout.flush()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from typing import Any
 
+from hw_model.engine.kv_events import BlocksRemoved, BlocksStored, KvEventLog
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId, RequestStatus
 from hw_model.engine.request_queue import SchedulingPolicy
 from hw_model.engine.step_plan import StepPlan
 from hw_model.engine.step_scheduler import EngineLimits, StepScheduler
 from hw_model.step_time import StepShape
+from tests.vllm.kv_event_digest import KvEventDigest
 from tests.vllm.scenarios import Scenario, ScenarioRequest
 
 StepRecord = list[Any]
@@ -33,8 +35,13 @@ class Replay:
 
     def __init__(self, given: Scenario) -> None:
         self.given = given
+        self._log = KvEventLog()
+        self._digest = KvEventDigest()
         self.kv = KvManager(
-            given.num_blocks - 1, given.block_size, enable_prefix_caching=given.prefix_caching
+            given.num_blocks - 1,
+            given.block_size,
+            enable_prefix_caching=given.prefix_caching,
+            log=self._log,
         )
         self.scheduler = StepScheduler(self.kv, limits_of(given))
         self.steps: list[StepRecord] = []
@@ -61,6 +68,15 @@ class Replay:
             self.steps.append(self._step())
             self.kv.pool.check_invariants(request.table for request in self.scheduler.requests())
         return self.steps
+
+    def events(self) -> list[int | str]:
+        """Return what was told of the prefix cache so far, as :class:`KvEventDigest` sums it up."""
+        for event in self._log.take():
+            if isinstance(event, BlocksStored):
+                self._digest.tell([("stored", event.parent_hash, event.hashes)])
+            elif isinstance(event, BlocksRemoved):
+                self._digest.tell([("removed", None, event.hashes)])
+        return self._digest.result()
 
     def _has_requests(self) -> bool:
         return bool(self.scheduler.running or self.scheduler.waiting or self._has_news)
@@ -122,11 +138,6 @@ class Replay:
         self.aborted[state] += 1
         self.scheduler.finish(request)
         self._has_news = True
-
-
-def replay(given: Scenario) -> list[StepRecord]:
-    """Run a scenario to its end; return one record a call of the engine's step."""
-    return Replay(given).run()
 
 
 def limits_of(given: Scenario) -> EngineLimits:
