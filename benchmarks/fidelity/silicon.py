@@ -189,6 +189,7 @@ def predict(chip: ChipSpec, row: Row, client: Client) -> tuple[float, float] | N
             KvManager(plan.kv_blocks + more_blocks, BLOCK_SIZE_TOKENS, enable_prefix_caching=False),
             EngineLimits(max_num_seqs=MAX_NUM_SEQS),
             StepTimeModel(plan, Band.BASE),
+            progress=False,
         )
         front_end_s = TtftBoundary.CLIENT.before_engine_s(chip, Band.BASE)
         load = ClosedLoad(row.isl_tokens, row.osl_tokens, row.clients)

@@ -159,17 +159,20 @@ class BlockPool:
 
         Cost: O(len(hashes)).
         """
+        if not hashes:
+            return
         table.num_loose -= len(hashes)
         last = table.runs[-1] if table.runs else None
         if self.log is not None:
             self.log.stored(hashes, None if last is None else last.hashes[-1])
+        if self._found.keys().isdisjoint(hashes):
+            last = self._open_run(table, last, is_found=True)
+            last.hashes.extend(hashes)
+            self._found.update(dict.fromkeys(hashes, last))
+            return
         for block_hash in hashes:
             is_found = block_hash not in self._found
-            if last is None or last.is_found != is_found or len(last.holders) > 1:
-                start = 0 if last is None else last.start + len(last.hashes)
-                last = BlockRun(start, [], is_found=is_found)
-                last.holders[table] = None
-                table.runs.append(last)
+            last = self._open_run(table, last, is_found=is_found)
             last.hashes.append(block_hash)
             if is_found:
                 self._found[block_hash] = last
@@ -258,6 +261,16 @@ class BlockPool:
                 _require(all(run in self._copies[h] for h in run.hashes), "copies are known")
         _require(num_found == len(self._found), "nothing is found that is not there")
         _require(num_copies == sum(map(len, self._copies.values())), "no copy is known twice")
+
+    def _open_run(self, table: BlockTable, last: BlockRun | None, *, is_found: bool) -> BlockRun:
+        """Return the table's last run if it can be longer, else a new one after it."""
+        if last is not None and last.is_found == is_found and len(last.holders) == 1:
+            return last
+        start = 0 if last is None else last.start + len(last.hashes)
+        run = BlockRun(start, [], is_found=is_found)
+        run.holders[table] = None
+        table.runs.append(run)
+        return run
 
     def _queued_runs(self) -> list[BlockRun]:
         runs, run = [], self._front

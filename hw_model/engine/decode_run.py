@@ -8,6 +8,10 @@ quadratic in ``k``. A run costs O(sequences) however long it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Self
+
+from hw_model.engine.request import EngineRequest
 
 
 class DecodeRun:
@@ -66,3 +70,77 @@ class DecodeRun:
         while steps < self.num_steps and self._elapsed_s(steps) < elapsed_s:
             steps += 1
         return steps
+
+
+class DecodingBatch:
+    """What limits a run of decode steps, gathered in one pass over the batch.
+
+    Attributes:
+        kv_tokens: Summed context of the first step.
+    """
+
+    __slots__ = ("_block_size_tokens", "_most_steps", "_num_by_slots", "kv_tokens")
+
+    def __init__(
+        self,
+        block_size_tokens: int,
+        most_steps: int,
+        num_by_slots: dict[int, int],
+        kv_tokens: int,
+    ) -> None:
+        self._block_size_tokens = block_size_tokens
+        self._most_steps = most_steps
+        self._num_by_slots = num_by_slots  # tokens a request still has room for -> requests
+        self.kv_tokens = kv_tokens
+
+    @classmethod
+    def of(
+        cls, running: Sequence[EngineRequest], num_ahead: int, block_size_tokens: int
+    ) -> Self | None:
+        """Return the batch if its next step computes one token of each request; else None.
+
+        Args:
+            running: At least one request.
+            num_ahead: Steps of the batch that are scheduled already.
+            block_size_tokens: Of its KV.
+        """
+        most_steps = running[0].num_output_tokens
+        num_by_slots: dict[int, int] = {}
+        kv_tokens = 0
+        for request in running:
+            generated, computed = request.num_generated_tokens, request.num_computed_tokens
+            if request.num_prompt_tokens + generated + num_ahead - computed != 1:
+                return None
+            if generated == 0 or request.num_output_placeholders != num_ahead:
+                return None
+            left = request.num_output_tokens - generated
+            most_steps = min(most_steps, left)
+            slots = request.table.num_blocks * block_size_tokens - computed
+            num_by_slots[slots] = num_by_slots.get(slots, 0) + 1
+            kv_tokens += computed
+        ahead_tokens = num_ahead * len(running)
+        return cls(
+            block_size_tokens, most_steps - num_ahead, num_by_slots, kv_tokens - ahead_tokens
+        )
+
+    def steps_with_room(self, num_free_blocks: int) -> int:
+        """Return how many steps there are until a request ends or the blocks run out."""
+        most = self._most_steps
+        if self._num_new_blocks(most) <= num_free_blocks:
+            return most
+        enough, too_many = 0, most
+        while too_many - enough > 1:
+            middle = (enough + too_many) // 2
+            if self._num_new_blocks(middle) <= num_free_blocks:
+                enough = middle
+            else:
+                too_many = middle
+        return enough
+
+    def _num_new_blocks(self, num_steps: int) -> int:
+        block_size = self._block_size_tokens
+        return sum(
+            num * -(-(num_steps - slots) // block_size)
+            for slots, num in self._num_by_slots.items()
+            if num_steps > slots
+        )

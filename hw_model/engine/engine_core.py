@@ -9,11 +9,11 @@ The engine keeps no clock: it moves only in ``advance``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hw_model.engine.block_pool import BlockPool
-from hw_model.engine.decode_run import DecodeRun
+from hw_model.engine.decode_run import DecodeRun, DecodingBatch
 from hw_model.engine.host_tier import HostTier
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.kv_residency import KvResidency
@@ -74,6 +74,8 @@ class EngineCore:
         limits: Batch limits.
         step_time: How long a step takes.
         host: Its KV in host memory; None for HBM alone.
+        progress: Report every token as it comes; else only the first and, with all in between, the
+            last of a request.
         macro_stepping: Advance unchanging decode batches in closed form. The same tokens come out
             at the same times; without it, each step's tokens are an event of their own.
 
@@ -89,11 +91,13 @@ class EngineCore:
         step_time: StepTime,
         *,
         host: HostTier | None = None,
+        progress: bool = True,
         macro_stepping: bool = True,
     ) -> None:
         self.residency = KvResidency(kv, host, self._interrupt)
         self._loads = RequestLoads(self.residency)
         self._kv = kv
+        self._progress = progress
         self._scheduler = StepScheduler(kv, limits)
         self._depth = 2 if limits.async_scheduling else 1
         self._step_time = step_time
@@ -232,10 +236,11 @@ class EngineCore:
             self._give_run_its_blocks(self._run.num_steps)
 
     def _begin_step(self, at_s: float) -> None:
-        self._queue_loaded(at_s)
+        if self._loads or not self.residency.is_idle:
+            self._queue_loaded(at_s)
         self._run = self._plan_run(at_s) if self._macro_stepping else None
         self._began_s = at_s
-        arrival_s = self.residency.next_event_s
+        arrival_s = None if self.residency.is_idle else self.residency.next_event_s
         if self._run is not None:
             if arrival_s is not None:
                 self._run.truncate(arrival_s)
@@ -287,7 +292,7 @@ class EngineCore:
             self._busy_s += at_s - self._began_s
             self._drop_aborted()
             sampled = self._scheduler.update(self._plans.popleft())
-            generated += _tokens_of(sampled, 1, at_s)
+            generated += self._tokens_of(sampled, 1, at_s)
         self.residency.write_through(at_s)
 
     def _plan_run(self, at_s: float) -> DecodeRun | None:
@@ -302,18 +307,14 @@ class EngineCore:
         num_ahead = self._depth - 1
         if num_ahead and not self._is_ahead_by(num_ahead):
             return None
-        num_steps = running[0].num_output_tokens
-        for request in running:
-            if not request.is_decoding or request.num_output_placeholders != num_ahead:
-                return None
-            num_steps = min(num_steps, request.num_output_tokens - request.num_generated_tokens)
-        num_steps = self._steps_with_room(running, num_steps - num_ahead)
+        batch = DecodingBatch.of(running, num_ahead, self._kv.block_size_tokens)
+        if batch is None:
+            return None
+        num_steps = batch.steps_with_room(self._kv.pool.num_free)
         if num_steps < 1 or self._scheduler.can_admit():
             return None
-        kv_tokens = sum(request.num_computed_tokens for request in running)
-        kv_tokens -= num_ahead * len(running)
         line = self._step_time.decode_line(len(running))
-        return DecodeRun(at_s, num_steps, len(running), kv_tokens, line)
+        return DecodeRun(at_s, num_steps, len(running), batch.kv_tokens, line)
 
     def _is_ahead_by(self, num_steps: int) -> bool:
         """Return whether so many steps are scheduled, each a decode step of who is running."""
@@ -322,36 +323,17 @@ class EngineCore:
             for plan in self._plans
         )
 
-    def _steps_with_room(self, running: list[EngineRequest], most: int) -> int:
-        """Return how many of ``most`` decode steps the free blocks allow."""
-        num_free = self._kv.pool.num_free
-        grow = self._kv.num_blocks_to_grow
-
-        def fits(num_steps: int) -> bool:
-            return sum(grow(request, num_steps) for request in running) <= num_free
-
-        if fits(most):
-            return most
-        enough, too_many = 0, most
-        while too_many - enough > 1:
-            middle = (enough + too_many) // 2
-            enough, too_many = (middle, too_many) if fits(middle) else (enough, middle)
-        return enough
-
     def _end_run(self, num_steps: int, at_s: float, generated: list[TokensGenerated]) -> None:
         scheduler = self._scheduler
         if not self._run_has_blocks:
             self._give_run_its_blocks(num_steps)
         self._run_has_blocks = False
-        for request in scheduler.running:
-            request.num_computed_tokens += num_steps
         for position, plan in enumerate(self._plans):
             self._plans[position] = plan.after_decode_steps(num_steps)
         self._drop_aborted()
-        batch = tuple(scheduler.running)
-        for request in batch:
-            scheduler.append_tokens(request, num_steps)
-        generated += _tokens_of(batch, num_steps, at_s)
+        batch = tuple(scheduler.running) if self._progress else ()
+        finished = scheduler.end_decode_steps(num_steps)
+        generated += self._tokens_of(batch or finished, num_steps, at_s)
 
     def _give_run_its_blocks(self, num_steps: int) -> None:
         """Allocate what the steps of a run fill, as far as it goes on.
@@ -359,15 +341,29 @@ class EngineCore:
         At its end, or as soon as anybody may look at the pool: steps that are planned one by one
         have their blocks from their beginning.
         """
-        for request in self._scheduler.running:  # all of them before anybody's blocks are freed
-            if not self._kv.grow(request, num_steps):
-                raise InvariantError("a decode run outgrew the blocks it was planned with")
+        if not self._kv.grow_all(self._scheduler.running, num_steps):
+            raise InvariantError("a decode run outgrew the blocks it was planned with")
         self._run_has_blocks = True
 
     def _drop_aborted(self) -> None:
         for request in self._aborted:
             self._scheduler.finish(request)
         self._aborted.clear()
+
+    def _tokens_of(
+        self, requests: Sequence[EngineRequest], num_tokens: int, at_s: float
+    ) -> Iterator[TokensGenerated]:
+        """Report the newest tokens of requests that got equally many."""
+        for request in requests:
+            finished = request.status is RequestStatus.FINISHED
+            generated = request.num_generated_tokens
+            newest = num_tokens
+            if not self._progress:
+                if not finished and generated > 1:
+                    continue
+                newest = max(1, generated - 1)
+            cached = request.num_cached_tokens or 0
+            yield TokensGenerated(request.request_id, newest, at_s, cached, finished)
 
     def _kv_used_blocks(self) -> int:
         pool: BlockPool = self._kv.pool
@@ -376,20 +372,3 @@ class EngineCore:
     def _account_time(self, now_s: float) -> None:
         self._kv_used_block_s += self._kv_used_blocks() * (now_s - self._now_s)
         self._now_s = now_s
-
-
-def _tokens_of(
-    requests: Sequence[EngineRequest], num_tokens: int, at_s: float
-) -> list[TokensGenerated]:
-    """Report the newest tokens of requests that got equally many."""
-    finished = RequestStatus.FINISHED
-    return [
-        TokensGenerated(
-            request.request_id,
-            num_tokens,
-            at_s,
-            request.num_cached_tokens or 0,
-            request.status is finished,
-        )
-        for request in requests
-    ]

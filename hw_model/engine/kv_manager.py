@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hw_model.engine.block_pool import NO_HIT, BlockPool, PrefixHit
 from hw_model.engine.kv_events import KvEventLog
@@ -74,21 +74,37 @@ class KvManager:
         Returns:
             False, with nothing changed, when the pool is too full.
         """
+        block_size = self.block_size_tokens
         num_tokens = request.num_computed_tokens + num_new_tokens
-        num_new_blocks = self._blocks_for(num_tokens) - request.table.num_blocks
-        if num_new_blocks > 0:
+        num_missing_tokens = num_tokens - request.table.num_blocks * block_size
+        if num_missing_tokens > 0:
+            num_new_blocks = -(-num_missing_tokens // block_size)
             while num_new_blocks > self.pool.num_free:
                 if self.reclaim is None or not self.reclaim():
                     return False
             self.pool.allocate(request.table, num_new_blocks)
         # The tokens of a block must be known before it can be found.
-        self.commit(request, num_tokens - request.num_output_placeholders)
+        known = num_tokens - request.num_output_placeholders
+        committed = request.num_committed_blocks
+        if committed < len(request.block_hashes) and known // block_size > committed:
+            self.commit(request, known)
         return True
 
-    def num_blocks_to_grow(self, request: EngineRequest, num_new_tokens: int) -> int:
-        """Return how many blocks ``grow`` would take from the pool."""
-        num_tokens = request.num_computed_tokens + num_new_tokens
-        return max(0, self._blocks_for(num_tokens) - request.table.num_blocks)
+    def grow_all(self, requests: Iterable[EngineRequest], num_new_tokens: int) -> bool:
+        """``grow`` each in turn; return whether there was room for all."""
+        block_size = self.block_size_tokens
+        for request in requests:
+            num_tokens = request.num_computed_tokens + num_new_tokens
+            if num_tokens > request.table.num_blocks * block_size:
+                if not self.grow(request, num_new_tokens):
+                    return False
+                continue
+            committed = request.num_committed_blocks
+            if committed < len(request.block_hashes):
+                known = num_tokens - request.num_output_placeholders
+                if known // block_size > committed:
+                    self.commit(request, known)
+        return True
 
     def release(self, request: EngineRequest) -> None:
         """Take back everything a request holds."""

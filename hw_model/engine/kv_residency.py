@@ -80,6 +80,11 @@ class KvResidency:
             kv.computed = []
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, so that ``settle`` never has anything to do."""
+        return not self._fills and not self._demotions
+
+    @property
     def next_event_s(self) -> float | None:
         """When ``settle`` next has something to do."""
         due = [fill.ready_s for fill in self._fills.values()]

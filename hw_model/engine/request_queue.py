@@ -97,7 +97,9 @@ class PriorityQueue:
         """Put a request where its priority belongs."""
         heapq.heappush(self._heap, (request.priority, request.arrival_order, request))
 
-    prepend = add
+    def prepend(self, request: EngineRequest) -> None:
+        """Put a request back where its priority belongs."""
+        self.add(request)
 
     def peek(self) -> EngineRequest:
         """Return the most urgent."""

@@ -115,10 +115,28 @@ class StepScheduler:
         """Give a request tokens it has sampled; the last one it wanted finishes it."""
         request.num_generated_tokens += num_tokens
         if self._is_async and request.status is RequestStatus.RUNNING:
-            known = request.num_computed_tokens - request.num_output_placeholders
-            self.kv.commit(request, known)
+            self._commit_known(request)
         if request.num_generated_tokens == request.num_output_tokens:
             self.finish(request)
+
+    def end_decode_steps(self, num_steps: int) -> list[EngineRequest]:
+        """Give every running request the tokens of so many decode steps.
+
+        Returns:
+            Those that have all they wanted, in order.
+        """
+        finished = []
+        for request in self.running:
+            request.num_computed_tokens += num_steps
+            generated = request.num_generated_tokens + num_steps
+            request.num_generated_tokens = generated
+            if generated == request.num_output_tokens:
+                finished.append(request)
+            elif self._is_async:
+                self._commit_known(request)
+        for request in finished:
+            self.finish(request)
+        return finished
 
     def finish(self, request: EngineRequest) -> None:
         """Take a request out and free its blocks."""
@@ -145,6 +163,9 @@ class StepScheduler:
     def find(self, request_id: RequestId) -> EngineRequest | None:
         """Return the request of that id, or None. O(requests)."""
         return next((r for r in self.requests() if r.request_id == request_id), None)
+
+    def _commit_known(self, request: EngineRequest) -> None:
+        self.kv.commit(request, request.num_computed_tokens - request.num_output_placeholders)
 
     def _most_new_tokens(self) -> int:
         """Return how many new tokens one request may compute in this step."""
