@@ -47,7 +47,8 @@ $(VLLM_VENV)/.installed:
 	@touch $@
 
 test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
-	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -s tests/test_vllm_goldens.py -k live
+	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -s tests/test_vllm_goldens.py \
+		tests/test_kv_event_wire.py -k live
 
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz

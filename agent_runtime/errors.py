@@ -9,7 +9,8 @@ AgentRuntimeError
 │  ├─ UnknownModelError     404
 │  └─ BodyTooLargeError     413
 └─ BackendError             what runs turns -> HTTP 5xx
-   └─ BackendStoppedError   503
+   ├─ BackendStoppedError   503
+   └─ WireFormatError       an engine sent what can't be read
 """
 
 from __future__ import annotations
@@ -77,3 +78,7 @@ class BackendStoppedError(BackendError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; try again once it is back")
+
+
+class WireFormatError(BackendError):
+    """An engine sent something that is not what it should be; nothing of it was taken in."""
