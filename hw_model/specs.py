@@ -60,6 +60,7 @@ class ChipSpec(Spec):
             share of what wider ones do; absent where the chip has no FP4.
         link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as collectives of tens of
             MB reach it.
+        host_link_bytes_per_s: Between one chip and its host's memory, each direction, as reached.
         all_reduce_latency_s: A small all-reduce among eight chips, launch included.
         layer_overhead_s: Per transformer layer and step: launches and latency no roofline shows.
         expert_layer_overhead_s: On top, per layer with experts: routing, gathering tokens by expert
@@ -87,6 +88,7 @@ class ChipSpec(Spec):
     hbm_efficiency: Claim
     fp4_kernel_efficiency: Claim | None = None
     link_bytes_per_s: Claim
+    host_link_bytes_per_s: Claim
     all_reduce_latency_s: Claim
     layer_overhead_s: Claim
     expert_layer_overhead_s: Claim

@@ -43,7 +43,7 @@ def test_one_band_is_one_object_with_every_documented_key(
     documented = (
         "policy model rack band seed ttft_boundary sessions turns simulated_s wall_s "
         "turns_per_wall_s jct_s ttft_s tpot_s slowdown prefix_hit_ratio recomputed_tokens "
-        "preemptions pulled_bytes hbm_used_ratio"
+        "preemptions pulled_bytes host_loaded_tokens hbm_used_ratio"
     )
     assert list(summary) == documented.split()
     assert summary["sessions"] == {"total": 3, "completed": 3, "failed": 0}

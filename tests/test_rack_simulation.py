@@ -1,5 +1,6 @@
 """The discrete-event driver: closed loops, joins, hits counted right, the same bytes twice."""
 
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -184,3 +185,23 @@ def test_equal_times_leave_by_priority_and_then_first_in_first_out() -> None:
     for at_s, priority, item in [(1, 1, "c"), (1, 0, "a"), (0, 9, "first"), (1, 0, "b")]:
         queue.push(float(at_s), priority, item)
     assert [queue.pop()[1] for _ in range(len(queue))] == ["first", "a", "b", "c"]
+
+
+def test_host_memory_gives_back_what_hbm_had_no_room_for() -> None:
+    sessions = [growing_session(f"s{n}", n, num_turns=4, start=2000, gap_s=5.0) for n in range(4)]
+    cramped = dataclasses.replace(deployment("qwen3-8b", num_replicas=1), kv_blocks=5000 // BLOCK)
+    runs = [
+        simulate(
+            workload(*sessions),
+            dataclasses.replace(cramped, block_size_tokens=BLOCK),
+            SimulationOptions(host_bytes_per_chip=host_bytes),
+            stopwatch=lambda: 0.0,
+        )
+        for host_bytes in (0.0, 64e9)
+    ]
+    alone, backed = (each.summary for each in runs)
+    assert alone.recomputed_tokens > 0
+    assert alone.host_loaded_tokens == 0
+    assert backed.host_loaded_tokens > 0
+    assert backed.recomputed_tokens < alone.recomputed_tokens / 2
+    assert backed.prefix_hit_ratio > alone.prefix_hit_ratio

@@ -65,6 +65,7 @@ def fake_run(
         recomputed_tokens=1_250_000,
         preemptions=12,
         pulled_bytes=3_400_000_000,
+        host_loaded_tokens=1_000,
         hbm_used_ratio=UsedRatio(mean=0.861, max=1.0),
     )
     replicas = tuple(

@@ -82,6 +82,13 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         "--max-gap-s", type=natural_float, metavar="S", help="cut longer tool gaps to S seconds"
     )
     group.add_argument(
+        "--host-kv-gb",
+        type=natural_float,
+        default=0.0,
+        metavar="GB",
+        help="host memory a chip for KV that HBM has no room for (default: 0)",
+    )
+    group.add_argument(
         "--start-window-s",
         type=natural_float,
         default=60.0,
@@ -147,6 +154,7 @@ def _run_bands(
                 seed=args.seed,
                 start_window_s=args.start_window_s,
                 limits=machine.limits,
+                host_bytes_per_chip=args.host_kv_gb * 1e9,
                 ttft_boundary=TtftBoundary(args.ttft_boundary),
             )
 

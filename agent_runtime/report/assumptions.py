@@ -24,6 +24,7 @@ _DISPLAY: dict[str, tuple[str, float, str]] = {
     "hbm_efficiency": ("share of HBM bandwidth reached", 0.01, "%"),
     "fp4_kernel_efficiency": ("FP4 kernels against wider ones", 0.01, "%"),
     "link_bytes_per_s": ("scale-up bandwidth, one direction", 1e9, "GB/s"),
+    "host_link_bytes_per_s": ("to host memory, one direction", 1e9, "GB/s"),
     "all_reduce_latency_s": ("small all-reduce", 1e-6, "us"),
     "layer_overhead_s": ("overhead a layer and step", 1e-6, "us"),
     "expert_layer_overhead_s": ("overhead a layer with experts, on top", 1e-6, "us"),

@@ -62,6 +62,7 @@ MEASURES: tuple[tuple[Measure, ...], ...] = (
         HBM_USE_MEAN,
         _of("HBM use max", quantities.ratio, lambda run: run.hbm_used_ratio.max),
         _of("recomputed tokens", quantities.count, lambda run: run.recomputed_tokens),
+        _of("loaded from host", quantities.count, lambda run: run.host_loaded_tokens),
         _of("KV pulled", quantities.num_bytes, lambda run: run.pulled_bytes),
         _of("preemptions", quantities.count, lambda run: run.preemptions),
     ),
@@ -138,6 +139,10 @@ DEFINITIONS = (
             "over time and replicas, and the fullest replica at its fullest. Weights are not "
             "counted."
         ),
+    ),
+    (
+        "Loaded from host",
+        "Prompt tokens whose KV had left HBM and came back from host memory.",
     ),
     (
         "KV pulled",

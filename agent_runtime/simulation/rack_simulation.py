@@ -18,6 +18,7 @@ from agent_runtime.workload.session_script import SessionScript, Workload
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.engine.engine_core import EngineCore, TokensGenerated
+from hw_model.engine.host_tier import HostTier, HostTierSpec
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.solo_turn import solo_turn_s
@@ -44,6 +45,7 @@ class SimulationOptions:
         seed: Of the sessions' start times.
         start_window_s: Top-level sessions start at random in ``[0, start_window_s)``.
         limits: Batch limits of every engine.
+        host_bytes_per_chip: Host memory for KV, written through and loaded from; 0 for HBM alone.
         ttft_boundary: Whose clock turns are timed on. On the client's they take the way to the
             engine as well, and so do sessions.
     """
@@ -53,6 +55,7 @@ class SimulationOptions:
     seed: int = 0
     start_window_s: float = 60.0
     limits: EngineLimits = field(default_factory=EngineLimits)
+    host_bytes_per_chip: float = 0.0
     ttft_boundary: TtftBoundary = TtftBoundary.CLIENT
 
 
@@ -71,11 +74,17 @@ class RackSimulation:
         self.log = TurnLog()
         self.sampler = TimelineSampler()
         self.step_time = StepTimeModel(deployment, options.band)
+        host_spec = (
+            HostTierSpec.of(deployment, options.band, options.host_bytes_per_chip)
+            if options.host_bytes_per_chip
+            else None
+        )
         self.engines = [
             EngineCore(
                 KvManager(deployment.kv_blocks, deployment.block_size_tokens),
                 options.limits,
                 self.step_time,
+                host=None if host_spec is None else HostTier(host_spec),
                 progress=False,
             )
             for _ in range(deployment.num_replicas)

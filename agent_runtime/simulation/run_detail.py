@@ -89,6 +89,8 @@ def _summary(
         prefix_hit_ratio=_ratio(sum(s.num_cached_tokens for s in stats), num_prompt_tokens),
         recomputed_tokens=log.num_recomputed_tokens + sum(s.num_recomputed_tokens for s in stats),
         preemptions=sum(s.num_preemptions for s in stats),
+        host_loaded_tokens=deployment.block_size_tokens
+        * sum(engine.residency.num_loaded_blocks for engine in simulation.engines),
         pulled_bytes=0,  # no policy moves KV between replicas yet
         hbm_used_ratio=UsedRatio(
             mean=_ratio(sum(s.kv_used_block_s for s in stats), block_s),

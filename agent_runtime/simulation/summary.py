@@ -81,6 +81,7 @@ class RunSummary(_Frozen):
     recomputed_tokens: int
     preemptions: int
     pulled_bytes: int
+    host_loaded_tokens: int
     hbm_used_ratio: UsedRatio
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
+from hw_model.claim import Band
+from hw_model.deployment import Deployment
 from hw_model.engine.kv_events import KvEventLog, Medium
 from hw_model.errors import ConfigError, InvariantError
 from hw_model.transfer import TransferLink
@@ -31,6 +34,26 @@ class HostTierSpec:
     block_bytes: float
     bytes_per_s: float
     latency_s: float = 0.0
+
+    @classmethod
+    def of(cls, deployment: Deployment, band: Band, bytes_per_chip: float) -> Self:
+        """Return the tier of a deployment's replica.
+
+        Args:
+            deployment: The replica; each of its chips moves its own share of the KV.
+            band: Which machine within what is known.
+            bytes_per_chip: Host memory for KV.
+
+        Raises:
+            ConfigError: Too little for one block.
+        """
+        num_chips = deployment.parallelism.num_chips
+        block_bytes = deployment.kv_bytes_per_token * deployment.block_size_tokens
+        return cls(
+            capacity_blocks=int(bytes_per_chip // block_bytes),
+            block_bytes=block_bytes * num_chips,
+            bytes_per_s=deployment.chip.host_link_bytes_per_s.at(band) * num_chips,
+        )
 
     def __post_init__(self) -> None:
         if self.capacity_blocks < 1 or self.block_bytes <= 0:
