@@ -89,6 +89,17 @@ def test_a_load_takes_the_links_time_and_queues_behind_other_loads() -> None:
     assert seconds[0] > load_s
 
 
+def test_who_is_loaded_first_keeps_its_place_in_the_queue() -> None:
+    core = engine(num_blocks=30, host_blocks=100, max_num_seqs=1)
+    run_alone(core, "first", chain(0, 8), 0.0)
+    run_alone(core, "flood", chain(7, 29), 1.0)
+    core.add(request("busy", 9, 40, chain(1, 2)), 2.0)
+    core.add(request("loaded", 33, 1, chain(0, 8)), 2.001)
+    core.add(request("came after", 9, 1, chain(2, 2)), 2.002)
+    finished = [event.request_id for event in run_until_idle(core) if event.finished]
+    assert finished == ["busy", "loaded", "came after"]
+
+
 def test_the_host_forgets_what_was_used_least_recently() -> None:
     log = KvEventLog()
     host = HostTier(HostTierSpec(4, 1.0, 1e9), log)

@@ -156,8 +156,9 @@ class EngineCore:
                 f"{self.max_context_tokens:,}: shorten the context or use a larger TP"
             )
         self._interrupt(now_s)
+        self._scheduler.number(request)
         if not self._loads.take(request, self._kv.num_findable_blocks(request), now_s):
-            self._scheduler.add(request)
+            self._scheduler.insert(request)
 
     def abort(self, request_id: RequestId, now_s: float) -> bool:
         """Drop a request; its blocks are free from the end of the step under way.
@@ -259,7 +260,7 @@ class EngineCore:
     def _queue_loaded(self, at_s: float) -> None:
         """Queue the requests whose KV has arrived, and begin the loads that there is room for."""
         for request in self._loads.arrived(self.residency.settle(at_s), at_s):
-            self._scheduler.add(request)
+            self._scheduler.insert(request)
 
     def _give_up_retained(self, at_s: float) -> bool:
         """Make room where somebody waits and nothing else would make any."""

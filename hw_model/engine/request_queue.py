@@ -25,6 +25,10 @@ class RequestQueue(Protocol):
         """Put a new request where it belongs."""
         ...
 
+    def insert(self, request: EngineRequest) -> None:
+        """Put a request before those that arrived after it; at once if there are none."""
+        ...
+
     def prepend(self, request: EngineRequest) -> None:
         """Put a request back that was admitted before."""
         ...
@@ -57,6 +61,19 @@ class FcfsQueue:
     def add(self, request: EngineRequest) -> None:
         """Put a request last."""
         self._requests.append(request)
+
+    def insert(self, request: EngineRequest) -> None:
+        """Put a request before the first that arrived after it."""
+        requests = self._requests
+        place = len(requests)
+        if not requests or requests[-1].arrival_order < request.arrival_order:
+            requests.append(request)
+            return
+        for position, other in enumerate(requests):
+            if other.arrival_order > request.arrival_order:
+                place = position
+                break
+        requests.insert(place, request)
 
     def prepend(self, request: EngineRequest) -> None:
         """Put a request first."""
@@ -96,6 +113,10 @@ class PriorityQueue:
     def add(self, request: EngineRequest) -> None:
         """Put a request where its priority belongs."""
         heapq.heappush(self._heap, (request.priority, request.arrival_order, request))
+
+    def insert(self, request: EngineRequest) -> None:
+        """Put a request where its priority belongs."""
+        self.add(request)
 
     def prepend(self, request: EngineRequest) -> None:
         """Put a request back where its priority belongs."""

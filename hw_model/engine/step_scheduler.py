@@ -82,9 +82,17 @@ class StepScheduler:
 
     def add(self, request: EngineRequest) -> None:
         """Queue a new request."""
+        self.number(request)
+        self.waiting.add(request)
+
+    def number(self, request: EngineRequest) -> None:
+        """Give a new request its place in the order of arrival, to be queued by ``insert``."""
         request.arrival_order = self._num_arrived
         self._num_arrived += 1
-        self.waiting.add(request)
+
+    def insert(self, request: EngineRequest) -> None:
+        """Queue a numbered request before all that came after it."""
+        self.waiting.insert(request)
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step and allocate its blocks; None when there is nothing to run."""
