@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.simulation.event_queue import EventQueue
-from agent_runtime.simulation.rack_simulation import SimulationOptions
+from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
 from agent_runtime.simulation.run_detail import simulate
 from agent_runtime.simulation.session_run import ContextChain
 from agent_runtime.simulation.summary import RunDetail
@@ -205,3 +205,20 @@ def test_host_memory_gives_back_what_hbm_had_no_room_for() -> None:
     assert backed.host_loaded_tokens > 0
     assert backed.recomputed_tokens < alone.recomputed_tokens / 2
     assert backed.prefix_hit_ratio > alone.prefix_hit_ratio
+
+
+def test_whoever_ends_can_be_followed_by_another() -> None:
+    followed = []
+
+    def successor(ended: SessionScript, now_s: float) -> SessionScript | None:
+        followed.append((ended.session_id, now_s))
+        number = len(followed)
+        return growing_session(f"later {number}", 10 + number, num_turns=2) if number < 3 else None
+
+    plan = deployment("qwen3-8b", num_replicas=1, block_size_tokens=BLOCK)
+    first = workload(growing_session("first", 0, num_turns=3))
+    simulation = RackSimulation(first, plan, SimulationOptions(), successor)
+    simulation.run()
+    assert [session_id for session_id, _ in followed] == ["first", "later 1", "later 2"]
+    assert len(simulation.log.jct_s) == 3
+    assert followed[-1][1] == simulation.now_s

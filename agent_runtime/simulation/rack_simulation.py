@@ -66,10 +66,16 @@ class RackSimulation:
         workload: The sessions.
         deployment: What serves them; its block size is the workload's.
         options: See ``SimulationOptions``.
+        successor: Asked at the end of every top-level session, with its script and the time, for
+            one that starts then; without it the sessions of the workload are all there are.
     """
 
     def __init__(
-        self, workload: Workload, deployment: Deployment, options: SimulationOptions
+        self,
+        workload: Workload,
+        deployment: Deployment,
+        options: SimulationOptions,
+        successor: Callable[[SessionScript, float], SessionScript | None] | None = None,
     ) -> None:
         self.log = TurnLog()
         self.sampler = TimelineSampler()
@@ -94,6 +100,7 @@ class RackSimulation:
         self.num_failed_sessions = 0
         self.now_s = 0.0
         self._workload = workload
+        self._successor = successor
         self._options = options
         self._block_size_tokens = deployment.block_size_tokens
         boundary = options.ttft_boundary
@@ -210,10 +217,14 @@ class RackSimulation:
             run.parent.num_running_children -= 1
             if run.parent.num_running_children == 0:
                 self._go_on(run.parent)
-        elif run.failed:
+            return
+        if run.failed:
             self.num_failed_sessions += 1
         else:
             self.log.session_completed(run, self.now_s)
+        following = None if self._successor is None else self._successor(run.script, self.now_s)
+        if following is not None:
+            self._start(following, self.now_s, None)
 
     def _sample(self) -> None:
         num_replicas = len(self.engines)
