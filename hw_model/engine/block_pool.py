@@ -150,9 +150,11 @@ class BlockPool:
         self.num_free -= num_blocks
         table.num_loose += num_blocks
         table.num_blocks += num_blocks
-        empty = min(num_blocks, self.num_empty)
-        self.num_empty -= empty
-        self._evict(num_blocks - empty)
+        if num_blocks <= self.num_empty:
+            self.num_empty -= num_blocks
+        else:
+            self._evict(num_blocks - self.num_empty)
+            self.num_empty = 0
 
     def commit(self, table: BlockTable, hashes: Sequence[int]) -> None:
         """Make the first ``len(hashes)`` loose blocks of ``table`` cached under their hashes.
@@ -165,7 +167,7 @@ class BlockPool:
         last = table.runs[-1] if table.runs else None
         if self.log is not None:
             self.log.stored(hashes, None if last is None else last.hashes[-1])
-        if self._found.keys().isdisjoint(hashes):
+        if len(hashes) > 1 and self._found.keys().isdisjoint(hashes):
             last = self._open_run(table, last, is_found=True)
             last.hashes.extend(hashes)
             self._found.update(dict.fromkeys(hashes, last))

@@ -308,11 +308,11 @@ class EngineCore:
         num_ahead = self._depth - 1
         if num_ahead and not self._is_ahead_by(num_ahead):
             return None
-        batch = DecodingBatch.of(running, num_ahead, self._kv.block_size_tokens)
-        if batch is None:
+        if self._scheduler.can_admit():
             return None
-        num_steps = batch.steps_with_room(self._kv.pool.num_free)
-        if num_steps < 1 or self._scheduler.can_admit():
+        batch = DecodingBatch.of(running, num_ahead, self._kv.block_size_tokens)
+        num_steps = 0 if batch is None else batch.steps_with_room(self._kv.pool.num_free)
+        if batch is None or num_steps < 1:
             return None
         line = self._step_time.decode_line(len(running))
         return DecodeRun(at_s, num_steps, len(running), batch.kv_tokens, line)
