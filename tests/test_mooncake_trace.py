@@ -11,12 +11,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.errors import ConfigError, TraceError
+from agent_runtime.simulation.rack_simulation import SimulationOptions
+from agent_runtime.simulation.run_detail import simulate
 from agent_runtime.workload.block_id_runs import num_blocks
 from agent_runtime.workload.mooncake_trace import (
     FIRST_OUTPUT_ID,
-    TimedWorkload,
     read_mooncake_trace,
 )
+from agent_runtime.workload.session_script import Workload
+from agent_runtime.workload.sources import load_workload
+from hw_model.ttft_boundary import TtftBoundary
+from tests.engines import deployment
 
 DATA = Path(os.environ.get("PANJIU_DATA", Path(__file__).parents[2] / "shared" / "data"))
 REAL_TRACE = DATA / "mooncake_conversation.jsonl.gz"
@@ -33,14 +38,14 @@ def write(folder: Path, *lines: object) -> Path:
     return path
 
 
-def read(folder: Path, *lines: object, **kwargs) -> TimedWorkload:
+def read(folder: Path, *lines: object, **kwargs) -> Workload:
     return read_mooncake_trace(write(folder, *lines), **kwargs)
 
 
-def prompts(trace: TimedWorkload) -> list[list[int]]:
+def prompts(trace: Workload) -> list[list[int]]:
     spelled = [
         chain(*(range(first, last + 1) for first, last in script.turns[0].block_id_runs))
-        for script in trace.workload.sessions
+        for script in trace.sessions
     ]
     return [[block for block in blocks if block < FIRST_OUTPUT_ID] for blocks in spelled]
 
@@ -48,10 +53,10 @@ def prompts(trace: TimedWorkload) -> list[list[int]]:
 def test_a_request_is_a_session_of_one_turn_that_arrives_when_it_did(tmp_path: Path) -> None:
     trace = read(tmp_path, line(1_500, 1_000, 10), line(3_000, 600, 20, (0, 7)))
     assert trace.arrives_s == (1.5, 3.0)
-    turns = [script.turns for script in trace.workload.sessions]
+    turns = [script.turns for script in trace.sessions]
     assert [len(each) for each in turns] == [1, 1]
     assert [(turn.isl_tokens, turn.osl_tokens) for (turn,) in turns] == [(1_000, 10), (600, 20)]
-    names = [script.session_id for script in trace.workload.sessions]
+    names = [script.session_id for script in trace.sessions]
     assert len(set(names)) == len(names)
 
 
@@ -62,12 +67,12 @@ def test_an_id_is_so_many_engine_blocks_in_a_row_and_only_full_ones_count(tmp_pa
 
 def test_consecutive_ids_are_one_run(tmp_path: Path) -> None:
     trace = read(tmp_path, line(isl=2_000, ids=(0, 5, 6, 7)), block_size_tokens=64)
-    assert trace.workload.sessions[0].turns[0].block_id_runs == ((0, 7), (40, 62))
+    assert trace.sessions[0].turns[0].block_id_runs == ((0, 7), (40, 62))
 
 
 def test_outputs_of_equal_prompts_are_blocks_that_nobody_else_has(tmp_path: Path) -> None:
     trace = read(tmp_path, *[line(isl=1_000, osl=200) for _ in range(3)], block_size_tokens=64)
-    runs = [script.turns[0].block_id_runs for script in trace.workload.sessions]
+    runs = [script.turns[0].block_id_runs for script in trace.sessions]
     assert [each[:-1] for each in runs] == [((0, 14),)] * 3
     firsts, lasts = zip(*(each[-1] for each in runs), strict=True)
     assert [last - first + 1 for first, last in zip(firsts, lasts, strict=True)] == [3, 3, 3]
@@ -101,7 +106,7 @@ def test_every_full_block_of_a_prompt_has_an_id(tmp_path: Path, isls, block_size
     trace = read(tmp_path, *lines, block_size_tokens=block_size)
     seen: set[int] = set()
     for isl, recorded, script, blocks in zip(
-        isls, lines, trace.workload.sessions, prompts(trace), strict=True
+        isls, lines, trace.sessions, prompts(trace), strict=True
     ):
         scale = 512 // block_size
         whole = [block * scale + at for block in recorded["hash_ids"] for at in range(scale)]
@@ -116,13 +121,13 @@ def test_requests_are_put_in_order_of_arrival_and_ties_stay_in_the_files(tmp_pat
     lines = [line(5_000, osl=1), line(1_000, osl=2), line(5_000, osl=3), line(0, osl=4)]
     trace = read(tmp_path, *lines)
     assert trace.arrives_s == (0.0, 1.0, 5.0, 5.0)
-    assert [s.turns[0].osl_tokens for s in trace.workload.sessions] == [4, 2, 1, 3]
+    assert [s.turns[0].osl_tokens for s in trace.sessions] == [4, 2, 1, 3]
 
 
 def test_an_empty_output_is_one_token_and_a_note(tmp_path: Path) -> None:
     trace = read(tmp_path, line(osl=0), line())
-    assert trace.workload.sessions[0].turns[0].osl_tokens == 1
-    (note,) = trace.workload.notes
+    assert trace.sessions[0].turns[0].osl_tokens == 1
+    (note,) = trace.notes
     assert note.startswith("1 recorded requests had no output")
 
 
@@ -130,8 +135,8 @@ def test_zipped_traces_blank_lines_and_a_limit_are_understood(tmp_path: Path) ->
     path = tmp_path / "trace.jsonl.gz"
     text = "\n\n".join(json.dumps(line(number * 1_000)) for number in range(5))
     path.write_bytes(gzip.compress(text.encode()))
-    assert len(read_mooncake_trace(path).arrives_s) == 5
-    assert len(read_mooncake_trace(path, limit=3).arrives_s) == 3
+    assert len(read_mooncake_trace(path).sessions) == 5
+    assert len(read_mooncake_trace(path, limit=3).sessions) == 3
 
 
 @pytest.mark.parametrize(
@@ -207,9 +212,22 @@ def test_a_limit_below_one_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(not REAL_TRACE.exists(), reason=f"no {REAL_TRACE}; set $PANJIU_DATA")
 def test_mooncakes_conversation_trace_is_read_whole() -> None:
     trace = read_mooncake_trace(REAL_TRACE)
-    turns = [script.turns[0] for script in trace.workload.sessions]
+    turns = [script.turns[0] for script in trace.sessions]
     assert len(turns) == 12_031
     assert sum(turn.isl_tokens for turn in turns) == 144_793_823
+    assert trace.arrives_s is not None
     assert trace.arrives_s[-1] > 3_500
     for turn in turns:
         assert num_blocks(turn.block_id_runs) == (turn.isl_tokens + turn.osl_tokens) // 64
+
+
+def test_the_simulator_takes_a_trace_and_starts_each_request_when_it_came(tmp_path: Path) -> None:
+    path = write(tmp_path, line(0, 600, 5, [0, 1]), line(9_000, 700, 5, [0, 2]))
+    workload = load_workload(str(path), limit=None, seed=0)
+    assert workload.arrives_s == (0.0, 9.0)
+    plan = deployment("qwen3-8b", num_replicas=1, block_size_tokens=workload.block_size_tokens)
+    options = SimulationOptions(ttft_boundary=TtftBoundary.ENGINE)
+    run = simulate(workload, plan, options, stopwatch=lambda: 0.0)
+    assert run.summary.sessions.completed == 2
+    assert 9.0 < run.summary.simulated_s < 9.2
+    assert run.summary.prefix_hit_ratio == pytest.approx(512 / 1300)

@@ -74,8 +74,8 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         "--sessions",
         default="coding-agents",
         metavar="SOURCE",
-        help=f"a trace (JSONL, .gz or not) or a generator: {', '.join(GENERATORS)} "
-        "(default: %(default)s)",
+        help="a trace of sessions or of requests (JSONL, .gz or not), or a generator: "
+        f"{', '.join(GENERATORS)} (default: %(default)s)",
     )
     group.add_argument("--limit", type=positive_int, metavar="N", help="at most N sessions")
     group.add_argument(

@@ -43,7 +43,8 @@ class SimulationOptions:
         band: Which machine within what is known.
         policy: Name of the placement policy.
         seed: Of the sessions' start times.
-        start_window_s: Top-level sessions start at random in ``[0, start_window_s)``.
+        start_window_s: Top-level sessions start at random in ``[0, start_window_s)``, unless the
+            workload says when.
         limits: Batch limits of every engine.
         host_bytes_per_chip: Host memory for KV, written through and loaded from; 0 for HBM alone.
         ttft_boundary: Whose clock turns are timed on. On the client's they take the way to the
@@ -120,9 +121,13 @@ class RackSimulation:
         Args:
             on_turn: Called after every turn with the number of turns ended so far.
         """
-        rng = np.random.default_rng([self._options.seed, 0])
-        for script in self._workload.sessions:
-            self._start(script, float(rng.uniform(0, self._options.start_window_s)), None)
+        scripts, arrives_s = self._workload.sessions, self._workload.arrives_s
+        if arrives_s is None:
+            rng = np.random.default_rng([self._options.seed, 0])
+            drawn = rng.uniform(0, self._options.start_window_s, len(scripts))
+            arrives_s = tuple(float(at_s) for at_s in drawn)
+        for script, at_s in zip(scripts, arrives_s, strict=True):
+            self._start(script, at_s, None)
         while self._queue:
             now_s, item = self._queue.pop()
             if isinstance(item, SessionRun):

@@ -6,9 +6,6 @@ passed between the end of one call and the start of the next, sub-agents taken o
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +21,7 @@ from agent_runtime.workload.trace_format import (
     RecordedSubAgent,
     parse_session,
 )
+from agent_runtime.workload.trace_lines import numbered_lines
 from scheduler.ids import SessionId
 
 SCOPE_SIZE = 1 << 32
@@ -52,7 +50,7 @@ def read_agent_trace(
         TraceError: The file can't be read, or a line is not a session; names line and field.
     """
     reader = _TraceReader(str(path), max_gap_s)
-    for number, line in _lines(str(path)):
+    for number, line in numbered_lines(str(path)):
         if limit is not None and len(reader.sessions) >= limit:
             break
         reader.add(line, number)
@@ -64,25 +62,6 @@ def read_agent_trace(
         sessions=tuple(reader.sessions),
         notes=reader.notes(),
     )
-
-
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbered lines that are not blank."""
-    number = 0
-    try:
-        with Path(path).open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if zipped else raw
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TraceError(f"broken gzip data: {error}", path=path, line=number + 1) from error
-    except OSError as error:
-        raise TraceError(f"can't read it: {error.strerror or error}", path=path) from error
-    except ValueError as error:  # a name that no file can have, e.g. with a null character
-        raise TraceError(f"can't read it: {error}", path=path) from error
 
 
 @dataclass(slots=True)

@@ -9,10 +9,6 @@ Source: kvcache-ai/Mooncake, FAST25-release/README.md.
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -21,31 +17,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.block_id_runs import BlockIdRun
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
+from agent_runtime.workload.trace_lines import numbered_lines, shown
 from scheduler.ids import SessionId
 
 MOONCAKE_BLOCK_TOKENS = 512
-GZIP_MAGIC = b"\x1f\x8b"
-MAX_SHOWN = 40
-"""Characters of a wrong value that a message shows."""
 
 TokenCount = Annotated[int, Field(ge=0, le=1 << 31)]
 FIRST_OUTPUT_ID = 1 << 62
 """Ids of engine blocks below are of prompts, from here on of outputs."""
 
 HashId = Annotated[int, Field(ge=0, lt=1 << 32)]
-
-
-@dataclass(frozen=True, slots=True)
-class TimedWorkload:
-    """Sessions of one turn each, and when each of them starts.
-
-    Attributes:
-        workload: The sessions, in order of arrival.
-        arrives_s: Seconds from the trace's own zero, one a session, rising.
-    """
-
-    workload: Workload
-    arrives_s: tuple[float, ...]
 
 
 class RecordedRequest(BaseModel):
@@ -65,7 +46,7 @@ def read_mooncake_trace(
     limit: int | None = None,
     block_size_tokens: int = 64,
     trace_block_tokens: int = MOONCAKE_BLOCK_TOKENS,
-) -> TimedWorkload:
+) -> Workload:
     """Read a trace.
 
     Args:
@@ -90,7 +71,7 @@ def read_mooncake_trace(
     if limit is not None and limit < 1:
         raise ConfigError(f"limit must be at least 1, not {limit}")
     reader = _RequestReader(str(path), block_size_tokens, trace_block_tokens)
-    for number, line in _lines(str(path)):
+    for number, line in numbered_lines(str(path)):
         reader.add(line, number)
         if len(reader.requests) == limit:
             break
@@ -99,13 +80,13 @@ def read_mooncake_trace(
     in_order = sorted(reader.requests, key=lambda request: request[0])
     count = reader.num_empty_outputs
     note = f"{count} recorded requests had no output; they are simulated with one token."
-    workload = Workload(
+    return Workload(
         name=Path(path).name,
         block_size_tokens=block_size_tokens,
         sessions=tuple(script for _, script in in_order),
         notes=(note,) if count else (),
+        arrives_s=tuple(arrives_s for arrives_s, _ in in_order),
     )
-    return TimedWorkload(workload, tuple(arrives_s for arrives_s, _ in in_order))
 
 
 class _RequestReader:
@@ -152,7 +133,7 @@ class _RequestReader:
         except ValidationError as error:
             first = error.errors()[0]
             known = first["type"] in {"missing", "json_invalid"}
-            found = "" if known else f", found {_short(first['input'])}"
+            found = "" if known else f", found {shown(first['input'])}"
             place = "".join(f"[{part}]" if isinstance(part, int) else part for part in first["loc"])
             raise TraceError(
                 f"{first['msg']}{found}", path=self._path, line=number, field=place or None
@@ -203,24 +184,11 @@ def _append(runs: list[BlockIdRun], first: int, length: int, most: int) -> int:
     return length
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+def is_mooncake_trace(path: str) -> bool:
+    """Tell by its first line whether a file is a trace of this form.
 
-
-def _lines(path: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the numbered lines that are not blank."""
-    number = 0
-    try:
-        with Path(path).open("rb") as raw:
-            is_zipped = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            raw.seek(0)
-            for number, line in enumerate(gzip.GzipFile(fileobj=raw) if is_zipped else raw, 1):
-                if line.strip():
-                    yield number, line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TraceError(f"broken gzip data: {error}", path=path, line=number + 1) from error
-    except OSError as error:
-        raise TraceError(f"can't read it: {error.strerror or error}", path=path) from error
-    except ValueError as error:  # a name that no file can have, e.g. with a null character
-        raise TraceError(f"can't read it: {error}", path=path) from error
+    Raises:
+        TraceError: The file can't be read.
+    """
+    first = next(numbered_lines(path), None)
+    return first is not None and b'"hash_ids"' in first[1] and b'"timestamp"' in first[1]

@@ -73,9 +73,11 @@ class Workload:
         name: What a report calls it.
         block_size_tokens: Tokens per KV block that ``block_id_runs`` count in, and the engine.
         notes: What a reader of the report should know about how the scripts were made.
+        arrives_s: When each session starts, one a session, rising; without it they start at random.
     """
 
     name: str
     block_size_tokens: int
     sessions: tuple[SessionScript, ...]
     notes: tuple[str, ...] = ()
+    arrives_s: tuple[float, ...] | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.agent_trace import read_agent_trace
 from agent_runtime.workload.coding_agents import coding_agent_sessions
+from agent_runtime.workload.mooncake_trace import is_mooncake_trace, read_mooncake_trace
 from agent_runtime.workload.session_script import Workload
 
 DEFAULT_NUM_SESSIONS = 256
@@ -24,7 +25,7 @@ def load_workload(
     """Return the sessions that ``source`` names.
 
     Args:
-        source: A generator's name or a trace file.
+        source: A generator's name, or a trace file of agents' sessions or of requests (Mooncake).
         limit: At most so many sessions, >= 1; a generator makes exactly so many, by default 256.
         seed: For generators, >= 0.
         max_gap_s: Cut longer tool gaps to this, >= 0.
@@ -45,6 +46,8 @@ def load_workload(
     if not _exists(source):
         known = ", ".join(GENERATORS)
         raise TraceError(f"no such file, and no generator of that name ({known})", path=source)
+    if is_mooncake_trace(source):
+        return read_mooncake_trace(source, limit=limit)
     return read_agent_trace(source, limit=limit, max_gap_s=max_gap_s)
 
 

@@ -8,9 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agent_runtime.errors import TraceError
 from agent_runtime.workload.block_id_runs import BlockIdRun, num_blocks
-
-MAX_SHOWN = 40
-"""Characters of a wrong value that a message shows."""
+from agent_runtime.workload.trace_lines import shown
 
 _TAGS = {"n", "s", "subagent"}
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -93,7 +91,7 @@ def parse_session(line: bytes, *, path: str, line_number: int) -> RecordedSessio
         found = (
             ""
             if first["type"] in {"missing", "json_invalid"}
-            else f", found {_short(first['input'])}"
+            else f", found {shown(first['input'])}"
         )
         raise TraceError(
             f"{first['msg']}{found}", path=path, line=line_number, field=place or None
@@ -131,8 +129,3 @@ def _place(location: tuple[int | str, ...]) -> str:
             place += f".{part}" if place else part
         previous = part
     return place
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

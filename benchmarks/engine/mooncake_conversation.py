@@ -28,11 +28,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from agent_runtime.workload.mooncake_trace import (
-    MOONCAKE_BLOCK_TOKENS,
-    TimedWorkload,
-    read_mooncake_trace,
-)
+from agent_runtime.workload.mooncake_trace import MOONCAKE_BLOCK_TOKENS, read_mooncake_trace
+from agent_runtime.workload.session_script import Workload
 from benchmarks.engine.peer import Peer, PeerOutcome, add_peer_option, deviations, peer_of
 from benchmarks.engine.request_load import (
     OWN_ENGINES,
@@ -75,9 +72,9 @@ def the_case(block_size_tokens: int) -> Case:
     )
 
 
-def requests_of(trace: TimedWorkload) -> Iterator[TimedRequest]:
+def requests_of(trace: Workload) -> Iterator[TimedRequest]:
     """Spell out the block ids of each request as it comes."""
-    for arrives_s, script in zip(trace.arrives_s, trace.workload.sessions, strict=True):
+    for arrives_s, script in zip(trace.arrives_s or (), trace.sessions, strict=True):
         (turn,) = script.turns
         hashes = list(chain(*(range(first, last + 1) for first, last in turn.block_id_runs)))
         yield TimedRequest(arrives_s, turn.isl_tokens, turn.osl_tokens, hashes)
@@ -90,7 +87,7 @@ def run_own(path: Path, case: Case, *, macro_stepping: bool, peer_prices: bool) 
     read_s = time.perf_counter() - began_s
     cores = replicas(case, macro_stepping=macro_stepping, peer_prices=peer_prices)
     outcome = run_requests(cores, requests_of(trace))
-    return OwnRun(len(trace.arrives_s), read_s, time.perf_counter() - began_s, outcome)
+    return OwnRun(len(trace.sessions), read_s, time.perf_counter() - began_s, outcome)
 
 
 def run_peer(peer: Peer, path: Path, case: Case) -> PeerOutcome:

@@ -1,0 +1,44 @@
+"""The lines of a trace file, plain or gzipped, and how a wrong value in one is shown."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent_runtime.errors import TraceError
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_SHOWN = 40
+"""Characters of a wrong value that a message shows."""
+
+
+def numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not blank, with their numbers from 1.
+
+    Raises:
+        TraceError: The file can't be read, or its compression is broken.
+    """
+    number = 0
+    try:
+        with Path(path).open("rb") as raw:
+            is_zipped = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            raw.seek(0)
+            file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if is_zipped else raw
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TraceError(f"broken gzip data: {error}", path=path, line=number + 1) from error
+    except OSError as error:
+        raise TraceError(f"can't read it: {error.strerror or error}", path=path) from error
+    except ValueError as error:  # a name that no file can have, e.g. with a null character
+        raise TraceError(f"can't read it: {error}", path=path) from error
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
