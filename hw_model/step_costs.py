@@ -79,11 +79,10 @@ class StepCosts:
         imbalance = EXPERT_IMBALANCE if spread.ep > 1 else 1.0
         expert_bytes_s = model.num_expert_params * weight_bytes / rates.bytes_per_s
         expert_flops_s = 2 * per_token * model.num_expert_params / rates.expert_flops_per_s
-        layers = model.num_layers
         return cls(
             base_s=(
                 chip.step_overhead_s.at(band)
-                + layers * chip.layer_overhead_s.at(band)
+                + model.num_layers * chip.layer_overhead_s.at(band)
                 + model.num_expert_layers * chip.expert_layer_overhead_s.at(band)
                 + exchange.latency_s
             ),
@@ -109,7 +108,7 @@ class StepCosts:
                 / rates.attention_flops_per_s
             ),
             per_request_s=chip.request_overhead_s.at(band),
-            least_prefill_s=layers * chip.prefill_layer_overhead_s.at(band),
+            least_prefill_s=model.num_layers * chip.prefill_layer_overhead_s.at(band),
         )
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hw_model.engine.block_pool import BlockPool, BlockTable
+from hw_model.engine.block_pool import BlockPool
+from hw_model.engine.block_run import BlockTable
 from hw_model.engine.kv_events import BlocksRemoved, BlocksStored, KvEventLog
 from hw_model.errors import InvariantError
 

@@ -27,6 +27,7 @@ HOT = (
         f"hw_model/engine/{name}.py"
         for name in (
             "block_pool",
+            "block_run",
             "decode_run",
             "engine_core",
             "host_tier",

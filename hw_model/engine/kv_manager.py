@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from hw_model.engine.block_pool import NO_HIT, BlockPool, PrefixHit
+from hw_model.engine.block_pool import BlockPool
+from hw_model.engine.block_run import NO_HIT, PrefixHit
 from hw_model.engine.kv_events import KvEventLog
 from hw_model.engine.request import EngineRequest
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hw_model.engine.block_pool import BlockTable
+from hw_model.engine.block_run import BlockTable
 from hw_model.engine.host_tier import HostTier
 from hw_model.engine.kv_manager import KvManager
 from hw_model.errors import ConfigError

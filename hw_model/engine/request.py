@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import NewType
 
-from hw_model.engine.block_pool import BlockTable
+from hw_model.engine.block_run import BlockTable
 
 RequestId = NewType("RequestId", str)
 
