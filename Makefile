@@ -74,6 +74,8 @@ test-compiled: compile
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/simulate_speed.py
 	$(BIN)/python benchmarks/planner_vs_simulation.py
+	$(BIN)/python -m benchmarks.engine.request_trace
+	$(BIN)/python -m benchmarks.engine.rack_day
 
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
