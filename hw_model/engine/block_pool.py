@@ -259,11 +259,14 @@ class BlockPool:
         """Have blocks that were at the end of ``run`` be found no more, last one first."""
         if self.log is not None:
             self.log.removed(hashes[::-1])
+        if run.is_found and not self._copies:
+            for block_hash in hashes:
+                del self._found[block_hash]
+            return
         for block_hash in reversed(hashes):
             if run.is_found:
                 del self._found[block_hash]
-                if self._copies:
-                    self._promote_copy(block_hash)
+                self._promote_copy(block_hash)
             else:
                 self._drop_copy(block_hash, run)
 
