@@ -8,9 +8,13 @@ AgentRuntimeError
 │  ├─ ContextTooLongError   400
 │  ├─ UnknownModelError     404
 │  └─ BodyTooLargeError     413
-└─ BackendError             what runs turns -> HTTP 5xx
-   ├─ BackendStoppedError   503
-   └─ WireFormatError       an engine sent what can't be read
+├─ BackendError             what runs turns -> HTTP 5xx
+│  ├─ BackendStoppedError   503
+│  └─ WireFormatError       an engine sent what can't be read
+└─ VirtualTimeError         a program did what virtual time can't represent
+   ├─ DeadlockError
+   ├─ LivelockError
+   └─ OutsideTimeError
 """
 
 from __future__ import annotations
@@ -82,3 +86,32 @@ class BackendStoppedError(BackendError):
 
 class WireFormatError(BackendError):
     """An engine sent something that is not what it should be; nothing of it was taken in."""
+
+
+class VirtualTimeError(AgentRuntimeError):
+    """A program did something that virtual time can't represent."""
+
+
+class DeadlockError(VirtualTimeError):
+    """Every task is blocked, and no timer is set."""
+
+    def __init__(self) -> None:
+        super().__init__("every task waits and no timer is set: nothing can ever happen again")
+
+
+class LivelockError(VirtualTimeError):
+    """The program goes on and on while virtual time stands still."""
+
+    def __init__(self, max_polls: int) -> None:
+        super().__init__(
+            f"more than {max_polls:,} iterations without time passing: let a loop that polls sleep"
+        )
+
+
+class OutsideTimeError(VirtualTimeError):
+    """Another thread woke the loop."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a thread woke the virtual-time loop: run the work inline, or sleep for its duration"
+        )
