@@ -302,7 +302,7 @@ class Planner:
         """Return why the plainest layout with the narrowest weights is impossible."""
         plain = [e for shape, e in self._errors.items() if shape.parallelism[1:] == (1, 1)]
         errors = plain or list(self._errors.values())
-        return next((e for e in reversed(errors) if isinstance(e, DoesNotFitError)), errors[-1])
+        return next((e for e in reversed(errors) if isinstance(e, DoesNotFitError)), errors[0])
 
     def _too_long(self, largest: Shape) -> str:
         ask, load = self.ask, self.ask.load

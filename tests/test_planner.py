@@ -327,6 +327,8 @@ USAGE = [
     (["--context", "12x"], "expected a number of tokens such as 900, 128k or 1.5M, got '12x'"),
     (["--tool-gap", "soon"], "expected 'agent' or a mean in seconds"),
     (["--append", "200k"], "can't append 200,000 tokens"),
+    (["--plot", "plan.bmp"], "expected a name that ends in .html, .htm, .png, .svg, .pdf"),
+    (["--ep", "3"], "EP3 is not possible for Qwen3-235B-A22B with TP1"),
     (["--hit", "1.5"], "expected a share from 0 to 1"),
     (["--hit", "0.5", "--append", "9"], "not allowed with"),
     (["--model", "gpt-9"], "unknown model 'gpt-9'"),

@@ -52,6 +52,7 @@ exit codes: 0 something meets the ask, 1 nothing does, 2 the command line is wro
 _TOKENS = re.compile(r"(\d+(?:\.\d+)?)([kKmM]?)")
 _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 _WIDEST = 100
+PAGE_SUFFIXES = (".html", ".htm")
 
 
 def add_plan_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -169,8 +170,8 @@ def _add_machine_options(parser: argparse.ArgumentParser) -> None:
 
 def run_plan(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
-    if args.plot is not None and not Path(args.plot).absolute().parent.is_dir():
-        raise ConfigError(f"--plot {args.plot}: not a file in an existing directory")
+    if args.plot is not None:
+        _check_plot(Path(args.plot))
     plan = _make_plan(_ask(args), args.top)
     command = shlex.join(["panjiu", *sys.argv[1:]])
     if args.plot is not None:
@@ -191,6 +192,14 @@ def run_plan(args: argparse.Namespace) -> int:
     if args.plot is not None:
         console.print(f"plot: {Path(args.plot).resolve()}", highlight=False, soft_wrap=True)
     return 0 if plan.meets else 1
+
+
+def _check_plot(target: Path) -> None:
+    if not target.absolute().parent.is_dir():
+        raise ConfigError(f"--plot {target}: not a file in an existing directory")
+    suffixes = (*PAGE_SUFFIXES, *IMAGE_SUFFIXES)
+    if target.suffix not in suffixes:
+        raise ConfigError(f"--plot {target}: expected a name that ends in {', '.join(suffixes)}")
 
 
 def _make_plan(ask: Ask, most_rows: int) -> Plan:
