@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hw_model.engine.block_run import BlockTable
+from hw_model.engine.block_run import BlockTable, PrefixHit
 from hw_model.engine.host_tier import HostTier
 from hw_model.engine.kv_manager import KvManager
 from hw_model.errors import ConfigError
@@ -109,13 +109,8 @@ class KvResidency:
             Blocks held.
         """
         self._catch_up(now_s)
-        pool = self._kv.pool
-        hit = pool.find_prefix(hashes, len(hashes))
-        table = BlockTable()
-        pool.take_hit(table, hit)
-        self._drop(key)
-        if hit.num_blocks:
-            self._retained[key] = table
+        hit = self._kv.pool.find_prefix(hashes, len(hashes))
+        self._hold(key, hit)
         return hit.num_blocks
 
     def release(self, key: str, now_s: float) -> bool:
@@ -153,8 +148,7 @@ class KvResidency:
         if self._host is None:
             return 0
         self._catch_up(now_s)
-        num_cached = self._kv.pool.find_prefix(hashes, limit).num_blocks
-        return self._host.num_found(hashes, num_cached, limit, now_s)
+        return self._num_beyond(self._kv.pool.find_prefix(hashes, limit), hashes, limit, now_s)
 
     def lacks_room(self, num_blocks: int) -> bool:
         """Return whether fewer blocks than that are free."""
@@ -162,8 +156,9 @@ class KvResidency:
 
     def num_needed_blocks(self, hashes: Sequence[int], limit: int, now_s: float) -> int:
         """Return how many free blocks ``prefetch`` takes, or takes out of the queue."""
+        self._catch_up(now_s)
         hit = self._kv.pool.find_prefix(hashes, limit)
-        return hit.num_free + self.num_loadable(hashes, limit, now_s)
+        return hit.num_free + self._num_beyond(hit, hashes, limit, now_s)
 
     def prefetch(self, key: str, hashes: Sequence[int], limit: int, now_s: float) -> float | None:
         """Load what the host has beyond HBM of ``hashes[:limit]``, and retain the whole.
@@ -173,13 +168,14 @@ class KvResidency:
             changed, when HBM has no room.
         """
         self._catch_up(now_s)
-        num_loadable = self.num_loadable(hashes, limit, now_s)
-        num_cached = self._kv.pool.find_prefix(hashes, limit).num_blocks
+        hit = self._kv.pool.find_prefix(hashes, limit)
+        start = hit.num_blocks
+        num_loadable = self._num_beyond(hit, hashes, limit, now_s)
         if num_loadable == 0 or self._host is None:
-            self.retain(key, hashes[:num_cached], now_s)
+            self._hold(key, hit)
             return now_s
-        missing = hashes[num_cached : num_cached + num_loadable]
-        if not self._begin_fill(key, hashes[:num_cached], missing):
+        missing = hashes[start : start + num_loadable]
+        if not self._begin_fill(key, hit, missing):
             return None
         self.num_loaded_blocks += num_loadable
         ready_s = self._host.load(missing, now_s)
@@ -198,13 +194,14 @@ class KvResidency:
         if not self._kv.enable_prefix_caching:
             raise ConfigError("KV can't be pulled without prefix caching: nothing could find it")
         self._catch_up(now_s)
-        num_cached = self._kv.pool.find_prefix(hashes, len(hashes)).num_blocks
-        if num_cached == len(hashes):
-            self.retain(key, hashes, now_s)
+        hit = self._kv.pool.find_prefix(hashes, len(hashes))
+        missing = hashes[hit.num_blocks :]
+        if not missing:
+            self._hold(key, hit)
             return True
-        if not self._begin_fill(key, hashes[:num_cached], hashes[num_cached:]):
+        if not self._begin_fill(key, hit, missing):
             return False
-        self.num_pulled_blocks += len(hashes) - num_cached
+        self.num_pulled_blocks += len(missing)
         self._fills[key].ready_s = ready_s
         return True
 
@@ -256,9 +253,20 @@ class KvResidency:
         self._kv.pool.release(table)
         return True
 
-    def _begin_fill(self, key: str, cached: Sequence[int], missing: Sequence[int]) -> bool:
+    def _num_beyond(self, hit: PrefixHit, hashes: Sequence[int], limit: int, now_s: float) -> int:
+        if self._host is None:
+            return 0
+        return self._host.num_found(hashes, hit.num_blocks, limit, now_s)
+
+    def _hold(self, key: str, hit: PrefixHit) -> None:
+        table = BlockTable()
+        self._kv.pool.take_hit(table, hit)
+        self._drop(key)
+        if hit.num_blocks:
+            self._retained[key] = table
+
+    def _begin_fill(self, key: str, hit: PrefixHit, missing: Sequence[int]) -> bool:
         pool = self._kv.pool
-        hit = pool.find_prefix(cached, len(cached))
         if len(missing) + hit.num_free > pool.num_free:
             return False
         table = BlockTable()
