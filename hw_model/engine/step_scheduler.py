@@ -115,13 +115,13 @@ class StepScheduler:
                 else:
                     request.num_output_placeholders -= samples
             if samples:
-                self.append_tokens(request, 1)
+                self._append_token(request)
                 sampled.append(request)
         return sampled
 
-    def append_tokens(self, request: EngineRequest, num_tokens: int) -> None:
-        """Give a request tokens it has sampled; the last one it wanted finishes it."""
-        request.num_generated_tokens += num_tokens
+    def _append_token(self, request: EngineRequest) -> None:
+        """Give a request a token it has sampled; the last one it wanted finishes it."""
+        request.num_generated_tokens += 1
         if self._is_async and request.status is RequestStatus.RUNNING:
             self._commit_known(request)
         if request.num_generated_tokens == request.num_output_tokens:
