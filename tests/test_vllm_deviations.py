@@ -31,13 +31,3 @@ def test_macro_stepping_changes_nothing_for_twins_in_a_full_pool() -> None:
 )
 def test_async_scheduling_is_on_as_in_vllm() -> None:
     assert EngineLimits().async_scheduling
-
-
-@pytest.mark.xfail(
-    strict=True,
-    run=False,
-    reason="vLLM's offloading connector is not driven: when a copy is done depends on its workers; "
-    "here a copy takes what a link of its own takes, and a request loads before it is admitted",
-)
-def test_the_host_tier_takes_the_steps_of_vllms_offloading_connector() -> None:
-    raise NotImplementedError
