@@ -121,6 +121,10 @@ def _add_load_options(parser: argparse.ArgumentParser) -> None:
         help="between turns: mean seconds, or 'agent' for the gaps of coding agents, mean "
         f"{AGENT_GAP.mean_s:.1f} s (default: agent)",
     )
+    _add_slo_options(group)
+
+
+def _add_slo_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--slo-ttft",
         type=positive_float,

@@ -80,6 +80,11 @@ def add_rack_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--kv-precision", choices=precisions, default="bf16", help="of the KV (default: bf16)"
     )
+    _add_engine_options(group)
+    group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="(default: 0)")
+
+
+def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     limits = EngineLimits()
     group.add_argument(
         "--max-num-batched-tokens",
@@ -95,7 +100,6 @@ def add_rack_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="requests an engine runs at once (default: %(default)s)",
     )
-    group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="(default: 0)")
 
 
 def add_ttft_boundary_option(group: argparse._ArgumentGroup) -> None:
