@@ -11,14 +11,14 @@ from agent_runtime.gateway.emulated_reply import (
     ReplyLimits,
     emulated_reply,
 )
-from agent_runtime.gateway.prompt import (
+from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.prompts.chat_prompt import (
     PromptMemory,
     RenderedMessage,
     chain_digests,
     render_chat,
 )
-from agent_runtime.gateway.session_directory import SessionDirectory
-from agent_runtime.gateway.tokeniser import tokenise
+from agent_runtime.prompts.tokeniser import tokenise
 
 BLOCK = 4
 roles = st.sampled_from(["system", "user", "assistant", "tool"])

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.prompt import RenderedMessage, chain_digests
 from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.prompts.chat_prompt import RenderedMessage, chain_digests
 from tests.fake_runner import HELLO, FakeRunner, app_over, chat, send
 from tests.served_rack import MODEL, openai_client, served_rack
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.gateway.tokeniser import marker, tokenise
+from agent_runtime.prompts.tokeniser import marker, tokenise
 
 any_text = st.text(st.characters(codec=None)) | st.text(
     st.characters(min_codepoint=0xD800, max_codepoint=0xDFFF)

@@ -25,15 +25,15 @@ from agent_runtime.errors import (
 from agent_runtime.gateway.emulated_reply import EmulatedReply, ReplyLimits, emulated_reply
 from agent_runtime.gateway.error_mapping import runtime_error_response
 from agent_runtime.gateway.models import Models
-from agent_runtime.gateway.prompt import (
+from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
+from agent_runtime.gateway.wire import ChatAnswer, ChatRequest, parse_chat_request, usage
+from agent_runtime.prompts.chat_prompt import (
     Prompt,
     PromptMemory,
     RenderedMessage,
     chain_digests,
     render_chat,
 )
-from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
-from agent_runtime.gateway.wire import ChatAnswer, ChatRequest, parse_chat_request, usage
 from agent_runtime.turns import TurnProgress, TurnRequest, TurnRunner
 from scheduler.ids import TurnId
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agent_runtime.gateway.tokeniser import tokenise
+from agent_runtime.prompts.tokeniser import tokenise
 
 MEDIAN_TOKENS, SIGMA = 220, 1.1
 """Outputs of coding agents: p50 214-252, p90 ~900 (TraceLab, kv-cache-tester)."""

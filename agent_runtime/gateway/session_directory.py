@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.prompt import PromptMemory
+from agent_runtime.prompts.chat_prompt import PromptMemory
 from scheduler.ids import SessionId
 
 MAX_ID_LENGTH = 256

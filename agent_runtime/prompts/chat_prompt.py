@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.tokeniser import marker, tokenise
+from agent_runtime.prompts.tokeniser import marker, tokenise
 
 END_OF_MESSAGE = marker("end of message")
 _ROOT = bytes(8)

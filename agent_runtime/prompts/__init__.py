@@ -1,0 +1,1 @@
+"""From chat messages to prompt tokens and block hashes, without a model's own vocabulary."""
