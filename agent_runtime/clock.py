@@ -20,10 +20,11 @@ class Clock:
 
     Args:
         speed: Emulated seconds per second; 1 is real time.
+        origin_s: When it starts, on anyio's clock; by default now, which takes a running loop.
     """
 
-    def __init__(self, speed: float = 1.0) -> None:
-        self._origin_s = anyio.current_time()
+    def __init__(self, speed: float = 1.0, *, origin_s: float | None = None) -> None:
+        self._origin_s = anyio.current_time() if origin_s is None else origin_s
         self._speed = speed
 
     def now_s(self) -> float:

@@ -20,6 +20,8 @@ class TurnRequest:
         num_prompt_tokens: The whole context, >= 1.
         num_output_tokens: Tokens to generate, >= 1.
         block_hashes: Chained hashes of the leading full KV blocks of prompt + output.
+        streams: Whether progress is wanted as it happens; else that of the first and the last
+            token is enough.
     """
 
     turn_id: TurnId
@@ -27,6 +29,7 @@ class TurnRequest:
     num_prompt_tokens: int
     num_output_tokens: int
     block_hashes: Sequence[int]
+    streams: bool = True
 
 
 @dataclass(frozen=True, slots=True)

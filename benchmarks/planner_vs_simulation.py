@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agent_runtime.simulation.rack_simulation import SimulationOptions
-from agent_runtime.simulation.run_detail import simulate
+from agent_runtime.simulation.simulate import simulate
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
 from hw_model.agent_load import AGENT_GAP, AgentLoad, ExponentialGap, Slo
 from hw_model.capacity_plan import make_plan

@@ -17,9 +17,9 @@ import time
 from rich.console import Console
 from rich.table import Table
 
+from agent_runtime.measurement.summary import RunSummary
 from agent_runtime.simulation.rack_simulation import SimulationOptions
-from agent_runtime.simulation.run_detail import simulate
-from agent_runtime.simulation.summary import RunSummary
+from agent_runtime.simulation.simulate import simulate
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import load_workload
 from hw_model.catalog import Catalog

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.simulation.rack_simulation import SimulationOptions
-from agent_runtime.simulation.run_detail import simulate
+from agent_runtime.simulation.simulate import simulate
 from agent_runtime.workload.block_id_runs import num_blocks
 from agent_runtime.workload.mooncake_trace import (
     FIRST_OUTPUT_ID,

@@ -15,7 +15,7 @@ from agent_runtime.cli.main import main
 from agent_runtime.cli.plan import token_count
 from agent_runtime.report.plan_front import fronts
 from agent_runtime.simulation.rack_simulation import SimulationOptions
-from agent_runtime.simulation.run_detail import simulate
+from agent_runtime.simulation.simulate import simulate
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
 from hw_model.agent_load import AGENT_GAP, AgentLoad, ExponentialGap, MixedGap, Slo
 from hw_model.capacity_plan import make_plan

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.simulation.event_queue import EventQueue
 from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
-from agent_runtime.simulation.run_detail import simulate
 from agent_runtime.simulation.session_run import ContextChain
-from agent_runtime.simulation.summary import RunDetail
+from agent_runtime.simulation.simulate import simulate
 from agent_runtime.workload.block_id_runs import joined
 from agent_runtime.workload.session_script import SessionScript
 from hw_model.claim import Band
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process() -> None:
     program = (
         "import itertools\n"
         "from agent_runtime.simulation.rack_simulation import SimulationOptions\n"
-        "from agent_runtime.simulation.run_detail import simulate\n"
+        "from agent_runtime.simulation.simulate import simulate\n"
         "from tests.engines import deployment\n"
         "from tests.scripts import growing_session, workload\n"
         "ticks = itertools.count()\n"

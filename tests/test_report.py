@@ -11,10 +11,7 @@ import pytest
 from rich.console import Console
 from typing_extensions import override
 
-from agent_runtime.report.html_page import html_report
-from agent_runtime.report.run_labels import label_runs
-from agent_runtime.report.table import summary_table
-from agent_runtime.simulation.summary import (
+from agent_runtime.measurement.summary import (
     Assumption,
     Distribution,
     ReplicaStats,
@@ -25,6 +22,9 @@ from agent_runtime.simulation.summary import (
     Timeline,
     UsedRatio,
 )
+from agent_runtime.report.html_page import html_report
+from agent_runtime.report.run_labels import label_runs
+from agent_runtime.report.table import summary_table
 
 HOSTILE = '<script>alert(\'x\')</script>"><img src="http://evil.example/a.png">&\x00\ud800'
 VOID = {"meta", "br", "img", "link", "input", "hr"}

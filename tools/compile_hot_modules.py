@@ -45,8 +45,10 @@ HOT = (
     ),
     *(
         f"agent_runtime/simulation/{name}.py"
-        for name in ("event_queue", "measurements", "rack_simulation", "session_run")
+        for name in ("event_queue", "rack_simulation", "session_run")
     ),
+    "agent_runtime/measurement/timeline_sampler.py",
+    "agent_runtime/measurement/turn_log.py",
     "agent_runtime/workload/session_script.py",
     *(
         f"scheduler/{name}.py"

@@ -1,7 +1,9 @@
-"""The emulated rack in real time: one engine a replica, one task that steps it when it is due."""
+"""The emulated rack: one engine a replica, stepped when it is due."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
@@ -61,34 +63,20 @@ class _Inbox:
         return merged
 
 
-class _Replica:
-    """An engine, the readers of its turns, and the event that tells its task to look again."""
-
-    __slots__ = ("engine", "inboxes", "wake")
-
-    def __init__(self, engine: EngineCore) -> None:
-        self.engine = engine
-        self.inboxes: dict[RequestId, _Inbox] = {}
-        self.wake = anyio.Event()
-
-    def advance(self, now_s: float) -> None:
-        """Run what is due and hand out the tokens."""
-        for generated in self.engine.advance(now_s):
-            inbox = self.inboxes.get(generated.request_id)
-            if inbox is not None:
-                inbox.add(generated)
-                if generated.finished:
-                    del self.inboxes[generated.request_id]
-
-
 class EmulatedRack:
-    """A ``Backend`` of emulated replicas; ``emulated_rack`` makes one whose replicas run.
+    """A ``Backend`` of emulated replicas.
+
+    Somebody must step them: ``emulated_rack`` does in a task, in real or virtual time; a
+    ``VirtualTimeLoop`` does between its timers when the rack is its ``world``.
 
     Args:
         deployment: Replicas and KV blocks.
         band: Which machine within what is known.
         clock: Emulated time.
         limits: Batch limits of every engine.
+
+    Invariant: for every engine with something to do, ``_due`` holds an entry with its
+        ``next_event_s``, which is ``_scheduled_s``; entries that differ from it are stale.
     """
 
     def __init__(
@@ -96,24 +84,44 @@ class EmulatedRack:
     ) -> None:
         self._clock = clock
         self._stopped = False
-        step_time = StepTimeModel(deployment, band)
-        self._replicas = [
-            _Replica(
-                EngineCore(
-                    KvManager(deployment.kv_blocks, deployment.block_size_tokens),
-                    limits,
-                    step_time,
-                    macro_stepping=False,  # each step's tokens are wanted when they are due
-                )
+        self.step_time = StepTimeModel(deployment, band)
+        self.engines = [
+            EngineCore(
+                KvManager(deployment.kv_blocks, deployment.block_size_tokens),
+                limits,
+                self.step_time,
+                progress=False,
             )
             for _ in range(deployment.num_replicas)
         ]
+        self._inboxes: dict[RequestId, _Inbox] = {}
+        self._due: list[tuple[float, int, int]] = []  # when, order, replica
+        self._orders = itertools.count()
+        self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
+        self._wake = anyio.Event()
+
+    @property
+    def next_event_s(self) -> float | None:
+        """When a replica is next due, in emulated time; None while all are idle."""
+        due = self._due
+        while due and self._scheduled_s[due[0][2]] != due[0][0]:
+            heapq.heappop(due)
+        return due[0][0] if due else None
+
+    def advance(self, now_s: float) -> None:
+        """Step every replica that is due and hand out the tokens."""
+        while (next_s := self.next_event_s) is not None and next_s <= now_s:
+            self._step(heapq.heappop(self._due)[2], now_s)
 
     async def run(self) -> None:
         """Step every replica when it is due, until cancelled."""
-        async with anyio.create_task_group() as tasks:
-            for replica in self._replicas:
-                tasks.start_soon(self._step_when_due, replica)
+        while True:
+            next_s = self.next_event_s
+            deadline = float("inf") if next_s is None else self._clock.deadline(next_s)
+            with anyio.move_on_after(deadline - anyio.current_time()):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+            self.advance(self._clock.now_s())
 
     def submit(self, replica_id: ReplicaId, request: TurnRequest) -> AsyncIterator[TurnProgress]:
         """Queue a turn on a replica's engine.
@@ -123,36 +131,34 @@ class EmulatedRack:
         """
         if self._stopped:
             raise BackendStoppedError
-        replica, now_s = self._replicas[replica_id], self._clock.now_s()
-        replica.advance(now_s)
+        now_s = self._catch_up(replica_id)
         request_id = RequestId(request.turn_id)
-        replica.engine.add(
+        self.engines[replica_id].add(
             EngineRequest(
                 request_id,
                 request.num_prompt_tokens,
                 request.num_output_tokens,
                 request.block_hashes,
+                streams=request.streams,
             ),
             now_s,
         )
-        inbox = replica.inboxes[request_id] = _Inbox()
-        replica.wake.set()
+        inbox = self._inboxes[request_id] = _Inbox()
+        self._reschedule(replica_id)
         return inbox
 
     def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:
         """Drop a turn; its blocks are free from the end of the step under way."""
-        replica, now_s = self._replicas[replica_id], self._clock.now_s()
-        replica.advance(now_s)
-        replica.inboxes.pop(RequestId(turn_id), None)
-        replica.engine.abort(RequestId(turn_id), now_s)
-        replica.wake.set()
+        now_s = self._catch_up(replica_id)
+        self._inboxes.pop(RequestId(turn_id), None)
+        self.engines[replica_id].abort(RequestId(turn_id), now_s)
+        self._reschedule(replica_id)
 
     def stop(self) -> None:
         """End all turns, and refuse new ones, with ``BackendStoppedError``."""
         self._stopped = True
-        for replica in self._replicas:
-            for inbox in replica.inboxes.values():
-                inbox.stop()
+        for inbox in self._inboxes.values():
+            inbox.stop()
 
     def check_invariants(self) -> None:
         """Raise if an engine contradicts itself. O(blocks).
@@ -160,21 +166,38 @@ class EmulatedRack:
         Raises:
             InvariantError: Names the invariant.
         """
-        for replica in self._replicas:
-            replica.engine.check_invariants()
+        for engine in self.engines:
+            engine.check_invariants()
 
     def kv_active_ratio(self) -> float:
         """Return the mean share of KV blocks that turns hold."""
-        return sum(r.engine.kv_active_ratio for r in self._replicas) / len(self._replicas)
+        return sum(engine.kv_active_ratio for engine in self.engines) / len(self.engines)
 
-    async def _step_when_due(self, replica: _Replica) -> None:
-        while True:
-            next_s = replica.engine.next_event_s
-            deadline = float("inf") if next_s is None else self._clock.deadline(next_s)
-            with anyio.move_on_after(deadline - anyio.current_time()):
-                await replica.wake.wait()
-            replica.wake = anyio.Event()
-            replica.advance(self._clock.now_s())
+    def _catch_up(self, replica: int) -> float:
+        """Run the steps that ended before now; one that ends now is still to come."""
+        now_s = self._clock.now_s()
+        next_s = self._scheduled_s[replica]
+        if next_s is not None and next_s < now_s:
+            self._step(replica, now_s)
+        return now_s
+
+    def _step(self, replica: int, now_s: float) -> None:
+        for generated in self.engines[replica].advance(now_s):
+            inbox = self._inboxes.get(generated.request_id)
+            if inbox is not None:
+                inbox.add(generated)
+                if generated.finished:
+                    del self._inboxes[generated.request_id]
+        self._scheduled_s[replica] = None
+        self._reschedule(replica)
+
+    def _reschedule(self, replica: int) -> None:
+        next_s = self.engines[replica].next_event_s
+        if next_s != self._scheduled_s[replica]:
+            self._scheduled_s[replica] = next_s
+            if next_s is not None:
+                heapq.heappush(self._due, (next_s, next(self._orders), replica))
+                self._wake.set()
 
 
 @asynccontextmanager

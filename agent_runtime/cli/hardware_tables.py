@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from rich import box
 from rich.table import Table
 
+from agent_runtime.measurement.summary import Assumption
 from agent_runtime.report.assumptions import claim_rows
-from agent_runtime.simulation.summary import Assumption
 from hw_model.attention import LatentAttention
 from hw_model.catalog import Catalog
 from hw_model.public_claims import CheckedClaim

@@ -29,12 +29,12 @@ from agent_runtime.cli.rack_options import (
     positive_int,
 )
 from agent_runtime.errors import ConfigError
+from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.report.assumptions import assumptions
 from agent_runtime.report.html_page import html_report
 from agent_runtime.report.table import summary_table
 from agent_runtime.simulation.rack_simulation import SimulationOptions
-from agent_runtime.simulation.run_detail import simulate
-from agent_runtime.simulation.summary import RunDetail
+from agent_runtime.simulation.simulate import simulate
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import GENERATORS, load_workload
 from hw_model.claim import Band

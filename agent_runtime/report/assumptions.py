@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent_runtime.simulation.summary import Assumption
+from agent_runtime.measurement.summary import Assumption
 from hw_model.claim import Band, Claim
 from hw_model.specs import ChipSpec, RackSpec
 

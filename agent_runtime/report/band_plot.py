@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.report.markup import escaped
 from agent_runtime.report.measures import Measure
 from agent_runtime.report.run_labels import RunLabel
-from agent_runtime.simulation.summary import RunDetail
 
 _LEAST_DOUBLINGS, _MOST_DOUBLINGS = 1, 4
 _PERCENT = 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agent_runtime.measurement.summary import Assumption, RunDetail
 from agent_runtime.report.band_plot import BandPlot
 from agent_runtime.report.markup import escaped
 from agent_runtime.report.measures import DEFINITIONS, HEADLINES, MEASURES, SESSIONS_DONE, Measure
@@ -11,7 +12,6 @@ from agent_runtime.report.page_shell import assumption_table, document, section
 from agent_runtime.report.replica_panel import replica_panel
 from agent_runtime.report.run_charts import distribution_charts, kv_charts, load_charts
 from agent_runtime.report.run_labels import RunLabel, base_index, label_runs, shared_traits
-from agent_runtime.simulation.summary import Assumption, RunDetail
 
 _MOST_PLOTTED = 3
 _UNPUBLISHED = (

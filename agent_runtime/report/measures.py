@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent_runtime.measurement.summary import RunSummary
 from agent_runtime.report import quantities
-from agent_runtime.simulation.summary import RunSummary
 
 
 @dataclass(frozen=True, slots=True)

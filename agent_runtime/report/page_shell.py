@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
+from agent_runtime.measurement.summary import Assumption
 from agent_runtime.report.markup import escaped
-from agent_runtime.simulation.summary import Assumption
 
 _NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'"
 _TRUST_WORDS = {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from rich.text import Text
 
+from agent_runtime.measurement.summary import Assumption
 from agent_runtime.report import quantities
 from agent_runtime.report.axis import count_axis, log_time_axis
 from agent_runtime.report.markup import escaped
@@ -17,7 +18,6 @@ from agent_runtime.report.plan_table import banded, plan_heading, relief_words
 from agent_runtime.report.plan_words import notes, recommendation
 from agent_runtime.report.scatter_chart import Dot, Kind, ScatterAxes, scatter_chart
 from agent_runtime.report.svg_chart import Frame
-from agent_runtime.simulation.summary import Assumption
 from hw_model.capacity_plan import Plan, PlanRow
 from hw_model.planner import Candidate
 

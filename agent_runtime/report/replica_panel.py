@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agent_runtime.measurement.summary import ReplicaStats
 from agent_runtime.report import quantities
 from agent_runtime.report.markup import escaped
-from agent_runtime.simulation.summary import ReplicaStats
 
 _WIDTH, _LABELS, _RIGHT = 1060.0, 168.0, 6.0
 _BAR, _ROW, _TOP, _BOTTOM = 34.0, 54.0, 8.0, 22.0

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.report import quantities
 from agent_runtime.report.axis import count_axis, ratio_axis, time_axis
 from agent_runtime.report.markup import escaped
 from agent_runtime.report.run_labels import RunLabel
 from agent_runtime.report.svg_chart import Frame, Sample, Series, cdf_chart, line_chart
-from agent_runtime.simulation.summary import RunDetail
 
 FloatArray = NDArray[np.float64]
 Runs = Sequence[tuple[RunLabel, RunDetail]]

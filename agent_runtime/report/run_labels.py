@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent_runtime.simulation.summary import RunDetail
+from agent_runtime.measurement.summary import RunDetail
 
 _TRAITS = ("band", "policy", "model", "rack", "seed")
 _BANDS = ("low", "base", "high")

@@ -8,9 +8,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.report.measures import MEASURES
 from agent_runtime.report.run_labels import base_index, label_runs, shared_traits
-from agent_runtime.simulation.summary import RunDetail
 
 
 def summary_table(runs: Sequence[RunDetail]) -> Table:

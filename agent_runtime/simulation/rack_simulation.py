@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from agent_runtime.measurement.timeline_sampler import TimelineSampler
+from agent_runtime.measurement.turn_log import TurnLog, TurnTimes
 from agent_runtime.simulation.event_queue import EventQueue
-from agent_runtime.simulation.measurements import TimelineSampler, TurnLog
 from agent_runtime.simulation.session_run import SessionRun
 from agent_runtime.workload.session_script import SessionScript, Workload
 from hw_model.claim import Band
@@ -190,7 +191,15 @@ class RackSimulation:
             self._queue.push(next_s, ENGINE_PRIORITY, replica)
 
     def _end_turn(self, run: SessionRun, generated: TokensGenerated) -> None:
-        self.log.turn_ended(run, self.now_s, generated.num_cached_tokens)
+        self.log.turn_ended(
+            TurnTimes(
+                sent_s=run.sent_s,
+                first_token_s=self.now_s if run.first_token_s is None else run.first_token_s,
+                ended_s=self.now_s,
+                osl_tokens=run.turn.osl_tokens,
+                num_recomputed_tokens=max(0, run.num_reusable_tokens - generated.num_cached_tokens),
+            )
+        )
         run.model_time.actual_s += self.now_s - run.sent_s
         run.model_time.solo_s += self._before_engine_s + solo_turn_s(
             self.step_time,
@@ -226,7 +235,8 @@ class RackSimulation:
         if run.failed:
             self.num_failed_sessions += 1
         else:
-            self.log.session_completed(run, self.now_s)
+            slowdown = run.model_time.actual_s / run.model_time.solo_s
+            self.log.session_completed(self.now_s - run.started_s, slowdown)
         following = None if self._successor is None else self._successor(run.script, self.now_s)
         if following is not None:
             self._start(following, self.now_s, None)

@@ -74,14 +74,15 @@ class EngineCore:
         limits: Batch limits.
         step_time: How long a step takes.
         host: Its KV in host memory; None for HBM alone.
-        progress: Report every token as it comes; else only the first and, with all in between, the
-            last of a request.
-        macro_stepping: Advance unchanging decode batches in closed form. The same tokens come out
-            at the same times; without it, each step's tokens are an event of their own.
+        progress: Report the tokens of every step or run of steps; else, of requests that don't
+            stream, only the first token and, with all in between, the last.
+        macro_stepping: Advance unchanging decode batches in closed form, unless one of them
+            streams. The same tokens come out at the same times.
 
     Invariant: ``_plans`` are the steps scheduled and not yet done, at most ``_depth``; a step or a
         run is under way exactly while ``next_event_s`` is set. During a run, ``_plans`` holds what
-        was scheduled ahead of it: nothing, or one step of the run's own batch.
+        was scheduled ahead of it: nothing, or one step of the run's own batch. ``_streaming`` holds
+        every request that streams and has not ended.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class EngineCore:
         self._run: DecodeRun | None = None
         self._run_has_blocks = False
         self._aborted: list[EngineRequest] = []
+        self._streaming: list[EngineRequest] = []
         self._now_s = 0.0
         self._began_s = 0.0
         self._busy_s = 0.0
@@ -157,6 +159,8 @@ class EngineCore:
             )
         self._interrupt(now_s)
         self._scheduler.number(request)
+        if request.streams:
+            self._streaming.append(request)
         if not self._loads.take(request, self._kv.num_findable_blocks(request), now_s):
             self._scheduler.insert(request)
 
@@ -305,6 +309,8 @@ class EngineCore:
         running = self._scheduler.running
         if not running or len(running) > self._scheduler.limits.max_num_batched_tokens:
             return None
+        if self._streaming and self._somebody_streams():
+            return None
         num_ahead = self._depth - 1
         if num_ahead and not self._is_ahead_by(num_ahead):
             return None
@@ -316,6 +322,10 @@ class EngineCore:
             return None
         line = self._step_time.decode_line(len(running))
         return DecodeRun(at_s, num_steps, len(running), batch.kv_tokens, line)
+
+    def _somebody_streams(self) -> bool:
+        self._streaming = [r for r in self._streaming if r.status is not RequestStatus.FINISHED]
+        return bool(self._streaming)
 
     def _is_ahead_by(self, num_steps: int) -> bool:
         """Return whether so many steps are scheduled, each a decode step of who is running."""
@@ -359,7 +369,7 @@ class EngineCore:
             finished = request.status is RequestStatus.FINISHED
             generated = request.num_generated_tokens
             newest = num_tokens
-            if not self._progress:
+            if not self._progress and not request.streams:
                 if not finished and generated > 1:
                     continue
                 newest = max(1, generated - 1)

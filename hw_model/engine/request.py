@@ -30,6 +30,8 @@ class EngineRequest:
         block_hashes: Chained hashes of the leading full blocks of prompt + output; blocks beyond
             them are computed but can't be found by later requests.
         priority: Smaller is more urgent; looked at under the PRIORITY policy only.
+        streams: Whether each of its tokens is wanted when it is ready. While such a request is in
+            an engine, the engine takes single steps.
 
     Attributes:
         num_computed_tokens: Tokens with KV, those of steps scheduled and not yet done included.
@@ -60,6 +62,7 @@ class EngineRequest:
         "priority",
         "request_id",
         "status",
+        "streams",
         "table",
     )
 
@@ -70,12 +73,15 @@ class EngineRequest:
         num_output_tokens: int,
         block_hashes: Sequence[int],
         priority: int = 0,
+        *,
+        streams: bool = False,
     ) -> None:
         self.request_id = request_id
         self.num_prompt_tokens = num_prompt_tokens
         self.num_output_tokens = num_output_tokens
         self.block_hashes = block_hashes
         self.priority = priority
+        self.streams = streams
         self.arrival_order = 0  # set by the scheduler, unique in it
         self.status = RequestStatus.WAITING
         self.table = BlockTable()

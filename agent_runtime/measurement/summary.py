@@ -1,4 +1,4 @@
-"""What a simulation says of itself: the JSON of ``panjiu simulate`` and the detail behind it."""
+"""What a run says of itself: the JSON of ``panjiu simulate`` and ``run``, and what is behind it."""
 
 from __future__ import annotations
 
@@ -56,8 +56,18 @@ class UsedRatio(_Frozen):
     max: float
 
 
+@dataclass(frozen=True, slots=True)
+class RunLabels:
+    """What was run, as a report names it."""
+
+    policy: str
+    band: str
+    seed: int
+    ttft_boundary: str
+
+
 class RunSummary(_Frozen):
-    """The stable JSON of one simulated run; documented in docs/simulate.md.
+    """The stable JSON of one run; documented in docs/simulate.md.
 
     Only ``wall_s`` and ``turns_per_wall_s`` depend on the machine that simulated.
     """

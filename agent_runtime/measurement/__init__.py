@@ -1,0 +1,1 @@
+"""What a run on the rack leaves behind, whoever drove it, and its summary."""
