@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Protocol, Self
+
+import anyio
 
 from agent_runtime.backends.backend import Backend
 from agent_runtime.clock import Clock
@@ -14,7 +16,27 @@ from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch, Refuse
 from scheduler.errors import InvariantError
 from scheduler.events import SessionClosed, TurnArrived, TurnEnded
-from scheduler.ids import SessionId
+from scheduler.ids import ReplicaId, SessionId, TurnId
+
+
+class TurnObserver(Protocol):
+    """Whom the runtime tells what becomes of turns, e.g. to measure them."""
+
+    def turn_dispatched(self, request: TurnRequest, replica_id: ReplicaId, sent_s: float) -> None:
+        """A turn that was sent at ``sent_s`` goes to a replica."""
+        ...
+
+    def turn_refused(self, request: TurnRequest, num_tokens: int, sent_s: float) -> None:
+        """A turn needs more KV than a replica has."""
+        ...
+
+    def turn_progressed(self, turn_id: TurnId, progress: TurnProgress, now_s: float) -> None:
+        """Tokens came."""
+        ...
+
+    def turn_ended(self, turn_id: TurnId, now_s: float, *, finished: bool) -> None:
+        """A turn is over; one that did not finish was aborted or failed."""
+        ...
 
 
 class Runtime:
@@ -25,7 +47,8 @@ class Runtime:
         backend: Runs what it decides.
         clock: Emulated time, the backend's too.
         block_size_tokens: Tokens per KV block.
-        max_context_tokens: Longest prompt + output that one replica holds.
+        before_engine_s: Emulated seconds that a turn spends on its way to the engine.
+        observer: Told what becomes of turns.
     """
 
     def __init__(
@@ -35,13 +58,15 @@ class Runtime:
         clock: Clock,
         *,
         block_size_tokens: int,
-        max_context_tokens: int,
+        before_engine_s: float = 0.0,
+        observer: TurnObserver | None = None,
     ) -> None:
+        self._before_engine_s = before_engine_s
+        self._observer = observer
         self._scheduler = scheduler
         self._backend = backend
         self._clock = clock
         self._block_size_tokens = block_size_tokens
-        self._max_context_tokens = max_context_tokens
 
     @property
     def block_size_tokens(self) -> int:
@@ -51,7 +76,7 @@ class Runtime:
     @property
     def max_context_tokens(self) -> int:
         """Longest prompt + output that one replica can hold."""
-        return self._max_context_tokens
+        return self._scheduler.max_context_tokens
 
     @asynccontextmanager
     async def open_turn(self, request: TurnRequest) -> AsyncIterator[AsyncIterator[TurnProgress]]:
@@ -61,26 +86,31 @@ class Runtime:
             ContextTooLongError: On entry; prompt + output exceed ``max_context_tokens``.
             BackendError: On entry or while iterating; the turn is over.
         """
-        dispatch = self._place(request)
-        num_generated_tokens = 0
+        sent_s = self._clock.now_s()
+        if self._before_engine_s:
+            await anyio.sleep_until(self._clock.deadline(sent_s + self._before_engine_s))
+        dispatch = self._place(request, sent_s)
+        meter = None
         try:
-            meter = _TokenMeter(self._backend.submit(dispatch.replica_id, request))
+            meter = _TokenMeter(
+                self._backend.submit(dispatch.replica_id, request),
+                request,
+                self._clock,
+                self._observer,
+            )
             try:
                 yield meter
             finally:
-                num_generated_tokens = meter.num_tokens
                 if not meter.finished:
                     self._backend.abort(dispatch.replica_id, request.turn_id)
         finally:
-            num_context_tokens = request.num_prompt_tokens + num_generated_tokens
-            ended = TurnEnded(request.turn_id, num_context_tokens)
-            self._scheduler.handle(ended, self._clock.now_s())
+            self._end(request, meter)
 
     def close_session(self, session_id: SessionId) -> None:
         """Forget a session: its KV is worth nothing any more. Unknown ids are ignored."""
         self._scheduler.handle(SessionClosed(session_id), self._clock.now_s())
 
-    def _place(self, request: TurnRequest) -> Dispatch:
+    def _place(self, request: TurnRequest, sent_s: float) -> Dispatch:
         arrived = TurnArrived(
             turn_id=request.turn_id,
             session_id=request.session_id,
@@ -90,8 +120,12 @@ class Runtime:
         for command in self._scheduler.handle(arrived, self._clock.now_s()):
             match command:
                 case Dispatch():
+                    if self._observer is not None:
+                        self._observer.turn_dispatched(request, command.replica_id, sent_s)
                     return command
                 case Refuse(num_tokens=num_tokens, limit_tokens=limit):
+                    if self._observer is not None:
+                        self._observer.turn_refused(request, num_tokens, sent_s)
                     raise ContextTooLongError(
                         f"This model's maximum context length is {limit} tokens. However, your "
                         f"prompt and max_tokens come to {num_tokens} tokens.",
@@ -99,14 +133,32 @@ class Runtime:
                     )
         raise InvariantError(f"turn {request.turn_id} was neither dispatched nor refused")
 
+    def _end(self, request: TurnRequest, meter: _TokenMeter | None) -> None:
+        num_generated_tokens = 0 if meter is None else meter.num_tokens
+        now_s = self._clock.now_s()
+        num_context_tokens = request.num_prompt_tokens + num_generated_tokens
+        self._scheduler.handle(TurnEnded(request.turn_id, num_context_tokens), now_s)
+        if self._observer is not None:
+            finished = meter is not None and meter.finished
+            self._observer.turn_ended(request.turn_id, now_s, finished=finished)
+
 
 class _TokenMeter:
     """Passes a turn's progress on and remembers how far it got."""
 
-    __slots__ = ("_source", "finished", "num_tokens")
+    __slots__ = ("_clock", "_observer", "_source", "_turn_id", "finished", "num_tokens")
 
-    def __init__(self, source: AsyncIterator[TurnProgress]) -> None:
+    def __init__(
+        self,
+        source: AsyncIterator[TurnProgress],
+        request: TurnRequest,
+        clock: Clock,
+        observer: TurnObserver | None,
+    ) -> None:
         self._source = source
+        self._turn_id = request.turn_id
+        self._clock = clock
+        self._observer = observer
         self.num_tokens = 0
         self.finished = False
 
@@ -115,6 +167,8 @@ class _TokenMeter:
 
     async def __anext__(self) -> TurnProgress:
         step = await anext(self._source)
+        if self._observer is not None:
+            self._observer.turn_progressed(self._turn_id, step, self._clock.now_s())
         self.num_tokens += step.num_new_tokens
         self.finished = step.finished
         return step

@@ -6,10 +6,11 @@ whether a replica is real, and it never waits: a driver tells it the time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scheduler.commands import Command, Dispatch, Refuse
+from scheduler.decision import Decision
 from scheduler.errors import InvariantError
 from scheduler.events import Event, SessionClosed, TurnArrived, TurnEnded
 from scheduler.ids import ReplicaId, SessionId, TurnId
@@ -34,17 +35,33 @@ class ReplicaFleet:
 class ClusterScheduler:
     """Places the turns of sessions on replicas.
 
+    Args:
+        fleet: The replicas.
+        policy: Chooses among them.
+        on_decision: Told of every event once it is handled.
+
     Invariant: ``rack.active_turns`` counts the turns dispatched and not ended;
         ``rack.session_tokens`` sums the context of the live sessions at home on each replica.
     """
 
-    def __init__(self, fleet: ReplicaFleet, policy: PlacementPolicy) -> None:
+    def __init__(
+        self,
+        fleet: ReplicaFleet,
+        policy: PlacementPolicy,
+        on_decision: Callable[[Decision], None] | None = None,
+    ) -> None:
         self._fleet = fleet
         self._policy = policy
+        self._on_decision = on_decision
         self._rack = RackLoad(fleet.num_replicas)
         self._sessions: dict[SessionId, Session] = {}
         self._turns: dict[TurnId, tuple[Session, ReplicaId]] = {}
         self._now_s = 0.0
+
+    @property
+    def max_context_tokens(self) -> int:
+        """Longest prompt + output that one replica holds."""
+        return self._fleet.max_context_tokens
 
     @property
     def num_sessions(self) -> int:
@@ -68,14 +85,10 @@ class ClusterScheduler:
         if now_s < self._now_s:
             raise InvariantError(f"time went back from {self._now_s} to {now_s}")
         self._now_s = now_s
-        match event:
-            case TurnArrived():
-                return (self._place(event),)
-            case TurnEnded():
-                self._end(event)
-            case SessionClosed():
-                self._close(event)
-        return ()
+        commands = self._commands(event)
+        if self._on_decision is not None:
+            self._on_decision(Decision(now_s, event, commands))
+        return commands
 
     def check_invariants(self) -> None:
         """Raise if the counters contradict the sessions and turns. O(sessions + turns).
@@ -94,6 +107,16 @@ class ClusterScheduler:
             raise InvariantError(f"active turns are {turns}, not {self._rack.active_turns.loads}")
         if tokens != self._rack.session_tokens.loads:
             raise InvariantError(f"tokens are {tokens}, not {self._rack.session_tokens.loads}")
+
+    def _commands(self, event: Event) -> Sequence[Command]:
+        match event:
+            case TurnArrived():
+                return (self._place(event),)
+            case TurnEnded():
+                self._end(event)
+            case SessionClosed():
+                self._close(event)
+        return ()
 
     def _place(self, turn: TurnArrived) -> Command:
         if turn.turn_id in self._turns:

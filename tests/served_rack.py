@@ -46,13 +46,7 @@ async def served_rack(
     clock = Clock(speed)
     scheduler = ClusterScheduler(ReplicaFleet(2, plan.kv_tokens), make_policy("panjiu", 2))
     async with emulated_rack(plan, Band.BASE, clock, EngineLimits()) as rack:
-        runtime = Runtime(
-            scheduler,
-            rack,
-            clock,
-            block_size_tokens=BLOCK,
-            max_context_tokens=plan.kv_tokens,
-        )
+        runtime = Runtime(scheduler, rack, clock, block_size_tokens=BLOCK)
         app = create_app(
             runtime,
             model=MODEL,

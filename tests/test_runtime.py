@@ -38,7 +38,6 @@ async def running_rack() -> AsyncIterator[tuple[Runtime, EmulatedRack, ClusterSc
                 rack,
                 clock,
                 block_size_tokens=64,
-                max_context_tokens=plan.kv_tokens,
             ),
             rack,
             scheduler,

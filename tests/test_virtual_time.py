@@ -271,9 +271,7 @@ def agents_on_the_rack(num_agents: int, num_turns: int) -> tuple[list[tuple], fl
             rack = await stack.enter_async_context(
                 emulated_rack(plan, Band.BASE, clock, EngineLimits())
             )
-            runtime = Runtime(
-                scheduler, rack, clock, block_size_tokens=BLOCK, max_context_tokens=plan.kv_tokens
-            )
+            runtime = Runtime(scheduler, rack, clock, block_size_tokens=BLOCK)
             sessions = SessionDirectory(BLOCK, max_sessions=100)
             app = create_app(
                 runtime, model=MODEL, epoch_s=lambda: 1_700_000_000.0, sessions=sessions

@@ -10,7 +10,7 @@ import uvicorn
 from rich.console import Console
 from typing_extensions import override
 
-from agent_runtime.backends.emulator import EmulatedRack, emulated_rack
+from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -19,13 +19,10 @@ from agent_runtime.cli.rack_options import (
     positive_float,
     positive_int,
 )
-from agent_runtime.clock import Clock
+from agent_runtime.clock import Clock, epoch_s
+from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.errors import ConfigError
-from agent_runtime.gateway.app import create_app
-from agent_runtime.runtime import Runtime
 from hw_model.claim import Band
-from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
-from scheduler.placement import make_policy
 
 DESCRIPTION = """\
 Serve the emulated rack as an OpenAI-compatible endpoint: same scheduler and engines as 'simulate',
@@ -113,20 +110,16 @@ async def _serve(
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)
-    clock = Clock(args.speed)
-    fleet = ReplicaFleet(deployment.num_replicas, deployment.kv_tokens)
-    scheduler = ClusterScheduler(fleet, make_policy(args.policy, deployment.num_replicas))
-    async with emulated_rack(deployment, band, clock, machine.limits) as rack:
-        runtime = Runtime(
-            scheduler,
-            rack,
-            clock,
-            block_size_tokens=deployment.block_size_tokens,
-            max_context_tokens=deployment.kv_tokens,
-        )
-        app = create_app(runtime, model=machine.model.name, seed=args.seed)
+    options = ServiceOptions(band, args.policy, args.seed, machine.limits)
+    service = EmulatedService(deployment, options, Clock(args.speed), epoch_s=epoch_s)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.rack.run)
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5
+            service.app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=5,
         )
         host, port = listener.getsockname()[:2]
         Console(stderr=True).print(
@@ -136,7 +129,8 @@ async def _serve(
             highlight=False,
             soft_wrap=True,
         )
-        await _Server(config, rack).serve(sockets=[listener])
+        await _Server(config, service.rack).serve(sockets=[listener])
+        tasks.cancel_scope.cancel()
 
 
 class _Server(uvicorn.Server):

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from agent_runtime.measurement.timeline_sampler import TimelineSampler
 from agent_runtime.measurement.turn_log import TurnLog, TurnTimes
 from agent_runtime.simulation.event_queue import EventQueue
 from agent_runtime.simulation.session_run import SessionRun
-from agent_runtime.workload.session_script import SessionScript, Workload
+from agent_runtime.workload.session_script import SessionScript, Workload, start_times
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.engine.engine_core import EngineCore, TokensGenerated
@@ -28,6 +26,7 @@ from hw_model.step_time import StepTimeModel
 from hw_model.ttft_boundary import TtftBoundary
 from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
 from scheduler.commands import Dispatch, Refuse
+from scheduler.decision import Decision
 from scheduler.events import SessionClosed, TurnArrived, TurnEnded
 from scheduler.ids import TurnId
 from scheduler.placement import make_policy
@@ -70,6 +69,7 @@ class RackSimulation:
         options: See ``SimulationOptions``.
         successor: Asked at the end of every top-level session, with its script and the time, for
             one that starts then; without it the sessions of the workload are all there are.
+        on_decision: Told of every decision of the scheduler.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class RackSimulation:
         deployment: Deployment,
         options: SimulationOptions,
         successor: Callable[[SessionScript, float], SessionScript | None] | None = None,
+        on_decision: Callable[[Decision], None] | None = None,
     ) -> None:
         self.log = TurnLog()
         self.sampler = TimelineSampler()
@@ -109,7 +110,7 @@ class RackSimulation:
         self._before_engine_s = boundary.before_engine_s(deployment.chip, options.band)
         fleet = ReplicaFleet(deployment.num_replicas, deployment.kv_tokens)
         self._scheduler = ClusterScheduler(
-            fleet, make_policy(options.policy, deployment.num_replicas)
+            fleet, make_policy(options.policy, deployment.num_replicas), on_decision
         )
         self._queue: EventQueue[SessionRun | int] = EventQueue()
         self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
@@ -122,12 +123,8 @@ class RackSimulation:
         Args:
             on_turn: Called after every turn with the number of turns ended so far.
         """
-        scripts, arrives_s = self._workload.sessions, self._workload.arrives_s
-        if arrives_s is None:
-            rng = np.random.default_rng([self._options.seed, 0])
-            drawn = rng.uniform(0, self._options.start_window_s, len(scripts))
-            arrives_s = tuple(float(at_s) for at_s in drawn)
-        for script, at_s in zip(scripts, arrives_s, strict=True):
+        starts_s = start_times(self._workload, self._options.start_window_s, self._options.seed)
+        for script, at_s in zip(self._workload.sessions, starts_s, strict=True):
             self._start(script, at_s, None)
         while self._queue:
             now_s, item = self._queue.pop()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from agent_runtime.workload.block_id_runs import BlockIdRun
 from scheduler.ids import SessionId
 
@@ -81,3 +83,11 @@ class Workload:
     sessions: tuple[SessionScript, ...]
     notes: tuple[str, ...] = ()
     arrives_s: tuple[float, ...] | None = None
+
+
+def start_times(workload: Workload, window_s: float, seed: int) -> tuple[float, ...]:
+    """Return when each session starts: when it came, or at random in ``[0, window_s)``."""
+    if workload.arrives_s is not None:
+        return workload.arrives_s
+    drawn = np.random.default_rng([seed, 0]).uniform(0, window_s, len(workload.sessions))
+    return tuple(drawn.tolist())

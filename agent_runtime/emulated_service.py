@@ -1,0 +1,119 @@
+"""The emulated rack with everything in front of it: scheduler, runtime, endpoint, measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent_runtime.backends.emulator import EmulatedRack
+from agent_runtime.clock import Clock
+from agent_runtime.gateway.app import create_app
+from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.measurement.live_run import LiveRun
+from agent_runtime.measurement.summary import RunLabels
+from agent_runtime.measurement.turn_meter import TurnMeter
+from agent_runtime.runtime import Runtime
+from hw_model.claim import Band
+from hw_model.deployment import Deployment
+from hw_model.engine.step_scheduler import EngineLimits
+from hw_model.ttft_boundary import TtftBoundary
+from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
+from scheduler.decision import Decision
+from scheduler.placement import make_policy
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """How the rack is emulated and served.
+
+    Attributes:
+        band: Which machine within what is known.
+        policy: Name of the placement policy.
+        seed: Of the emulated model.
+        limits: Batch limits of every engine.
+        ttft_boundary: On the client's clock, turns spend on their way to the engine what they would
+            before a real one (HTTP, tokenising); on the engine's, nothing.
+        max_sessions: How many conversations the endpoint knows at a time.
+        measured: Whether to keep what a report needs: every turn's times, every session's blocks.
+    """
+
+    band: Band
+    policy: str
+    seed: int
+    limits: EngineLimits
+    ttft_boundary: TtftBoundary = TtftBoundary.ENGINE
+    max_sessions: int = 4_000
+    measured: bool = False
+
+
+class EmulatedService:
+    """One emulated rack, served.
+
+    It has no tasks: open ``rack.run`` in a task group, or make the rack a loop's ``world``.
+
+    Args:
+        deployment: What is emulated, laid out for ``options.band``.
+        options: How.
+        clock: Emulated time.
+        epoch_s: Seconds since 1970, for timestamps that clients see.
+        on_decision: Told of every decision of the scheduler.
+
+    Attributes:
+        live_run: What is measured; None unless ``options.measured``.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        options: ServiceOptions,
+        clock: Clock,
+        *,
+        epoch_s: Callable[[], float],
+        on_decision: Callable[[Decision], None] | None = None,
+    ) -> None:
+        self.rack = EmulatedRack(deployment, options.band, clock, options.limits)
+        self.scheduler = ClusterScheduler(
+            ReplicaFleet(deployment.num_replicas, deployment.kv_tokens),
+            make_policy(options.policy, deployment.num_replicas),
+            on_decision,
+        )
+        before_engine_s = options.ttft_boundary.before_engine_s(deployment.chip, options.band)
+        self.live_run = (
+            _live_run(deployment, options, self.rack, before_engine_s) if options.measured else None
+        )
+        self.runtime = Runtime(
+            self.scheduler,
+            self.rack,
+            clock,
+            block_size_tokens=deployment.block_size_tokens,
+            before_engine_s=before_engine_s,
+            observer=self.live_run,
+        )
+        self.app = create_app(
+            self.runtime,
+            model=deployment.model.name,
+            seed=options.seed,
+            epoch_s=epoch_s,
+            sessions=SessionDirectory(
+                deployment.block_size_tokens, max_sessions=options.max_sessions
+            ),
+        )
+
+
+def _live_run(
+    deployment: Deployment, options: ServiceOptions, rack: EmulatedRack, before_engine_s: float
+) -> LiveRun:
+    labels = RunLabels(
+        policy=options.policy,
+        band=options.band.value,
+        seed=options.seed,
+        ttft_boundary=options.ttft_boundary.value,
+    )
+    meter = TurnMeter(
+        rack.step_time,
+        block_size_tokens=deployment.block_size_tokens,
+        max_num_batched_tokens=options.limits.max_num_batched_tokens,
+        num_replicas=deployment.num_replicas,
+        before_engine_s=before_engine_s,
+    )
+    return LiveRun(labels, deployment, rack.engines, meter)

@@ -1,0 +1,24 @@
+"""What was decided, and when: two drivers that agree have the same list of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.commands import Command
+from scheduler.events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An event and what was done about it.
+
+    Attributes:
+        now_s: When, in emulated seconds.
+        event: What happened.
+        commands: What to do about it, in order; often nothing.
+    """
+
+    now_s: float
+    event: Event
+    commands: Sequence[Command]
