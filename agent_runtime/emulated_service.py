@@ -34,6 +34,7 @@ class ServiceOptions:
         ttft_boundary: On the client's clock, turns spend on their way to the engine what they would
             before a real one (HTTP, tokenising); on the engine's, nothing.
         max_sessions: How many conversations the endpoint knows at a time.
+        any_model_name: Whether the model answers to every name.
         measured: Whether to keep what a report needs: every turn's times, every session's blocks.
     """
 
@@ -43,6 +44,7 @@ class ServiceOptions:
     limits: EngineLimits
     ttft_boundary: TtftBoundary = TtftBoundary.ENGINE
     max_sessions: int = 4_000
+    any_model_name: bool = False
     measured: bool = False
 
 
@@ -97,6 +99,7 @@ class EmulatedService:
             sessions=SessionDirectory(
                 deployment.block_size_tokens, max_sessions=options.max_sessions
             ),
+            any_model_name=options.any_model_name,
         )
 
 

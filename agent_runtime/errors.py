@@ -11,6 +11,7 @@ AgentRuntimeError
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
 │  └─ WireFormatError       an engine sent what can't be read
+├─ InternalError            our bug
 └─ VirtualTimeError         a program did what virtual time can't represent
    ├─ DeadlockError
    ├─ LivelockError
@@ -18,6 +19,8 @@ AgentRuntimeError
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class AgentRuntimeError(Exception):
@@ -88,15 +91,27 @@ class WireFormatError(BackendError):
     """An engine sent something that is not what it should be; nothing of it was taken in."""
 
 
+class InternalError(AgentRuntimeError):
+    """A bug of ours: please report it with the message."""
+
+
 class VirtualTimeError(AgentRuntimeError):
     """A program did something that virtual time can't represent."""
 
 
 class DeadlockError(VirtualTimeError):
-    """Every task is blocked, and no timer is set."""
+    """Every task is blocked, and no timer is set.
 
-    def __init__(self) -> None:
-        super().__init__("every task waits and no timer is set: nothing can ever happen again")
+    Attributes:
+        waiting: Where the tasks wait, a line each.
+    """
+
+    def __init__(self, waiting: Sequence[str]) -> None:
+        self.waiting = tuple(waiting)
+        places = "".join(f"\n  {place}" for place in waiting)
+        super().__init__(
+            f"every task waits and no timer is set: nothing can ever happen again{places}"
+        )
 
 
 class LivelockError(VirtualTimeError):
@@ -109,9 +124,4 @@ class LivelockError(VirtualTimeError):
 
 
 class OutsideTimeError(VirtualTimeError):
-    """Another thread woke the loop."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "a thread woke the virtual-time loop: run the work inline, or sleep for its duration"
-        )
+    """Something from outside virtual time: a thread, a socket, a request to the network."""

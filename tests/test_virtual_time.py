@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio  # noqa: TID251 - programs like any user's
 import hashlib
 import os
-import random  # noqa: TID251 - a program like any user's
+import random  # noqa: TID251
 import subprocess
 import sys
-import time
+import threading  # noqa: TID251
 from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import anyio
 import anyio._backends._asyncio as anyio_asyncio
 import anyio.lowlevel
-import anyio.to_thread  # noqa: TID251 - to see it refused
+import anyio.to_thread  # noqa: TID251
 import httpx2
 import openai
 import pytest
@@ -40,6 +41,7 @@ from agent_runtime.gateway.app import create_app
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.runtime import Runtime
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
+from agent_runtime.simulation.virtual_clock import VirtualClock
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 from hw_model.claim import Band
 from hw_model.engine.step_scheduler import EngineLimits
@@ -155,12 +157,125 @@ def test_a_thread_that_wakes_the_loop_is_an_error() -> None:
             await anyio.sleep(0.01)
 
     async def main() -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(ticker)
-            await anyio.to_thread.run_sync(time.sleep, 0.05)  # noqa: TID251
+        loop = asyncio.get_running_loop()
+        thread = threading.Thread(target=loop.call_soon_threadsafe, args=[print])
+        thread.start()
+        thread.join()
+        await ticker()
 
-    with pytest.raises((OutsideTimeError, VirtualTimeError)):
+    with pytest.raises(OutsideTimeError, match="run the work inline"):
         run(main)
+
+
+@pytest.mark.parametrize("through_anyio", [True, False])
+def test_jobs_for_threads_run_at_once_and_end_when_they_have_slept(through_anyio: bool) -> None:
+    log: list[tuple[str, float]] = []
+
+    def job(clock: VirtualClock, sleeps_s: float) -> str:
+        clock.sleep_in_job(sleeps_s)
+        log.append(("in the job", clock.reading_s))
+        return "result"
+
+    async def wait_for_job(sleeps_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        if through_anyio:
+            result = await anyio.to_thread.run_sync(job, loop.clock, sleeps_s)  # noqa: TID251
+        else:
+            result = await loop.run_in_executor(None, job, loop.clock, sleeps_s)
+        log.append((result, anyio.current_time()))
+
+    async def main() -> None:
+        await anyio.sleep(1)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait_for_job, 5.0)
+            tasks.start_soon(wait_for_job, 2.0)
+
+    run(main)
+    assert log == [("in the job", 6.0), ("in the job", 3.0), ("result", 3.0), ("result", 6.0)]
+
+
+def test_a_job_s_error_comes_when_it_has_slept_and_a_cancelled_job_is_not_waited_for() -> None:
+    def job(clock: VirtualClock) -> None:
+        clock.sleep_in_job(5)
+        raise ValueError("from the job")
+
+    async def main() -> tuple[float, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        with anyio.move_on_after(1):
+            await loop.run_in_executor(None, job, loop.clock)
+        left_s = anyio.current_time()
+        with pytest.raises(ValueError, match="from the job"):
+            await loop.run_in_executor(None, job, loop.clock)
+        return left_s, anyio.current_time()
+
+    assert run(main) == (1.0, 6.0)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_socket_is_an_error(host: str) -> None:
+    async def main() -> None:
+        await asyncio.open_connection(host, 80)
+
+    with pytest.raises(OutsideTimeError, match=f"connection to {host}:80"):
+        run(main)
+
+
+class Bell:
+    """A world that rings at given times."""
+
+    def __init__(self, *times_s: float) -> None:
+        self.times_s = list(times_s)
+        self.rung = anyio.Event()
+        self.log: list[tuple[str, float]] = []
+
+    @property
+    def next_event_s(self) -> float | None:
+        return self.times_s[0] if self.times_s else None
+
+    def advance(self, now_s: float) -> None:
+        assert self.times_s.pop(0) <= now_s
+        self.log.append(("rung", now_s))
+        self.rung.set()
+
+
+def test_the_world_moves_between_timers_after_those_of_the_same_instant() -> None:
+    bell = Bell(0.5, 1.0, 7.0)
+
+    async def main() -> None:
+        await anyio.sleep(1)
+        bell.log.append(("slept", anyio.current_time()))
+        await anyio.lowlevel.checkpoint()
+        bell.log.append(("at the same time", anyio.current_time()))
+        await anyio.sleep(2)
+        bell.rung = anyio.Event()
+        await bell.rung.wait()
+        bell.log.append(("heard", anyio.current_time()))
+        await anyio.Event().wait()
+
+    with pytest.raises(DeadlockError):
+        anyio.run(main, backend_options={"loop_factory": lambda: VirtualTimeLoop(world=bell)})
+    assert bell.log == [
+        ("rung", 0.5),
+        ("slept", 1.0),
+        ("at the same time", 1.0),
+        ("rung", 1.0),
+        ("rung", 7.0),
+        ("heard", 7.0),
+    ]
+
+
+def test_loops_that_share_a_clock_go_on_where_the_one_before_stopped() -> None:
+    clock, times_s = VirtualClock(), []
+
+    async def main() -> None:
+        await anyio.sleep(2)
+        times_s.append(anyio.current_time())
+
+    for _ in range(2):
+        anyio.run(main, backend_options={"loop_factory": lambda: VirtualTimeLoop(clock=clock)})
+    assert times_s == [2.0, 4.0]
 
 
 def test_anyio_gets_its_cancel_scopes_back() -> None:

@@ -15,6 +15,7 @@ import scheduler.errors
 from agent_runtime.cli.calibrate import add_calibrate_command
 from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
+from agent_runtime.cli.run import add_run_command, run_program
 from agent_runtime.cli.serve import add_serve_command
 from agent_runtime.cli.simulate import add_simulate_command
 
@@ -26,6 +27,8 @@ against an endpoint that answers as fast as the rack would."""
 EPILOG = """\
 start here:
   panjiu simulate             256 coding agents on the rack, in about ten seconds
+  panjiu run AGENTS.py --virtual
+                              your own agent program against the rack, in virtual time
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
   panjiu plan                 which layouts carry 300 agents, and what would carry more
   panjiu rack                 what is emulated, and how far to trust each number
@@ -39,7 +42,9 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    args = _parser().parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    args = _parsed(arguments)
+    args.owns_process = argv is None
     try:
         return int(args.run(args))
     except KeyboardInterrupt:
@@ -57,6 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_FAILURE)
 
 
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    """Parse what stands before ``--``; what follows it is for the program that ``run`` runs."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments[:end])
+    args.script_args = arguments[end + 1 :]
+    if args.script_args and args.run is not run_program:
+        parser.error(f"only 'run' takes arguments after --, not {' '.join(args.script_args)}")
+    return args
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="panjiu",
@@ -67,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"panjiu {version('panjiu')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_simulate_command(commands)
+    add_run_command(commands)
     add_serve_command(commands)
     add_plan_command(commands)
     add_rack_command(commands)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -28,17 +25,23 @@ from agent_runtime.cli.rack_options import (
     natural_float,
     positive_int,
 )
+from agent_runtime.cli.run_outputs import (
+    add_output_options,
+    check_outputs,
+    event_log,
+    print_runs,
+    write_html,
+    write_json,
+)
 from agent_runtime.errors import ConfigError
 from agent_runtime.measurement.summary import RunDetail
-from agent_runtime.report.assumptions import assumptions
-from agent_runtime.report.html_page import html_report
-from agent_runtime.report.table import summary_table
 from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.simulate import simulate
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import GENERATORS, load_workload
 from hw_model.claim import Band
 from hw_model.ttft_boundary import TtftBoundary
+from scheduler.decision import Decision
 
 DESCRIPTION = """\
 Run agent sessions on the emulated rack in virtual time and report what they saw.
@@ -104,36 +107,38 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         help="which machine within what is known (default: all)",
     )
     add_ttft_boundary_option(group)
-    group.add_argument("--json", metavar="OUT", help="write the summary to a file, - for stdout")
-    group.add_argument("--html", metavar="OUT", help="write a self-contained page with charts")
+    add_output_options(group)
     parser.set_defaults(run=run_simulate)
 
 
 def run_simulate(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
-    for option in ("json", "html"):
-        _check_writable(option, getattr(args, option))
+    check_outputs(args)
+    if args.event_log is not None and args.band == "all":
+        raise ConfigError("--event-log: three runs can't share a file; choose one --band")
     machine = emulated_machine(args)
     workload = load_workload(
         args.sessions, limit=args.limit, seed=args.seed, max_gap_s=args.max_gap_s
     )
     bands = list(Band) if args.band == "all" else [Band(args.band)]
     console = Console(stderr=args.json == "-")
-    runs = _run_bands(args, machine, workload, bands)
-    console.print(summary_table(runs))
-    console.print(f"[dim]{runs[0].deployment}[/dim]", highlight=False)
-    for note in dict.fromkeys((*workload.notes, *(note for run in runs for note in run.notes))):
-        console.print(f"[dim]note: {note}[/dim]", highlight=False)
+    with event_log(args.event_log) as on_decision:
+        runs = _run_bands(args, machine, workload, bands, on_decision)
+    print_runs(console, runs, workload.notes)
     if args.json is not None:
-        _write_json(args.json, runs, as_list=args.band == "all")
+        write_json(args.json, runs, as_list=args.band == "all")
     if args.html is not None:
-        _write_html(args.html, runs, workload, machine)
+        write_html(args.html, runs, machine, name=workload.name, notes=workload.notes)
         console.print(f"report: {Path(args.html).resolve()}", highlight=False, soft_wrap=True)
     return 0 if any(run.summary.sessions.completed for run in runs) else 1
 
 
 def _run_bands(
-    args: argparse.Namespace, machine: EmulatedMachine, workload: Workload, bands: list[Band]
+    args: argparse.Namespace,
+    machine: EmulatedMachine,
+    workload: Workload,
+    bands: list[Band],
+    on_decision: Callable[[Decision], None] | None,
 ) -> list[RunDetail]:
     deployments = [machine.deployment(band, workload.block_size_tokens) for band in bands]
     num_turns = sum(script.num_turns() for script in workload.sessions)
@@ -164,39 +169,13 @@ def _run_bands(
 
             runs.append(
                 simulate(
-                    workload, deployment, options, stopwatch=time.perf_counter, on_turn=on_turn
+                    workload,
+                    deployment,
+                    options,
+                    stopwatch=time.perf_counter,
+                    on_turn=on_turn,
+                    on_decision=on_decision,
                 )
             )
             progress.update(task, completed=num_turns)
     return runs
-
-
-def _check_writable(option: str, target: str | None) -> None:
-    """Fail before the work and not after it."""
-    if target is None or target == "-":
-        return
-    path = Path(target)
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise ConfigError(f"--{option} {target}: not a file in an existing directory")
-
-
-def _write_json(target: str, runs: Sequence[RunDetail], *, as_list: bool) -> None:
-    summaries = [run.summary.model_dump(mode="json") for run in runs]
-    text = json.dumps(summaries if as_list else summaries[0], indent=2) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-    else:
-        Path(target).write_text(text, encoding="utf-8")
-
-
-def _write_html(
-    target: str, runs: Sequence[RunDetail], workload: Workload, machine: EmulatedMachine
-) -> None:
-    page = html_report(
-        runs,
-        workload_name=workload.name,
-        workload_notes=workload.notes,
-        assumptions=assumptions(machine.rack, machine.chip),
-        command=shlex.join(["panjiu", *sys.argv[1:]]),
-    )
-    Path(target).write_text(page, encoding="utf-8")

@@ -23,7 +23,7 @@ from agent_runtime.turns import TurnRunner
 MAX_BODY_BYTES = 64 << 20
 
 
-def create_app(
+def create_app(  # noqa: PLR0913
     runner: TurnRunner,
     *,
     model: str,
@@ -31,6 +31,7 @@ def create_app(
     max_body_bytes: int = MAX_BODY_BYTES,
     epoch_s: Callable[[], float] = epoch_s,
     sessions: SessionDirectory | None = None,
+    any_model_name: bool = False,
 ) -> Starlette:
     """Return the endpoint in front of ``runner``.
 
@@ -41,8 +42,9 @@ def create_app(
         max_body_bytes: Larger bodies get a 413.
         epoch_s: Seconds since 1970, for ``created``.
         sessions: Whom to know; by default an empty directory with its default limits.
+        any_model_name: Whether the model answers to every name.
     """
-    models = Models(model, int(epoch_s()), runner.max_context_tokens)
+    models = Models(model, int(epoch_s()), runner.max_context_tokens, any_name=any_model_name)
     chat = ChatCompletions(
         runner=runner,
         models=models,

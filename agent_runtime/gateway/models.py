@@ -15,9 +15,13 @@ class Models:
         name: What the model is served under.
         created: Seconds since 1970.
         max_context_tokens: Longest prompt + output.
+        any_name: Whether it answers to every other name too, for programs that name their own.
     """
 
-    def __init__(self, name: str, created: int, max_context_tokens: int) -> None:
+    def __init__(
+        self, name: str, created: int, max_context_tokens: int, *, any_name: bool = False
+    ) -> None:
+        self._any_name = any_name
         self._card = {
             "id": name,
             "object": "model",
@@ -41,7 +45,7 @@ class Models:
         Raises:
             UnknownModelError: Names the one there is.
         """
-        if name != self._card["id"]:
+        if name != self._card["id"] and not self._any_name:
             raise UnknownModelError(
                 f"The model `{name}` does not exist. Available: {self._card['id']}.", param="model"
             )

@@ -6,10 +6,8 @@ as the first's. This one returns as soon as the app has begun its response.
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Self, cast
 
 import anyio
 import httpx2
@@ -17,12 +15,8 @@ from anyio.abc import TaskGroup
 from typing_extensions import override
 
 from agent_runtime.errors import BackendError
-
-Message: TypeAlias = MutableMapping[str, Any]
-AsgiApp: TypeAlias = Callable[
-    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
-    Awaitable[None],
-]
+from agent_runtime.simulation import asgi_client
+from agent_runtime.simulation.asgi_exchange import AsgiApp
 
 
 class StreamingAsgiTransport(httpx2.AsyncBaseTransport):
@@ -57,92 +51,10 @@ class StreamingAsgiTransport(httpx2.AsyncBaseTransport):
         """Begin a request; return when the app has begun its response.
 
         Raises:
+            ReadTimeout: The app took longer than the client waits.
             BackendError: The client was not entered, or the app returned without a response.
         """
         if self._tasks is None:
             raise BackendError("enter the client (async with) before it sends requests")
-        exchange = _Exchange(await request.aread())
-        self._tasks.start_soon(self._run_app, _scope(request), exchange)
-        await exchange.started.wait()
-        if exchange.head is None:
-            raise exchange.error or BackendError("the app returned without a response")
-        return httpx2.Response(
-            exchange.head["status"],
-            headers=exchange.head.get("headers", []),
-            stream=_BodyStream(exchange),
-        )
-
-    async def _run_app(self, scope: Message, exchange: _Exchange) -> None:
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-        except Exception as error:  # noqa: BLE001 - the client gets it
-            exchange.error = error
-        finally:
-            exchange.started.set()
-            exchange.disconnected.set()
-            exchange.send_body.close()
-
-
-class _Exchange:
-    """One request and its response, as the app sees them."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
-        self.started = anyio.Event()
-        self.disconnected = anyio.Event()
-        self.head: Message | None = None
-        self.error: Exception | None = None
-        self.send_body, self.receive_body = anyio.create_memory_object_stream[bytes](math.inf)
-
-    async def receive(self) -> Message:
-        if self._body is not None:
-            body, self._body = self._body, None
-            return {"type": "http.request", "body": body, "more_body": False}
-        await self.disconnected.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.head = message
-            self.started.set()
-        elif message["type"] == "http.response.body":
-            if message.get("body") and not self.disconnected.is_set():
-                self.send_body.send_nowait(message["body"])
-            if not message.get("more_body", False):
-                self.send_body.close()
-
-
-class _BodyStream(httpx2.AsyncByteStream):
-    """The body of a response while it comes; closing it tells the app that the client left."""
-
-    def __init__(self, exchange: _Exchange) -> None:
-        self._exchange = exchange
-
-    @override
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._exchange.receive_body:
-            yield chunk
-        if self._exchange.error is not None:
-            raise self._exchange.error
-
-    @override
-    async def aclose(self) -> None:
-        self._exchange.disconnected.set()
-        self._exchange.receive_body.close()
-
-
-def _scope(request: httpx2.Request) -> Message:
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": request.method,
-        "headers": [(name.lower(), value) for name, value in request.headers.raw],
-        "scheme": request.url.scheme,
-        "path": request.url.path,
-        "raw_path": request.url.raw_path.split(b"?")[0],
-        "query_string": request.url.query,
-        "server": (request.url.host, request.url.port),
-        "client": ("127.0.0.1", 1),
-        "root_path": "",
-    }
+        response = await asgi_client.send(httpx2, self._app, self._tasks.start_soon, request)
+        return cast(httpx2.Response, response)

@@ -9,6 +9,7 @@ from agent_runtime.measurement.summary import RunDetail, RunLabels, SessionCount
 from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
 from agent_runtime.workload.session_script import Workload
 from hw_model.deployment import Deployment
+from scheduler.decision import Decision
 
 
 def simulate(
@@ -18,6 +19,7 @@ def simulate(
     *,
     stopwatch: Callable[[], float],
     on_turn: Callable[[int], None] | None = None,
+    on_decision: Callable[[Decision], None] | None = None,
 ) -> RunDetail:
     """Run ``workload`` on ``deployment`` and measure it.
 
@@ -27,12 +29,13 @@ def simulate(
         options: Band, policy, seed and limits.
         stopwatch: Wall seconds from any origin; only ``wall_s`` and ``turns_per_wall_s`` use it.
         on_turn: Called after every turn with the number of turns ended so far.
+        on_decision: Told of every decision of the scheduler.
 
     Returns:
         The same detail for the same inputs, but for those two.
     """
     began_s = stopwatch()
-    simulation = RackSimulation(workload, deployment, options)
+    simulation = RackSimulation(workload, deployment, options, on_decision=on_decision)
     simulation.run(on_turn)
     wall_s = stopwatch() - began_s
     return run_detail(_record(simulation, workload, deployment, options), wall_s)
