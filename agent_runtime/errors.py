@@ -7,6 +7,7 @@ AgentRuntimeError
 │  ├─ InvalidRequestError   400
 │  ├─ ContextTooLongError   400
 │  ├─ UnknownModelError     404
+│  ├─ UnknownSessionError   404
 │  └─ BodyTooLargeError     413
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
@@ -70,6 +71,10 @@ class ContextTooLongError(RequestError):
 
 class UnknownModelError(RequestError):
     """A model that is not served here."""
+
+
+class UnknownSessionError(RequestError):
+    """A session that is not known here, or not any more."""
 
 
 class BodyTooLargeError(RequestError):

@@ -18,6 +18,7 @@ from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_er
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.request_id import RequestIds
 from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.sessions import Sessions
 from agent_runtime.turns import TurnRunner
 
 MAX_BODY_BYTES = 64 << 20
@@ -45,6 +46,9 @@ def create_app(  # noqa: PLR0913
         any_model_name: Whether the model answers to every name.
     """
     models = Models(model, int(epoch_s()), runner.max_context_tokens, any_name=any_model_name)
+    if sessions is None:
+        sessions = SessionDirectory(runner.block_size_tokens)
+    closing = Sessions(runner, sessions)
     chat = ChatCompletions(
         runner=runner,
         models=models,
@@ -52,13 +56,14 @@ def create_app(  # noqa: PLR0913
         seed=seed,
         max_body_bytes=max_body_bytes,
         epoch_s=epoch_s,
-        sessions=SessionDirectory(runner.block_size_tokens) if sessions is None else sessions,
+        sessions=sessions,
     )
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat.answer, methods=["POST"]),
             Route("/v1/models", models.list_all, methods=["GET"]),
             Route("/v1/models/{name:path}", models.get_one, methods=["GET"]),
+            Route("/v1/sessions/{session_id:path}", closing.close, methods=["DELETE"]),
             Route("/health", _health, methods=["GET"]),
         ],
         middleware=[Middleware(RequestIds)],

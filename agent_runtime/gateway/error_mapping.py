@@ -18,6 +18,7 @@ from agent_runtime.errors import (
     InvalidRequestError,
     RequestError,
     UnknownModelError,
+    UnknownSessionError,
 )
 
 
@@ -32,6 +33,7 @@ _TABLE: dict[type[AgentRuntimeError], _Answer] = {
     InvalidRequestError: _Answer(400, None),
     ContextTooLongError: _Answer(400, "context_length_exceeded"),
     UnknownModelError: _Answer(404, "model_not_found"),
+    UnknownSessionError: _Answer(404, "session_not_found"),
     BodyTooLargeError: _Answer(413, None),
     BackendError: _Answer(502, None),
     BackendStoppedError: _Answer(503, None),

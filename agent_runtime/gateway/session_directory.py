@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from agent_runtime.errors import InvalidRequestError
+from agent_runtime.errors import InvalidRequestError, UnknownSessionError
 from agent_runtime.prompts.chat_prompt import PromptMemory
 from scheduler.ids import SessionId
 
@@ -79,6 +79,20 @@ class SessionDirectory:
             session = self._create(self._fresh_id() if key is None else SessionId(key))
         self._seen(session, now_s)
         return session
+
+    def close(self, session_id: str) -> SessionId:
+        """Forget a session that its owner says is over; return its id.
+
+        Raises:
+            UnknownSessionError: Nothing is known of it.
+        """
+        session = self._sessions.get(SessionId(session_id))
+        if session is None:
+            raise UnknownSessionError(
+                f"The session `{session_id}` does not exist, or was forgotten.", param="session_id"
+            )
+        self._forget(session)
+        return session.session_id
 
     def remember(self, session: ChatSession, digest: bytes) -> None:
         """Let a request whose messages begin with this history find ``session``."""
