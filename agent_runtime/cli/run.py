@@ -167,8 +167,8 @@ def _all_of(
 
 def _report(args: argparse.Namespace, machine: EmulatedMachine, run: RunDetail) -> None:
     console = Console(stderr=True)
-    if not run.summary.turns:
-        console.print("the program made no model call that ended", highlight=False)
+    if not run.summary.sessions.total:
+        console.print("the program made no model call", highlight=False)
     elif not args.quiet:
         print_runs(console, [run])
     if args.json is not None:

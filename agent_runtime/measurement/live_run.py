@@ -85,7 +85,7 @@ class LiveRun:
         detail = run_detail(record, wall_s)
         aborted = self.meter.num_aborted_turns
         if aborted:
-            note = f"{aborted:,} turns were aborted: their client left before the end."
+            note = f"aborted turns, whose client left before the end: {aborted:,}."
             return replace(detail, notes=(*detail.notes, note))
         return detail
 

@@ -1,0 +1,1 @@
+"""What virtual time costs: wake-ups, streamed tokens, whole agent fleets."""
