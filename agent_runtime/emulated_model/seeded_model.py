@@ -29,7 +29,7 @@ from agent_runtime.emulated_model.tokenised_text import made_up_text, tokenised
 from agent_runtime.emulated_model.tool_use import ToolUse
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.json_sampling.json_values import Json
-from agent_runtime.json_sampling.regular_pattern import LengthError
+from agent_runtime.json_sampling.pattern_nodes import LengthError
 from agent_runtime.json_sampling.sampling_errors import SchemaError
 from agent_runtime.json_sampling.schema_document import Schema
 from agent_runtime.json_sampling.schema_sampler import sample_json

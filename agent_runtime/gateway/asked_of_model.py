@@ -25,7 +25,8 @@ from agent_runtime.gateway.wire import (
     StructuredOutputs,
     ToolChoiceParam,
 )
-from agent_runtime.json_sampling.regular_pattern import PatternError, parse_pattern
+from agent_runtime.json_sampling.pattern_nodes import PatternError
+from agent_runtime.json_sampling.regular_pattern import parse_pattern
 
 ANY_OBJECT: dict[str, Any] = {
     "type": "object",

@@ -22,7 +22,7 @@ from agent_runtime.gateway.asked_of_model import asked_of_model
 from agent_runtime.gateway.chat_answer import AnswerHead, whole_answer
 from agent_runtime.gateway.chat_chunks import ChoiceChunks, usage_chunk
 from agent_runtime.gateway.error_mapping import runtime_error_response
-from agent_runtime.gateway.merged_progress import merged_progress
+from agent_runtime.gateway.merged_progress import Numbered, merged_progress
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.turn_stream import TurnStream, leave_on_disconnect
@@ -34,7 +34,7 @@ from agent_runtime.prompts.chat_prompt import (
     chain_digests,
     render_chat,
 )
-from agent_runtime.turns import TurnProgress, TurnRequest, TurnRunner
+from agent_runtime.turns import TurnRequest, TurnRunner
 from scheduler.ids import TurnId
 
 CLIENT_CLOSED_REQUEST = 499
@@ -109,14 +109,16 @@ class ChatCompletions:
                 )
                 for choice in turn.choices
             ]
+            live = bool(turn.request.stream)
+            steps = await opening.enter_async_context(merged_progress(progress, live=live))
             stack = opening.pop_all()  # nothing is awaited from here to whoever closes it
         headers = {"x-session-id": quote(turn.session.session_id, safe=HEADER_SAFE)}
         answer_id = f"chatcmpl-{request.state.request_id}"
         head = AnswerHead(answer_id, int(self.epoch_s()), self.model)
-        if turn.request.stream:
-            return TurnStream(self._events(turn, head, progress), stack, headers)
+        if live:
+            return TurnStream(self._events(turn, head, steps), stack, headers)
         async with stack:
-            return await self._whole(turn, head, progress, request, headers)
+            return await self._whole(turn, head, steps, request, headers)
 
     async def _read(self, request: Request) -> bytes:
         limit = self.max_body_bytes
@@ -209,7 +211,7 @@ class ChatCompletions:
         self,
         turn: ChatTurn,
         head: AnswerHead,
-        progress: Sequence[AsyncIterator[TurnProgress]],
+        steps: AsyncIterator[Numbered],
         request: Request,
         headers: dict[str, str],
     ) -> Response:
@@ -217,10 +219,9 @@ class ChatCompletions:
         failure: Response | None = None
         async with leave_on_disconnect(request.receive) as left:
             try:
-                for number, source in enumerate(progress):  # the others run on meanwhile
-                    async for step in source:
-                        if number == 0:
-                            num_cached = step.num_cached_tokens
+                async for number, step in steps:
+                    if number == 0:
+                        num_cached = step.num_cached_tokens
             except BackendError as error:
                 failure = runtime_error_response(error)
         if failure is not None:
@@ -235,10 +236,7 @@ class ChatCompletions:
         return JSONResponse(body, headers=headers)
 
     async def _events(
-        self,
-        turn: ChatTurn,
-        head: AnswerHead,
-        progress: Sequence[AsyncIterator[TurnProgress]],
+        self, turn: ChatTurn, head: AnswerHead, steps: AsyncIterator[Numbered]
     ) -> AsyncGenerator[bytes, None]:
         """Yield the events of a streamed answer."""
         options = turn.request.stream_options
@@ -253,19 +251,11 @@ class ChatCompletions:
             )
             for index, choice in enumerate(turn.choices)
         ]
-        if len(chunks) == 1:
-            async for step in progress[0]:
-                if step.finished:
-                    self.sessions.remember(turn.session, turn.choices[0].digest)
-                if event := chunks[0].of(step):
-                    yield event
-        else:
-            async with merged_progress(progress) as steps:
-                async for number, step in steps:
-                    if step.finished:
-                        self.sessions.remember(turn.session, turn.choices[number].digest)
-                    if event := chunks[number].of(step):
-                        yield event
+        async for number, step in steps:
+            if step.finished:
+                self.sessions.remember(turn.session, turn.choices[number].digest)
+            if event := chunks[number].of(step):
+                yield event
         if options is not None and options.include_usage:
             num_output = sum(choice.num_sent_tokens for choice in chunks)
             num_cached = chunks[0].num_cached_tokens

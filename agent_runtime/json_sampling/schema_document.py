@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from agent_runtime.json_sampling.regular_pattern import (
-    PatternError,
-    RegularPattern,
-    parse_pattern,
-)
+from agent_runtime.json_sampling.pattern_nodes import PatternError
+from agent_runtime.json_sampling.regular_pattern import RegularPattern, parse_pattern
 from agent_runtime.json_sampling.sampling_errors import EffortError, SchemaError
 
 Schema: TypeAlias = dict[str, Any] | bool
 
-MAX_EFFORT = 20_000
-"""Schema nodes visited for one value; a value of 1,000 members takes about 5,000."""
+MAX_EFFORT = 10_000
+"""Schema nodes visited for one value; a value of 1,000 members takes about 3,000."""
 MAX_CHARACTERS = 100_000
 LARGEST = 10**300
 

@@ -9,7 +9,8 @@ from uuid import UUID
 import numpy as np
 
 from agent_runtime.json_sampling.effective_schema import EffectiveSchema
-from agent_runtime.json_sampling.regular_pattern import LengthError, RegularPattern
+from agent_runtime.json_sampling.pattern_nodes import LengthError
+from agent_runtime.json_sampling.regular_pattern import RegularPattern
 from agent_runtime.json_sampling.sampling_errors import UnsatisfiableError
 from agent_runtime.json_sampling.schema_document import MAX_CHARACTERS, SchemaDocument
 from agent_runtime.json_sampling.vocabulary import WORDS
