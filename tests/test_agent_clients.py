@@ -403,7 +403,11 @@ for _ in range(80):
         (structured(regex="(?=a)"), "structured_outputs.regex"),
         (structured(grammar="root ::= a"), "structured_outputs.grammar"),
         (structured(json="{"), "structured_outputs.json"),
-        (structured(json="[" * 100_0), "structured_outputs.json"),
+        (structured(json="[" * 1_000), "structured_outputs.json"),
+        (
+            structured(json=f'{{"enum": {"[" * 900}{"]" * 900}}}'),
+            "structured_outputs.json",
+        ),
         ({"stop": ["a", ""]}, "stop"),
         ({"stop": list("abcde")}, "stop"),
         ({"stop": 3}, "stop"),

@@ -182,6 +182,15 @@ def test_the_next_prompt_goes_on_where_a_whole_reply_ended(
         assert second.block_hashes[: len(first.block_hashes)] == first.block_hashes
 
 
+@given(texts, st.integers(1, 20))
+def test_a_text_that_is_cut_keeps_its_tokens_when_it_is_sent_back(
+    text: str, max_tokens: int
+) -> None:
+    reply = cut_reply(text_speech(tokenised(text)), limits(max_tokens=max_tokens), NO_STOPS)
+    if text:
+        assert tokenise(reply.message()["content"]) == reply.tokens
+
+
 stops = st.lists(st.text("ab \n", min_size=1, max_size=3), min_size=1, max_size=4)
 
 

@@ -219,6 +219,8 @@ DOUBLING = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in ran
         ({"type": "integer", "minimum": "4"}, "expected a number"),
         ({"type": "integer", "minimum": 10**400}, "expected a number"),
         ({"type": "number", "multipleOf": 0}, "expected a number > 0"),
+        ({"type": "integer", "multipleOf": 5e-324, "minimum": 10**299}, "no number"),
+        ({"enum": [10**400], "multipleOf": 0.5}, "none of the values"),
         ({"type": "object", "properties": [1]}, "expected an object of schemas"),
         ({"type": "object", "properties": {"a": 1}, "required": ["a"]}, "expected a schema"),
         ({"type": "object", "required": "a"}, "expected a list of names"),

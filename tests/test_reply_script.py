@@ -141,6 +141,19 @@ def test_what_is_wrong_with_a_file_is_said_with_rule_and_field(
     assert str(error.value).startswith(str(path))
 
 
+def test_the_script_in_the_docs_is_one(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "endpoint.md").read_text()
+    path = tmp_path / "docs.toml"
+    path.write_text(docs.split("```toml\n")[1].split("```")[0])
+    script = read_reply_script(str(path))
+    assert len(script.reply) == 4
+    model = ScriptedModel(script, path="docs.toml", otherwise=SeededModel())
+    asked = said(model, ask(user("What weather!"), tools=(tool("look_up"),)))
+    assert json.loads(asked["tool_calls"][0]["function"]["arguments"])["question"] == (
+        "What weather!"
+    )
+
+
 def test_a_file_that_is_not_there_or_not_text_is_a_config_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can't be read"):
         read_reply_script(str(tmp_path / "none.toml"))

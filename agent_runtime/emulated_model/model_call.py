@@ -13,7 +13,10 @@ import numpy as np
 from agent_runtime.emulated_model.reply import NO_STOPS, StopStrings
 from agent_runtime.emulated_model.reply_limits import ReplyLimits
 from agent_runtime.json_sampling.regular_pattern import RegularPattern
-from agent_runtime.json_sampling.schema_document import Schema
+from agent_runtime.json_sampling.schema_document import MAX_EFFORT, Schema
+
+LEAST_EFFORT = 1_000
+"""However many choices there are: enough for values of 300 members."""
 
 
 class ToolMode(Enum):
@@ -140,6 +143,7 @@ class ModelCall:
         stops: What ends it.
         seed: The caller's, or None.
         choice: Which of the request's ``n`` this is, from 0.
+        num_choices: ``n``; they share what a request may cost.
     """
 
     conversation: Conversation
@@ -149,6 +153,12 @@ class ModelCall:
     stops: StopStrings = NO_STOPS
     seed: int | None = None
     choice: int = 0
+    num_choices: int = 1
+
+    @property
+    def max_effort(self) -> int:
+        """Schema nodes that may be visited for one value."""
+        return max(MAX_EFFORT // self.num_choices, LEAST_EFFORT)
 
     def rng(self, seed: int) -> np.random.Generator:
         """Return the generator of this choice: of the model's seed, the prompt and the caller's."""

@@ -57,7 +57,7 @@ class ScriptedModel:
 
     def _speech(self, rule: Rule, number: int, call: ModelCall, scene: _Scene) -> Speech:
         rng = call.rng(self._seed)
-        content = _content(rule, scene, rng)
+        content = _content(rule, scene, rng, call.limits.cap)
         if not rule.calls:
             return text_speech(tokenised("") if content is None else content)
         calls = tuple(
@@ -88,7 +88,7 @@ class ScriptedModel:
                 param="tools",
             )
         if scripted.arguments is None:
-            return sampled_arguments(tool, rng)
+            return sampled_arguments(tool, rng, call.max_effort)
         return as_json(filled_in(scripted.arguments, scene.values))
 
 
@@ -122,9 +122,9 @@ class _Scene:
         )
 
 
-def _content(rule: Rule, scene: _Scene, rng: np.random.Generator) -> TokenisedText | None:
+def _content(rule: Rule, scene: _Scene, rng: np.random.Generator, cap: int) -> TokenisedText | None:
     if rule.num_tokens is not None:
-        return made_up_text(rng, rule.num_tokens)
+        return made_up_text(rng, min(rule.num_tokens, cap + 1))
     if rule.json_value is not None:
         return tokenised(as_json(filled_in(rule.json_value, scene.values)))
     return None if rule.text is None else tokenised(filled_in(rule.text, scene.values))

@@ -67,7 +67,7 @@ class SeededModel:
 
     def _calling(self, tools: list[Tool], call: ModelCall, rng: np.random.Generator) -> Speech:
         calls = tuple(
-            ToolCall(call.call_id(index), tool.name, sampled_arguments(tool, rng))
+            ToolCall(call.call_id(index), tool.name, sampled_arguments(tool, rng, call.max_effort))
             for index, tool in enumerate(tools)
         )
         if call.tools.mode is not ToolMode.AUTO:  # the grammar leaves no room for a text
@@ -80,7 +80,7 @@ class SeededModel:
     def _answer(self, call: ModelCall, rng: np.random.Generator) -> Speech:
         if isinstance(call.answer_format, FreeText):
             return text_speech(made_up_text(rng, self._num_tokens(call.limits, rng)))
-        return text_speech(tokenised(formatted_answer(call.answer_format, rng)))
+        return text_speech(tokenised(formatted_answer(call.answer_format, rng, call.max_effort)))
 
     def _num_tokens(self, limits: ReplyLimits, rng: np.random.Generator) -> int:
         """Return how much is wanted; one more than allowed where that cuts it."""
@@ -89,7 +89,9 @@ class SeededModel:
 
 
 def formatted_answer(
-    answer_format: ChoiceAnswer | PatternAnswer | JsonAnswer, rng: np.random.Generator
+    answer_format: ChoiceAnswer | PatternAnswer | JsonAnswer,
+    rng: np.random.Generator,
+    max_effort: int,
 ) -> str:
     """Return an answer of a format.
 
@@ -105,10 +107,10 @@ def formatted_answer(
             except LengthError as error:
                 raise InvalidRequestError(f"{place}: {error}", param=place) from error
         case JsonAnswer(schema=schema, place=place):
-            return as_json(_sampled(schema, rng, place))
+            return as_json(_sampled(schema, rng, place, max_effort))
 
 
-def sampled_arguments(tool: Tool, rng: np.random.Generator) -> str:
+def sampled_arguments(tool: Tool, rng: np.random.Generator, max_effort: int) -> str:
     """Return arguments for a call of ``tool``, as JSON.
 
     Raises:
@@ -117,7 +119,7 @@ def sampled_arguments(tool: Tool, rng: np.random.Generator) -> str:
     parameters = tool.parameters or {}
     if isinstance(parameters, dict) and "type" not in parameters:
         parameters = {**parameters, "type": "object"}
-    arguments = _sampled(parameters, rng, tool.place)
+    arguments = _sampled(parameters, rng, tool.place, max_effort)
     if not isinstance(arguments, dict):
         raise InvalidRequestError(
             f"{tool.place}: the arguments of a tool are an object; write type: object",
@@ -131,9 +133,9 @@ def as_json(value: Json) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _sampled(schema: Schema, rng: np.random.Generator, place: str) -> Json:
+def _sampled(schema: Schema, rng: np.random.Generator, place: str, max_effort: int) -> Json:
     try:
-        return sample_json(schema, rng, place=place)
+        return sample_json(schema, rng, place=place, max_effort=max_effort)
     except SchemaError as error:
         where = error.place
         if len(where) > MAX_PLACE_LENGTH:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic_core import from_json
 
 from agent_runtime.emulated_model.model_call import (
     AnswerFormat,
@@ -137,8 +138,8 @@ def _schema(given: dict[str, Any] | str | None) -> dict[str, Any]:
     if not isinstance(given, str):
         return given or {}
     try:
-        schema = json.loads(given)
-    except (ValueError, RecursionError) as error:
+        schema = from_json(given)  # unlike the standard library's, it bounds nesting
+    except ValueError as error:
         raise _wrong("structured_outputs.json", f"not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise _wrong("structured_outputs.json", "expected a schema: an object")

@@ -156,6 +156,7 @@ class ChatCompletions:
                 asked.stops,
                 chat.seed,
                 index,
+                chat.n or 1,
             )
             choices.append(self._plan(self.emulated_model.reply(call), session, messages))
         return ChatTurn(chat, session, tuple(choices))

@@ -36,7 +36,10 @@ def sample_number(
     if steps and min(steps) <= 0:
         raise UnsatisfiableError("expected a number > 0", f"{place}.multipleOf")
     for attempt in range(_NUM_TRIES):
-        number = _candidate(low, high, steps, rng, attempt, whole=whole)
+        try:
+            number = _candidate(low, high, steps, rng, attempt, whole=whole)
+        except OverflowError:  # bounds and steps too far apart for floats
+            break
         if number is not None and fits(number):
             return number
     raise UnsatisfiableError("found no number within the bounds", place)

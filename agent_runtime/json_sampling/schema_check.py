@@ -214,7 +214,10 @@ def is_multiple(value: float, step: float, place: str) -> bool:
         raise SchemaError("expected a number > 0", place)
     if isinstance(value, int) and isinstance(step, int):
         return value % step == 0
-    quotient = value / step
+    try:
+        quotient = value / step
+    except OverflowError:  # a whole number that no float holds
+        return False
     return abs(quotient) < float("inf") and int(quotient) == quotient
 
 

@@ -22,14 +22,16 @@ class SchemaDocument:
 
     Args:
         root: The whole schema.
+        max_effort: Schema nodes that may be visited.
 
     Invariant: effort only grows; what is over the limit ends in ``EffortError``.
     """
 
-    __slots__ = ("_effort", "_patterns", "root")
+    __slots__ = ("_effort", "_max_effort", "_patterns", "root")
 
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: Schema, max_effort: int = MAX_EFFORT) -> None:
         self.root = root
+        self._max_effort = max_effort
         self._effort = 0
         self._patterns: dict[str, RegularPattern] = {}
 
@@ -40,7 +42,7 @@ class SchemaDocument:
             EffortError: It was too much.
         """
         self._effort += effort
-        if self._effort > MAX_EFFORT:
+        if self._effort > self._max_effort:
             raise EffortError("asks for a longer value than the emulated model writes", place)
 
     def resolve(self, reference: object, place: str) -> Schema:

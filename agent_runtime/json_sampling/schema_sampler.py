@@ -3,7 +3,7 @@
 Covers types, ``enum``, ``const``, ``$ref`` (recursive too), ``anyOf``, ``oneOf``, ``allOf``,
 ``not``, ``if``, bounds, patterns, formats, arrays and objects with all their keywords of draft
 2020-12 but ``unevaluated*`` and ``$dynamicRef``. Where branches must be guessed, a value is drawn
-again until it checks; recursion ends in the shallowest branch; ``MAX_EFFORT`` bounds the work.
+again until it checks; recursion ends in the shallowest branch; ``max_effort`` bounds the work.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from agent_runtime.json_sampling.number_sampling import sample_number
 from agent_runtime.json_sampling.sampling_errors import EffortError, UnsatisfiableError
 from agent_runtime.json_sampling.schema_check import item_schema, member_schemas, satisfies
 from agent_runtime.json_sampling.schema_document import (
+    MAX_EFFORT,
     Schema,
     SchemaDocument,
     as_members,
@@ -37,18 +38,25 @@ _NUM_TRIES = 24
 _ANY = ("string", "string", "integer", "boolean", "null", "number", "object", "array")
 
 
-def sample_json(schema: Schema, rng: np.random.Generator, *, place: str = "schema") -> Json:
+def sample_json(
+    schema: Schema,
+    rng: np.random.Generator,
+    *,
+    place: str = "schema",
+    max_effort: int = MAX_EFFORT,
+) -> Json:
     """Draw a value.
 
     Args:
         schema: The root: what references are relative to.
         rng: Draws; the same state gives the same value.
         place: What the schema is called in errors.
+        max_effort: Schema nodes that may be visited.
 
     Raises:
         SchemaError: The schema is wrong, not supported, or no value was found; names the place.
     """
-    sampler = _Sampler(schema, rng)
+    sampler = _Sampler(schema, rng, max_effort)
     try:
         return sampler.value(schema, place, depth=0)
     except EffortError as error:
@@ -60,8 +68,8 @@ def sample_json(schema: Schema, rng: np.random.Generator, *, place: str = "schem
 class _Sampler:
     """Draws the values of one document."""
 
-    def __init__(self, root: Schema, rng: np.random.Generator) -> None:
-        self._document = SchemaDocument(root)
+    def __init__(self, root: Schema, rng: np.random.Generator, max_effort: int) -> None:
+        self._document = SchemaDocument(root, max_effort)
         self._heights = SchemaHeights(self._document)
         self._rng = rng
         self.last_failure: UnsatisfiableError | None = None
