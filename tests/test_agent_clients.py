@@ -1,7 +1,7 @@
 """Agent programs as users write them, against the endpoint: they run unchanged, and end."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import pairwise
 from typing import Any, Literal
@@ -313,17 +313,16 @@ async def test_logprobs_come_one_a_token(stream: bool) -> None:
 async def test_pydantic_ai_gets_its_output_type_with_and_without_tools() -> None:
     async with in_process() as client:
         model = OpenAIChatModel(MODEL, provider=OpenAIProvider(openai_client=client))
+        looked: list[str] = []
+
+        def look_up(name: str, year: int | None = None) -> str:
+            """Look something up."""
+            looked.append(f"{name} {year}")
+            return f"found {name}"
+
         for number in range(5):
-            looked: list[str] = []
-
-            def look_up(name: str, year: int | None = None, *, _log: Any = looked) -> str:
-                """Look something up."""
-                _log.append(name)
-                return f"found {name}"
-
-            tools: list[Callable[..., str]] = [lambda name, year=1: look_up(name, year)]
-            tools[0].__name__ = "look_up"
-            agent = Agent(model, output_type=City, tools=tools)
+            looked.clear()
+            agent = Agent(model, output_type=City, tools=[look_up])
             result = await agent.run(f"Tell me about city {number}.")
             assert isinstance(result.output, City)
             assert result.usage.tool_calls == len(looked)

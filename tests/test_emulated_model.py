@@ -296,7 +296,7 @@ def test_a_loop_that_only_an_output_tool_ends_ends_whatever_that_is_called(seed:
 
 def test_one_call_at_a_time_if_the_caller_wants_it_so() -> None:
     busy = SeededModel(0, tool_use=ToolUse(mean_steps=8.0, mean_calls=6.0))
-    numbers = {True: set(), False: set()}  # type: dict[bool, set[int]]
+    numbers: dict[bool, set[int]] = {True: set(), False: set()}
     for number in range(30):
         messages = [{"role": "user", "content": f"{number}"}]
         for parallel in (True, False):
