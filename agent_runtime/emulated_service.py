@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.clock import Clock
+from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.gateway.app import create_app
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.measurement.live_run import LiveRun
@@ -29,23 +30,23 @@ class ServiceOptions:
     Attributes:
         band: Which machine within what is known.
         policy: Name of the placement policy.
-        seed: Of the emulated model.
         limits: Batch limits of every engine.
         ttft_boundary: On the client's clock, turns spend on their way to the engine what they would
             before a real one (HTTP, tokenising); on the engine's, nothing.
         max_sessions: How many conversations the endpoint knows at a time.
         any_model_name: Whether the model answers to every name.
         measured: Whether to keep what a report needs: every turn's times, every session's blocks.
+        seed: Of the run, as a report names it.
     """
 
     band: Band
     policy: str
-    seed: int
     limits: EngineLimits
     ttft_boundary: TtftBoundary = TtftBoundary.ENGINE
     max_sessions: int = 4_000
     any_model_name: bool = False
     measured: bool = False
+    seed: int = 0
 
 
 class EmulatedService:
@@ -57,6 +58,7 @@ class EmulatedService:
         deployment: What is emulated, laid out for ``options.band``.
         options: How.
         clock: Emulated time.
+        emulated_model: Says what is answered.
         epoch_s: Seconds since 1970, for timestamps that clients see.
         on_decision: Told of every decision of the scheduler.
 
@@ -69,6 +71,7 @@ class EmulatedService:
         deployment: Deployment,
         options: ServiceOptions,
         clock: Clock,
+        emulated_model: EmulatedModel,
         *,
         epoch_s: Callable[[], float],
         on_decision: Callable[[Decision], None] | None = None,
@@ -94,7 +97,7 @@ class EmulatedService:
         self.app = create_app(
             self.runtime,
             model=deployment.model.name,
-            seed=options.seed,
+            emulated_model=emulated_model,
             epoch_s=epoch_s,
             sessions=SessionDirectory(
                 deployment.block_size_tokens, max_sessions=options.max_sessions

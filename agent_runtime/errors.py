@@ -2,7 +2,8 @@
 
 AgentRuntimeError
 ├─ ConfigError              a bad option or file, before anything runs
-│  └─ TraceError            a trace file: names the file, the line and the field
+│  ├─ TraceError            a trace file: names the file, the line and the field
+│  └─ ScriptError           a script of replies: names the file, the rule and the field
 ├─ RequestError             the caller of the endpoint -> HTTP 4xx
 │  ├─ InvalidRequestError   400
 │  ├─ ContextTooLongError   400
@@ -46,6 +47,23 @@ class TraceError(ConfigError):
     ) -> None:
         self.path, self.line, self.field = path, line, field
         place = path if line is None else f"{path}, line {line}"
+        super().__init__(f"{place}: {problem}" if field is None else f"{place}: {field}: {problem}")
+
+
+class ScriptError(ConfigError):
+    """A script of replies that can't be read as one.
+
+    Attributes:
+        path: The file as the user named it.
+        rule: The number of its ``[[reply]]``, from 1, or None when the file as a whole is at fault.
+        field: Where in the rule, e.g. ``calls.0.tool``, or None.
+    """
+
+    def __init__(
+        self, problem: str, *, path: str, rule: int | None = None, field: str | None = None
+    ) -> None:
+        self.path, self.rule, self.field = path, rule, field
+        place = path if rule is None else f"{path}, reply {rule}"
         super().__init__(f"{place}: {problem}" if field is None else f"{place}: {field}: {problem}")
 
 

@@ -1,16 +1,12 @@
-"""Prompts, replies and sessions of the gateway, without HTTP."""
+"""Prompts and sessions of the gateway, without HTTP."""
 
 from array import array
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_runtime.gateway.emulated_reply import (
-    WORDS,
-    EmulatedReply,
-    ReplyLimits,
-    emulated_reply,
-)
+from agent_runtime.emulated_model.tokenised_text import TokenisedText, made_up_text
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.prompts.chat_prompt import (
     PromptMemory,
@@ -25,14 +21,8 @@ roles = st.sampled_from(["system", "user", "assistant", "tool"])
 messages = st.lists(st.builds(RenderedMessage.of, roles, st.text(max_size=30)), min_size=1)
 
 
-def limits(**changes) -> ReplyLimits:
-    values = {"max_tokens": None, "min_tokens": 0, "ignore_eos": False, "room": 100_000}
-    return ReplyLimits(**{**values, **changes})
-
-
-def reply_of(num_tokens: int, digest: bytes = b"12345678") -> EmulatedReply:
-    asked = limits(max_tokens=num_tokens, ignore_eos=True)
-    return emulated_reply(asked, seed=0, prompt_digest=digest)
+def reply_of(num_tokens: int) -> TokenisedText:
+    return made_up_text(np.random.default_rng(num_tokens), num_tokens)
 
 
 @given(st.text())
@@ -46,37 +36,6 @@ def test_english_and_code_take_about_four_characters_a_token() -> None:
     assert 3.0 < len(text) / len(tokenise(text)) < 5.0
 
 
-def test_every_word_of_a_reply_is_one_token_alone_and_joined() -> None:
-    pieces = [f" {word}" for word in WORDS]
-    assert all(len(tokenise(piece)) == 1 for piece in pieces)
-    assert len(tokenise("".join(pieces))) == len(pieces)
-
-
-@given(st.integers(1, 400), st.binary(min_size=8, max_size=16))
-def test_a_reply_joined_tokenises_to_its_pieces(num_tokens: int, digest: bytes) -> None:
-    reply = reply_of(num_tokens, digest)
-    assert reply.num_tokens == num_tokens
-    assert reply.tokens() == tokenise(reply.text())
-    assert reply.text() == reply.text().strip()
-    half = num_tokens // 2
-    assert reply.text(0, half) + reply.text(half, num_tokens) == reply.text()
-
-
-def test_a_reply_keeps_its_limits_and_says_which_one_cut_it() -> None:
-    def reply(**changes):
-        made = emulated_reply(limits(**changes), seed=1, prompt_digest=b"abcdefgh")
-        return made.num_tokens, made.finish_reason
-
-    natural, reason = reply()
-    assert reason == "stop"
-    assert reply(max_tokens=natural) == (natural, "stop")
-    assert reply(max_tokens=natural - 1) == (natural - 1, "length")
-    assert reply(room=3) == (3, "length")
-    assert reply(min_tokens=5000) == (5000, "stop")
-    assert reply(max_tokens=7, ignore_eos=True) == (7, "length")
-    assert reply(ignore_eos=True) == (natural, "stop")
-
-
 @given(messages, messages, st.integers(1, 40))
 def test_the_next_prompt_goes_on_where_the_reply_ended(
     history: list[RenderedMessage], more: list[RenderedMessage], num_tokens: int
@@ -84,11 +43,11 @@ def test_the_next_prompt_goes_on_where_the_reply_ended(
     memory = PromptMemory(BLOCK)
     memory.open_prompt(history)
     reply = reply_of(num_tokens)
-    first = memory.plan(reply.tokens())
+    first = memory.plan(reply.tokens)
     assert len(first.block_hashes) == (first.num_tokens + num_tokens) // BLOCK
-    said = RenderedMessage.of("assistant", reply.text())
+    said = RenderedMessage.of("assistant", reply.text)
     memory.open_prompt([*history, said, *more])
-    second = memory.plan(reply_of(5).tokens())
+    second = memory.plan(reply_of(5).tokens)
     assert second.block_hashes[: len(first.block_hashes)] == first.block_hashes
 
 
@@ -100,7 +59,7 @@ def test_remembering_the_turn_before_never_changes_a_prompt(
     for history in histories:
         fresh = PromptMemory(BLOCK)
         assert memory.open_prompt(history) == fresh.open_prompt(history)
-        assert memory.plan(reply_of(9).tokens()) == fresh.plan(reply_of(9).tokens())
+        assert memory.plan(reply_of(9).tokens) == fresh.plan(reply_of(9).tokens)
 
 
 def test_sessions_with_the_same_tools_and_system_prompt_share_blocks() -> None:

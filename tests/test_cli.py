@@ -144,6 +144,17 @@ def test_a_port_that_is_taken_is_said_so(capsys: pytest.CaptureFixture[str]) -> 
     assert "can't listen on 203.0.113.1:8000" in err
 
 
+def test_a_broken_script_exits_with_1_and_names_rule_and_field(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "replies.toml"
+    script.write_text("[[reply]]\ntext = 'a'\nturn = 'first'\n")
+    code, _, err = run(capsys, "serve", "--replies", str(script))
+    assert code == 1
+    assert err.startswith(f"panjiu: {script}, reply 1: turn: ")
+    assert run(capsys, "serve", "--tool-calls", "0.5")[0] == 2
+
+
 def test_serve_answers_on_the_port_it_prints_and_stops_on_ctrl_c() -> None:
     command = [sys.executable, "-m", "agent_runtime.cli.main", "serve", "--port", "0"]
     options = ["--model", "qwen3-8b", "--replicas", "2", "--speed", "100"]

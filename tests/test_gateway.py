@@ -129,8 +129,8 @@ async def test_errors_are_the_clients_own_exceptions_and_name_the_field() -> Non
         assert invalid.value.type == "invalid_request_error"
         with pytest.raises(openai.BadRequestError, match=r"messages\[0\]\.role"):
             await create(model=MODEL, messages=[{"role": "boss", "content": "x"}])  # type: ignore[list-item, misc]
-        with pytest.raises(openai.BadRequestError, match=r"n: .*less than or equal to 1"):
-            await create(model=MODEL, messages=HELLO, n=2)
+        with pytest.raises(openai.BadRequestError, match=r"n: .*less than or equal to 128"):
+            await create(model=MODEL, messages=HELLO, n=129)
         image: Any = [{"type": "image_url", "image_url": {"url": "data:"}}]
         with pytest.raises(openai.BadRequestError, match=r"reads text only.*'image_url'"):
             await create(model=MODEL, messages=[{"role": "user", "content": image}])

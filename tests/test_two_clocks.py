@@ -18,6 +18,7 @@ import pytest
 import uvicorn
 
 from agent_runtime.clock import Clock
+from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
@@ -59,10 +60,10 @@ def simulated(workload: Workload, policy: str, window_s: float) -> list[Decision
 
 def service(policy: str, clock: Clock, decisions: list[Decision], boundary: TtftBoundary):
     options = ServiceOptions(
-        Band.BASE, policy, SEED, EngineLimits(), boundary, any_model_name=True, measured=True
+        Band.BASE, policy, EngineLimits(), boundary, any_model_name=True, measured=True
     )
     return EmulatedService(
-        rack(), options, clock, epoch_s=lambda: 0.0, on_decision=decisions.append
+        rack(), options, clock, SeededModel(), epoch_s=lambda: 0.0, on_decision=decisions.append
     )
 
 

@@ -50,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; nothing was written")
         return EXIT_INTERRUPTED
-    except (agent_runtime.errors.TraceError, hw_model.errors.DoesNotFitError) as error:
+    except (
+        agent_runtime.errors.TraceError,
+        agent_runtime.errors.ScriptError,
+        hw_model.errors.DoesNotFitError,
+    ) as error:
         return _fail(error, EXIT_FAILURE)
     except (
         agent_runtime.errors.ConfigError,

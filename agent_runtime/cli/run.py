@@ -13,6 +13,7 @@ from pathlib import Path
 import anyio
 from rich.console import Console
 
+from agent_runtime.cli.emulated_model_options import add_emulated_model_options, emulated_model
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -94,6 +95,7 @@ def add_run_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="tokens in a KV block (default: %(default)s)",
     )
     add_rack_options(parser)
+    add_emulated_model_options(parser)
     results = parser.add_argument_group("the results")
     add_ttft_boundary_option(results)
     add_output_options(results)
@@ -106,7 +108,7 @@ def run_program(args: argparse.Namespace) -> int:
     check_outputs(args)
     if args.virtual and args.speed is not None:
         raise ConfigError("--speed: virtual time has no speed; leave out --virtual or --speed")
-    machine = emulated_machine(args)
+    machine, model = emulated_machine(args), emulated_model(args)
     script = _script(args.script)
     if args.virtual:
         _check_virtual(args)
@@ -117,6 +119,7 @@ def run_program(args: argparse.Namespace) -> int:
             args=args.script_args,
             deployment=machine.deployment(Band(args.band), args.block_size),
             options=_service_options(args, machine),
+            emulated_model=model,
             stopwatch=time.perf_counter,
             on_decision=_all_of(progress.on_decision, log),
         )

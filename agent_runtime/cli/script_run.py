@@ -16,6 +16,7 @@ import uvicorn
 from typing_extensions import override
 
 from agent_runtime.clock import Clock, epoch_s
+from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.errors import InternalError
 from agent_runtime.measurement.summary import RunDetail
@@ -37,6 +38,7 @@ class ScriptRun:
         args: Its arguments.
         deployment: What serves it.
         options: How; measured.
+        emulated_model: Says what is answered.
         stopwatch: Wall seconds from any origin.
         on_decision: Told of every decision of the scheduler.
     """
@@ -45,13 +47,19 @@ class ScriptRun:
     args: Sequence[str]
     deployment: Deployment
     options: ServiceOptions
+    emulated_model: EmulatedModel
     stopwatch: Callable[[], float]
     on_decision: Callable[[Decision], None]
 
     def service(self, clock: Clock, epoch_s: Callable[[], float]) -> EmulatedService:
         """Return the rack, idle."""
         return EmulatedService(
-            self.deployment, self.options, clock, epoch_s=epoch_s, on_decision=self.on_decision
+            self.deployment,
+            self.options,
+            clock,
+            self.emulated_model,
+            epoch_s=epoch_s,
+            on_decision=self.on_decision,
         )
 
     def environment(self, base_url: str) -> dict[str, str]:

@@ -12,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from agent_runtime.clock import epoch_s
+from agent_runtime.emulated_model.emulated_model import EmulatedModel
+from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.chat_completions import ChatCompletions
 from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_error, on_unexpected
@@ -28,7 +30,7 @@ def create_app(  # noqa: PLR0913
     runner: TurnRunner,
     *,
     model: str,
-    seed: int = 0,
+    emulated_model: EmulatedModel | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     epoch_s: Callable[[], float] = epoch_s,
     sessions: SessionDirectory | None = None,
@@ -39,7 +41,7 @@ def create_app(  # noqa: PLR0913
     Args:
         runner: Runs turns.
         model: The name the model is served under.
-        seed: Of the emulated text.
+        emulated_model: Says what is answered; by default a ``SeededModel``.
         max_body_bytes: Larger bodies get a 413.
         epoch_s: Seconds since 1970, for ``created``.
         sessions: Whom to know; by default an empty directory with its default limits.
@@ -53,7 +55,7 @@ def create_app(  # noqa: PLR0913
         runner=runner,
         models=models,
         model=model,
-        seed=seed,
+        emulated_model=SeededModel() if emulated_model is None else emulated_model,
         max_body_bytes=max_body_bytes,
         epoch_s=epoch_s,
         sessions=sessions,

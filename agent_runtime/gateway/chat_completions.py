@@ -1,32 +1,32 @@
-"""``POST /v1/chat/completions``: find the session, plan the reply, run the turn, stream it back."""
+"""``POST /v1/chat/completions``: find the session, plan the replies, run the turns, send them."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import string
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import quote, unquote
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
-from typing_extensions import override
 
-from agent_runtime.errors import (
-    BackendError,
-    BodyTooLargeError,
-    ContextTooLongError,
-)
-from agent_runtime.gateway.emulated_reply import EmulatedReply, ReplyLimits, emulated_reply
+from agent_runtime.emulated_model.emulated_model import EmulatedModel
+from agent_runtime.emulated_model.model_call import Conversation, ModelCall
+from agent_runtime.emulated_model.reply import Reply
+from agent_runtime.emulated_model.reply_limits import ReplyLimits
+from agent_runtime.errors import BackendError, BodyTooLargeError, ContextTooLongError
+from agent_runtime.gateway.asked_of_model import asked_of_model
+from agent_runtime.gateway.chat_answer import AnswerHead, whole_answer
+from agent_runtime.gateway.chat_chunks import ChoiceChunks, usage_chunk
 from agent_runtime.gateway.error_mapping import runtime_error_response
+from agent_runtime.gateway.merged_progress import Numbered, merged_progress
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
-from agent_runtime.gateway.wire import ChatAnswer, ChatRequest, parse_chat_request, usage
+from agent_runtime.gateway.turn_stream import TurnStream, leave_on_disconnect
+from agent_runtime.gateway.wire import ChatRequest, parse_chat_request, usage
 from agent_runtime.prompts.chat_prompt import (
     Prompt,
     PromptMemory,
@@ -34,7 +34,7 @@ from agent_runtime.prompts.chat_prompt import (
     chain_digests,
     render_chat,
 )
-from agent_runtime.turns import TurnProgress, TurnRequest, TurnRunner
+from agent_runtime.turns import TurnRequest, TurnRunner
 from scheduler.ids import TurnId
 
 CLIENT_CLOSED_REQUEST = 499
@@ -43,14 +43,32 @@ HEADER_SAFE = string.punctuation.replace("%", "") + " "
 
 
 @dataclass(frozen=True, slots=True)
+class ChatChoice:
+    """One of the replies to a request; each is a turn on the engine.
+
+    Attributes:
+        reply: What is said.
+        prompt: The request's prompt with the hashes this reply leads to.
+        digest: Of the conversation with this reply.
+    """
+
+    reply: Reply
+    prompt: Prompt
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ChatTurn:
     """A request that is ready to run."""
 
     request: ChatRequest
     session: ChatSession
-    digest: bytes
-    prompt: Prompt
-    reply: EmulatedReply
+    choices: tuple[ChatChoice, ...]
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Of the prompt that all choices share."""
+        return self.choices[0].prompt.num_tokens
 
 
 @dataclass(slots=True)
@@ -61,7 +79,7 @@ class ChatCompletions:
         runner: Runs turns.
         models: What is served.
         model: Its name, as answers give it.
-        seed: Of the emulated text.
+        emulated_model: Says what is answered.
         max_body_bytes: Larger bodies are refused.
         epoch_s: Seconds since 1970, for ``created``.
         sessions: Who is talking.
@@ -70,7 +88,7 @@ class ChatCompletions:
     runner: TurnRunner
     models: Models
     model: str
-    seed: int
+    emulated_model: EmulatedModel
     max_body_bytes: int
     epoch_s: Callable[[], float]
     sessions: SessionDirectory
@@ -83,27 +101,24 @@ class ChatCompletions:
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         turn = self._prepare(parse_chat_request(body), request)
+        live = bool(turn.request.stream)
         async with AsyncExitStack() as opening:
             opening.enter_context(turn.session.turn_under_way())
-            progress = await opening.enter_async_context(
-                self.runner.open_turn(
-                    TurnRequest(
-                        turn_id=TurnId(f"turn-{next(self._numbers)}"),
-                        session_id=turn.session.session_id,
-                        num_prompt_tokens=turn.prompt.num_tokens,
-                        num_output_tokens=turn.reply.num_tokens,
-                        block_hashes=turn.prompt.block_hashes,
-                    )
+            progress = [
+                await opening.enter_async_context(
+                    self.runner.open_turn(self._turn_request(turn.session, choice, streams=live))
                 )
-            )
+                for choice in turn.choices
+            ]
+            steps = await opening.enter_async_context(merged_progress(progress, live=live))
             stack = opening.pop_all()  # nothing is awaited from here to whoever closes it
         headers = {"x-session-id": quote(turn.session.session_id, safe=HEADER_SAFE)}
         answer_id = f"chatcmpl-{request.state.request_id}"
-        answer = ChatAnswer(answer_id, int(self.epoch_s()), self.model)
-        if turn.request.stream:
-            return _TurnStream(self._events(turn, answer, progress), stack, headers)
+        head = AnswerHead(answer_id, int(self.epoch_s()), self.model)
+        if live:
+            return TurnStream(self._events(turn, head, steps), stack, headers)
         async with stack:
-            return await self._whole(turn, answer, progress, request, headers)
+            return await self._whole(turn, head, steps, request, headers)
 
     async def _read(self, request: Request) -> bytes:
         limit = self.max_body_bytes
@@ -123,22 +138,46 @@ class ChatCompletions:
     def _prepare(self, chat: ChatRequest, request: Request) -> ChatTurn:
         if chat.model is not None:
             self.models.check(chat.model)
-        messages = render_chat([m.model_dump() for m in chat.messages], chat.tools or ())
+        asked = asked_of_model(chat)
+        raw = [message.model_dump() for message in chat.messages]
+        tools = [tool.model_dump(exclude_unset=True) for tool in chat.tools or ()]
+        messages = render_chat(raw, tools)
         digests = chain_digests(messages)
+        session = self._find_session(chat, request, digests)
+        num_prompt = self._open_prompt(session.memory, messages)
+        conversation = Conversation(session.session_id, raw, digests[len(digests) - len(raw) :])
+        choices = []
+        for index in range(chat.n or 1):
+            call = ModelCall(
+                conversation,
+                asked.tools,
+                asked.answer_format,
+                self._reply_limits(chat, num_prompt),
+                asked.stops,
+                chat.seed,
+                index,
+                chat.n or 1,
+            )
+            choices.append(self._plan(self.emulated_model.reply(call), session, messages))
+        return ChatTurn(chat, session, tuple(choices))
+
+    def _find_session(
+        self, chat: ChatRequest, request: Request, digests: Sequence[bytes]
+    ) -> ChatSession:
         now_s = anyio.current_time()
         key = chat.session_id
         if key is None and "x-session-id" in request.headers:
             key = _from_header(request.headers["x-session-id"])
         for forgotten in self.sessions.forget_old(now_s):
             self.runner.close_session(forgotten)
-        session = self.sessions.find(key, digests, now_s)
-        num_prompt = self._open_prompt(session.memory, messages)
-        reply = emulated_reply(
-            self._reply_limits(chat, num_prompt), seed=self.seed, prompt_digest=digests[-1]
-        )
-        said = RenderedMessage.of("assistant", reply.text())
-        digest = chain_digests([*messages, said])[-1]
-        return ChatTurn(chat, session, digest, session.memory.plan(reply.tokens()), reply)
+        return self.sessions.find(key, digests, now_s)
+
+    def _plan(
+        self, reply: Reply, session: ChatSession, messages: Sequence[RenderedMessage]
+    ) -> ChatChoice:
+        said = render_chat([reply.message()], ())
+        digest = chain_digests([*messages, *said])[-1]
+        return ChatChoice(reply, session.memory.plan(reply.tokens), digest)
 
     def _open_prompt(self, memory: PromptMemory, messages: Sequence[RenderedMessage]) -> int:
         limit = self.runner.max_context_tokens
@@ -160,114 +199,71 @@ class ChatCompletions:
             room=self.runner.max_context_tokens - num_prompt,
         )
 
+    def _turn_request(
+        self, session: ChatSession, choice: ChatChoice, *, streams: bool
+    ) -> TurnRequest:
+        return TurnRequest(
+            turn_id=TurnId(f"turn-{next(self._numbers)}"),
+            session_id=session.session_id,
+            num_prompt_tokens=choice.prompt.num_tokens,
+            num_output_tokens=choice.reply.num_tokens,
+            block_hashes=choice.prompt.block_hashes,
+            streams=streams,
+        )
+
     async def _whole(
         self,
         turn: ChatTurn,
-        answer: ChatAnswer,
-        progress: AsyncIterator[TurnProgress],
+        head: AnswerHead,
+        steps: AsyncIterator[Numbered],
         request: Request,
         headers: dict[str, str],
     ) -> Response:
         num_cached = 0
         failure: Response | None = None
-        async with _leave_on_disconnect(request.receive) as left:
+        async with leave_on_disconnect(request.receive) as left:
             try:
-                async for step in progress:
-                    num_cached = step.num_cached_tokens
+                async for number, step in steps:
+                    if number == 0:
+                        num_cached = step.num_cached_tokens
             except BackendError as error:
                 failure = runtime_error_response(error)
         if failure is not None:
             return failure
         if left.is_set():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        self.sessions.remember(turn.session, turn.digest)
-        body = answer.whole(
-            turn.reply.text(),
-            turn.reply.finish_reason,
-            usage(turn.prompt.num_tokens, turn.reply.num_tokens, num_cached),
-        )
+        for choice in turn.choices:
+            self.sessions.remember(turn.session, choice.digest)
+        replies = [choice.reply for choice in turn.choices]
+        used = usage(turn.num_prompt_tokens, sum(r.num_tokens for r in replies), num_cached)
+        body = whole_answer(head, replies, used, turn.request.num_top_logprobs)
         return JSONResponse(body, headers=headers)
 
     async def _events(
-        self, turn: ChatTurn, answer: ChatAnswer, progress: AsyncIterator[TurnProgress]
-    ) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the chunks of a streamed answer."""
+        self, turn: ChatTurn, head: AnswerHead, steps: AsyncIterator[Numbered]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the events of a streamed answer."""
         options = turn.request.stream_options
-        always = options is not None and bool(options.continuous_usage_stats)
-        num_sent = num_cached = 0
-
-        def now_used() -> dict[str, Any]:
-            return usage(turn.prompt.num_tokens, num_sent, num_cached)
-
-        async for step in progress:
-            if num_sent == 0:  # not earlier: clients take the first chunk for the first token
-                opening = {"role": "assistant", "content": ""}
-                yield answer.chunk(opening, usage=now_used() if always else None)
-            text = turn.reply.text(num_sent, num_sent + step.num_new_tokens)
-            num_sent += step.num_new_tokens
-            num_cached = step.num_cached_tokens
-            if step.finished:
-                self.sessions.remember(turn.session, turn.digest)
-            yield answer.chunk(
-                {"content": text},
-                turn.reply.finish_reason if step.finished else None,
-                now_used() if always else None,
+        chunks = [
+            ChoiceChunks(
+                head,
+                index,
+                choice.reply,
+                num_prompt_tokens=turn.num_prompt_tokens,
+                with_usage=options is not None and bool(options.continuous_usage_stats),
+                num_top_logprobs=turn.request.num_top_logprobs,
             )
-        if options is not None and options.include_usage:
-            yield answer.usage_chunk(now_used())
-
-
-class _TurnStream(Response):
-    """Server-sent events; ends the turn when the client leaves or everything is sent."""
-
-    def __init__(
-        self,
-        events: AsyncGenerator[dict[str, Any], None],
-        stack: AsyncExitStack,
-        headers: dict[str, str],
-    ) -> None:
-        self._events, self._stack = events, stack
-        super().__init__(headers={**headers, "cache-control": "no-cache"})
-        self.raw_headers = [
-            *((k, v) for k, v in self.raw_headers if k not in {b"content-length", b"content-type"}),
-            (b"content-type", b"text/event-stream; charset=utf-8"),
+            for index, choice in enumerate(turn.choices)
         ]
-
-    @override
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._stack, aclosing(self._events) as events:
-            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await send(start)
-            async with _leave_on_disconnect(receive):
-                try:
-                    async for event in events:
-                        data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-                        await _send_body(send, f"data: {data}\n\n".encode(), more=True)
-                except BackendError as error:
-                    body = bytes(runtime_error_response(error).body)
-                    await _send_body(send, b"data: " + body + b"\n\n", more=True)
-                await _send_body(send, b"data: [DONE]\n\n", more=False)
-
-
-async def _send_body(send: Send, body: bytes, *, more: bool) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
-
-
-@asynccontextmanager
-async def _leave_on_disconnect(receive: Receive) -> AsyncIterator[anyio.Event]:
-    """Cancel what runs inside when the client goes away; the event then says so."""
-    left = anyio.Event()
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        left.set()
-        tasks.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
-        yield left
-        tasks.cancel_scope.cancel()
+        async for number, step in steps:
+            if step.finished:
+                self.sessions.remember(turn.session, turn.choices[number].digest)
+            if event := chunks[number].of(step):
+                yield event
+        if options is not None and options.include_usage:
+            num_output = sum(choice.num_sent_tokens for choice in chunks)
+            num_cached = chunks[0].num_cached_tokens
+            yield usage_chunk(head, usage(turn.num_prompt_tokens, num_output, num_cached))
 
 
 def _from_header(value: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.prompts.tokeniser import marker, tokenise
+from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
 END_OF_MESSAGE = marker("end of message")
 _ROOT = bytes(8)
@@ -52,8 +53,10 @@ def render_chat(
     """
     rendered = [RenderedMessage.of("tools", _json(tools))] if tools else []
     for index, message in enumerate(messages):
-        text = _content(message.get("content"), f"messages[{index}].content")
-        for key in ("name", "tool_calls", "function_call", "tool_call_id"):
+        text = content_text(message.get("content"), f"messages[{index}].content")
+        for call in _calls(message):
+            text += (SEPARATOR if text else "") + call
+        for key in ("name", "function_call", "tool_call_id"):
             if message.get(key):  # clients send back what was not there as null, [] or ""
                 text += f"\n{key}: {_json(message[key])}"
         rendered.append(RenderedMessage.of(message["role"], text))
@@ -147,7 +150,12 @@ def _extend_hashes(hashes: list[int], tokens: array[int], block_size: int) -> No
         hashes.append(int.from_bytes(parent))
 
 
-def _content(content: object, param: str) -> str:
+def content_text(content: object, param: str) -> str:
+    """Return the text of a message's content.
+
+    Raises:
+        InvalidRequestError: It is neither text nor a list of text parts; names ``param``.
+    """
     if content is None:
         return ""
     if isinstance(content, str):
@@ -167,6 +175,22 @@ def _content(content: object, param: str) -> str:
                 param=f"{param}[{index}]",
             )
     return "".join(texts)
+
+
+def _calls(message: dict[str, Any]) -> list[str]:
+    """Return a message's tool calls as the model wrote them; what is no call, as JSON."""
+    calls = message.get("tool_calls") or []
+    return [_call(call) for call in calls] if isinstance(calls, list) else [_json(calls)]
+
+
+def _call(call: object) -> str:
+    function = call.get("function") if isinstance(call, dict) else None
+    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+        return _json(call)
+    arguments = function.get("arguments")
+    if not isinstance(arguments, str):  # some clients send the object
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    return tool_call_text(function["name"], arguments)
 
 
 def _json(value: object) -> str:

@@ -15,6 +15,11 @@ from array import array
 _PIECE = re.compile(r" ?[A-Za-z]{1,8}|\d{1,3}| ?[^\sA-Za-z\d]{1,2}|\n+| +|\s+")
 
 
+def cut(text: str) -> list[str]:
+    """Return the pieces of ``text`` that are one token each; joined, they are ``text``."""
+    return _PIECE.findall(text)
+
+
 def tokenise(text: str) -> array[int]:
     """Return the token ids of ``text``, each 32 bits; O(len(text))."""
     return array(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agent_runtime.clock import Clock
+from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.simulation.virtual_clock import VirtualClock
 from hw_model.catalog import Catalog
@@ -21,5 +22,7 @@ def emulated_service(clock: VirtualClock) -> EmulatedService:
         catalog.model("qwen3-235b-a22b"),
         DeploymentRequest(block_size_tokens=64),
     )
-    options = ServiceOptions(Band.BASE, "panjiu", 0, EngineLimits(), any_model_name=True)
-    return EmulatedService(deployment, options, Clock(origin_s=0.0), epoch_s=lambda: clock.now_s)
+    options = ServiceOptions(Band.BASE, "panjiu", EngineLimits(), any_model_name=True)
+    return EmulatedService(
+        deployment, options, Clock(origin_s=0.0), SeededModel(), epoch_s=lambda: clock.now_s
+    )
