@@ -80,7 +80,9 @@ def ask(
 texts = st.text(st.characters(codec="utf-8"), max_size=60)
 calls = st.lists(
     st.builds(
-        lambda name, arguments: ToolCall(f"id-{name}", name, json.dumps(arguments)),
+        lambda name, arguments: ToolCall(
+            f"id-{name}", name, json.dumps(arguments, ensure_ascii=False)
+        ),
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=8),
         st.dictionaries(st.text(max_size=5), st.text(max_size=12) | st.integers(), max_size=3),
     ),
@@ -163,7 +165,7 @@ def test_however_tokens_are_released_the_pieces_make_the_message(
 
 @given(speeches, st.lists(st.text("abc ", max_size=12)), st.booleans())
 def test_the_next_prompt_goes_on_where_a_whole_reply_ended(
-    speech: Speech, more: list[str], as_object: bool
+    speech: Speech, more: list[str], written_again: bool
 ) -> None:
     reply = cut_reply(speech, limits(), NO_STOPS)
     memory = PromptMemory(BLOCK)
@@ -172,9 +174,10 @@ def test_the_next_prompt_goes_on_where_a_whole_reply_ended(
     first = memory.plan(reply.tokens)
     assert len(first.block_hashes) == (first.num_tokens + reply.num_tokens) // BLOCK
     message = reply.message()
-    if as_object:  # as clients do that read the arguments and write them again
+    if written_again:  # as clients do that read the arguments and write them again
         for call in message.get("tool_calls", []):
-            call["function"]["arguments"] = json.dumps(json.loads(call["function"]["arguments"]))
+            arguments = json.loads(call["function"]["arguments"])
+            call["function"]["arguments"] = json.dumps(arguments, separators=(",", ":"))
     after = [message, *({"role": "user", "content": text} for text in more)]
     memory.open_prompt([*history, *render_chat(after, ())])
     second = memory.plan(tokenised("").tokens)

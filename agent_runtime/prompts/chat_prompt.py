@@ -7,6 +7,7 @@ the same leading messages share KV blocks.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from array import array
 from collections.abc import Sequence
@@ -188,7 +189,12 @@ def _call(call: object) -> str:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return _json(call)
     arguments = function.get("arguments")
-    if not isinstance(arguments, str):  # some clients send the object
+    if isinstance(arguments, str):
+        with contextlib.suppress(ValueError, RecursionError):  # no JSON: it stays as it is
+            arguments = json.loads(arguments)
+    if not isinstance(arguments, str):
+        # Clients write JSON with other spaces than the model did. Chat templates get it parsed, and
+        # write it as the model does.
         arguments = json.dumps(arguments, ensure_ascii=False)
     return tool_call_text(function["name"], arguments)
 
