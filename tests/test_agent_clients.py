@@ -444,14 +444,51 @@ async def test_a_megabyte_of_schema_is_answered_or_refused() -> None:
         assert answer.status_code in {200, 400}
 
 
+KEYWORDS = [
+    "type",
+    "properties",
+    "items",
+    "enum",
+    "const",
+    "$ref",
+    "$defs",
+    "anyOf",
+    "oneOf",
+    "allOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "pattern",
+    "format",
+    "required",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "prefixItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "minLength",
+    "maxLength",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "multipleOf",
+    "additionalProperties",
+    "patternProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "dependentRequired",
+    "dependentSchemas",
+    "x",
+]
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
     lambda inner: st.lists(inner, max_size=3)
     | st.dictionaries(
-        st.sampled_from(
-            ["type", "properties", "items", "enum", "$ref", "anyOf", "pattern", "minItems",
-             "required", "allOf", "if", "not", "name", "multipleOf", "format", "x"]
-        ),
+        st.sampled_from(KEYWORDS),
         inner | st.sampled_from(["object", "array", "string", "#", "#/properties/x"]),
         max_size=4,
     ),

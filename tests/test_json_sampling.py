@@ -229,6 +229,11 @@ DOUBLING = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in ran
             {"type": "array", "minItems": 3, "uniqueItems": True, "items": {"enum": [1, 1.0]}},
             "diff",
         ),
+        (
+            {"type": "object", "patternProperties": {"(a{1000}){1000}": True}, "minProperties": 1},
+            "found no text",
+        ),
+        ({"type": "object", "not": {"dependentRequired": 3}}, "object of lists"),
         ({"anyOf": []}, "expected a list of schemas"),
         ({"anyOf": [False, False]}, "nothing is allowed"),
         ({"type": "string", "not": {"type": "string"}}, "found no value"),
@@ -279,3 +284,36 @@ def test_the_error_names_the_member_at_fault() -> None:
     with pytest.raises(UnsatisfiableError) as unsatisfiable:
         sample(schema)
     assert unsatisfiable.value.place == "schema.age"
+
+
+KEYWORDS = (
+    "type properties items enum const $ref $defs anyOf oneOf allOf not if then else pattern format "
+    "required minItems maxItems uniqueItems prefixItems contains minContains maxContains minLength "
+    "maxLength minimum maximum exclusiveMinimum exclusiveMaximum multipleOf additionalProperties "
+    "patternProperties propertyNames minProperties maxProperties dependentRequired dependentSchemas"
+)
+ODD_VALUES: list[Any] = [
+    None, True, False, 0, -1, 1.5, 1e308, float("nan"), 10**400, "", "#", "(", [], [3], ["a"], {},
+    {"a": 3}, {"(": {}}, {"a": "b"}, {"a": ["b"]}, {"a": [3]}, {"a": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS.split())
+def test_no_value_of_any_keyword_is_more_than_a_schema_error(keyword: str) -> None:
+    for odd in ODD_VALUES:
+        for kind in ("object", "array", "string", "number"):
+            base = {"type": kind, "minItems": 1, "minProperties": 1, "items": {"enum": ["a"]}}
+            for schema in (
+                {**base, keyword: odd},
+                {keyword: odd},
+                {**base, "not": {keyword: odd}},
+                {"items": {keyword: odd}, "minItems": 2, "uniqueItems": True},
+                {"properties": {"a": {keyword: odd}}, "required": ["a"], "minProperties": 2},
+            ):
+                try:
+                    sample(schema)
+                except SchemaError as error:
+                    told = str(error)
+                else:
+                    continue
+                assert told.startswith("schema")

@@ -149,3 +149,11 @@ def _what_else_applies(
         otherwise = as_schema(part.get("else", True), f"{place}.else")
         more.append(choose([{"allOf": [condition, then]}, otherwise]))
     return more
+
+
+def all_of(schemas: list[Schema]) -> Schema:
+    """Return one schema for several that apply at once."""
+    telling = [schema for schema in schemas if schema is not True]
+    if len(telling) == 1:
+        return telling[0]
+    return {"allOf": telling} if telling else True

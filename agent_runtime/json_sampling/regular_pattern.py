@@ -2,7 +2,8 @@
 
 Literals, classes, escapes, groups, alternatives and quantifiers; anchors at the ends. No
 look-around, back references or word boundaries: those are refused. Matching keeps the set of
-positions that can be reached, so no pattern makes it exponential.
+positions that can be reached, so no pattern makes it exponential. Classes for digits, words and
+spaces are ASCII, as in ECMA-262, the dialect of JSON schema.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class RegularPattern:
     alternatives: tuple[Alternative, ...]
 
     def found_in(self, text: str) -> bool:
-        """Say whether some part of ``text`` matches, as ``re.search`` would."""
+        """Say whether some part of ``text`` matches, as ``re.search`` with ``re.ASCII`` would."""
         everywhere = range(len(text) + 1)
         for alternative in self.alternatives:
             starts = {0} if alternative.at_start else set(everywhere)

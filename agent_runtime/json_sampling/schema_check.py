@@ -61,7 +61,9 @@ class _Check:
     def kind(self, value: object) -> bool:
         """Check ``type``, ``enum`` and ``const``."""
         schema = self._schema
-        if "type" in schema and not any(is_of_type(value, name) for name in types_of(schema, "")):
+        if "type" in schema and not any(
+            is_of_type(value, name) for name in types_of(schema, self._place)
+        ):
             return False
         if "const" in schema and canonical(schema["const"]) != canonical(value):
             return False
@@ -127,10 +129,8 @@ class _Check:
             for name in value
         ):
             return False
-        for name, needed in schema.get("dependentRequired", {}).items():
-            names = as_names(needed, f"{place}.dependentRequired.{name}")
-            if name in value and not all(other in value for other in names):
-                return False
+        if not self._dependents(value):
+            return False
         if not all(
             self._valid(member, governing, f"properties.{name}")
             for name, member in value.items()
@@ -141,6 +141,18 @@ class _Check:
         return all(
             name not in value or self._valid(value, needed, f"dependentSchemas.{name}")
             for name, needed in as_members(dependent, f"{place}.dependentSchemas").items()
+        )
+
+    def _dependents(self, value: dict[str, Any]) -> bool:
+        place = f"{self._place}.dependentRequired"
+        dependent = self._schema.get("dependentRequired", {})
+        if not isinstance(dependent, dict):
+            raise SchemaError("expected an object of lists of names", place)
+        return all(
+            other in value
+            for name, needed in dependent.items()
+            if name in value
+            for other in as_names(needed, f"{place}.{name}")
         )
 
     def items(self, value: list[Any]) -> bool:

@@ -10,6 +10,8 @@ from agent_runtime.json_sampling.sampling_errors import SchemaError
 from agent_runtime.json_sampling.schema_document import Schema, SchemaDocument
 
 MAX_NODES, MAX_ROUNDS = 4_000, 32
+DEEPEST = 40
+"""No value goes deeper."""
 
 
 class SchemaHeights:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from agent_runtime.json_sampling.effective_schema import EffectiveSchema, effective_schema
+from agent_runtime.json_sampling.effective_schema import EffectiveSchema, all_of, effective_schema
 from agent_runtime.json_sampling.json_values import Json, canonical
+from agent_runtime.json_sampling.member_names import MemberNames
 from agent_runtime.json_sampling.number_sampling import sample_number
 from agent_runtime.json_sampling.sampling_errors import EffortError, UnsatisfiableError
 from agent_runtime.json_sampling.schema_check import item_schema, member_schemas, satisfies
@@ -22,18 +23,15 @@ from agent_runtime.json_sampling.schema_document import (
     MAX_EFFORT,
     Schema,
     SchemaDocument,
-    as_members,
-    as_names,
     as_schema,
 )
-from agent_runtime.json_sampling.schema_height import SchemaHeights
-from agent_runtime.json_sampling.text_sampling import sample_text, words
+from agent_runtime.json_sampling.schema_height import DEEPEST, SchemaHeights
+from agent_runtime.json_sampling.text_sampling import sample_text
 
-DEEP, DEEPEST = 5, 40
-"""From here on only what must be is written; from there on nothing."""
-OPTIONAL_SHARE = 0.5
-MAX_EXTRA = 3
-"""Items and members beyond the fewest."""
+DEEP = 5
+"""From this depth on only what must be is written."""
+MAX_EXTRA_ITEMS = 3
+"""Beyond the fewest."""
 _NUM_TRIES = 24
 _ANY = ("string", "string", "integer", "boolean", "null", "number", "object", "array")
 
@@ -72,6 +70,7 @@ class _Sampler:
         self._document = SchemaDocument(root, max_effort)
         self._heights = SchemaHeights(self._document)
         self._rng = rng
+        self._names = MemberNames(self._document, self._heights, rng, self._name)
         self.last_failure: UnsatisfiableError | None = None
 
     def value(self, schema: Schema, place: str, depth: int) -> Json:
@@ -90,16 +89,16 @@ class _Sampler:
                 return value
         raise failure
 
+    def _name(self, schema: Schema, place: str) -> str:
+        return str(self.value(schema, place, DEEP))
+
     def _flat(self, schema: Schema, place: str, depth: int) -> EffectiveSchema:
         def choose(branches: Sequence[Schema]) -> Schema:
             if depth >= DEEP:
                 return min(branches, key=self._heights.of)
             picked = branches[self._below(len(branches))]
-            return (
-                picked
-                if self._heights.of(picked) < DEEPEST
-                else min(branches, key=self._heights.of)
-            )
+            ends = self._heights.of(picked) < DEEPEST
+            return picked if ends else min(branches, key=self._heights.of)
 
         return effective_schema(schema, self._document, choose, place)
 
@@ -149,7 +148,7 @@ class _Sampler:
         if most is not None and least > most:
             raise UnsatisfiableError("more items are needed than allowed", f"{place}.minItems")
         self._document.spend(place, least)
-        target = least if depth >= DEEP else least + self._below(MAX_EXTRA + 1)
+        target = least if depth >= DEEP else least + self._below(MAX_EXTRA_ITEMS + 1)
         target = target if most is None else min(target, most)
         items: list[Any] = []
         seen: set[str] = set()
@@ -170,7 +169,7 @@ class _Sampler:
         return items
 
     def _item(self, schemas: list[Schema], seen: set[str] | None, place: str, depth: int) -> Json:
-        schema = _all_of(schemas)
+        schema = all_of(schemas)
         for _ in range(1 if seen is None else 2 * _NUM_TRIES):
             item = self.value(schema, place, depth + 1)
             if seen is None or canonical(item) not in seen:
@@ -178,7 +177,7 @@ class _Sampler:
         raise UnsatisfiableError("found no more items that differ", place)
 
     def _object(self, flat: EffectiveSchema, place: str, depth: int) -> dict[str, Any]:
-        names = self._member_names(flat, place, depth)
+        names = self._names.chosen(flat, place, sparing=depth >= DEEP)
         members: dict[str, Any] = {}
         for name in names:
             governing = [
@@ -186,127 +185,8 @@ class _Sampler:
                 for part in flat.parts
                 for one in member_schemas(part, name, self._document, place)
             ]
-            members[name] = self.value(_all_of(governing), f"{place}.{name}", depth + 1)
+            members[name] = self.value(all_of(governing), f"{place}.{name}", depth + 1)
         return members
-
-    def _member_names(self, flat: EffectiveSchema, place: str, depth: int) -> list[str]:
-        declared: dict[str, None] = {}
-        for part in flat.parts:
-            declared.update(dict.fromkeys(as_members(part.get("properties", {}), place)))
-        self._document.spend(place, len(declared) // 4)
-        required = self._required(flat, place)
-        least = flat.largest("minProperties", 0, place)
-        most = flat.smallest("maxProperties", place)
-        if most is not None and max(least, len(required)) > most:
-            raise UnsatisfiableError("more members are needed than allowed", place)
-        optional = [n for n in declared if n not in required and self._may_be(flat, n, place)]
-        kept = set(required)
-        for name in optional:
-            room = most is None or len(kept) < most
-            if room and depth < DEEP and self._rng.random() < OPTIONAL_SHARE:
-                kept |= self._with_dependents(flat, name, place, kept, most)
-        for name in optional:
-            if len(kept) < least:
-                kept |= {name}
-        names = [name for name in declared if name in kept]
-        names += [name for name in required if name not in declared]
-        return self._with_extra_names(flat, names, least, most, place, depth)
-
-    def _required(self, flat: EffectiveSchema, place: str) -> dict[str, None]:
-        required: dict[str, None] = {}
-        for part in flat.parts:
-            required.update(dict.fromkeys(as_names(part.get("required", []), f"{place}.required")))
-        waiting = list(required)
-        while waiting:
-            for other in self._dependents(flat, waiting.pop(), place):
-                if other not in required:
-                    required[other] = None
-                    waiting.append(other)
-        return required
-
-    def _dependents(self, flat: EffectiveSchema, name: str, place: str) -> list[str]:
-        found: list[str] = []
-        for part in flat.parts:
-            dependent = part.get("dependentRequired", {})
-            if isinstance(dependent, dict) and name in dependent:
-                found += as_names(dependent[name], f"{place}.dependentRequired.{name}")
-        return found
-
-    def _with_dependents(
-        self, flat: EffectiveSchema, name: str, place: str, kept: set[str], most: int | None
-    ) -> set[str]:
-        new, waiting = {name}, [name]
-        while waiting:
-            more = [n for n in self._dependents(flat, waiting.pop(), place) if n not in new | kept]
-            new.update(more)
-            waiting += more
-        return new if most is None or len(kept | new) <= most else set()
-
-    def _may_be(self, flat: EffectiveSchema, name: str, place: str) -> bool:
-        return all(
-            self._heights.of(one) < DEEPEST
-            for part in flat.parts
-            for one in member_schemas(part, name, self._document, place)
-        )
-
-    def _with_extra_names(
-        self,
-        flat: EffectiveSchema,
-        names: list[str],
-        least: int,
-        most: int | None,
-        place: str,
-        depth: int,
-    ) -> list[str]:
-        """Add names that are not declared, if they are needed or the object is a mapping."""
-        mapping = not any("properties" in part for part in flat.parts) and any(
-            isinstance(part.get("additionalProperties"), dict) or "patternProperties" in part
-            for part in flat.parts
-        )
-        target = least
-        if mapping and depth < DEEP:
-            target = max(least, len(names) + 1 + self._below(MAX_EXTRA))
-            target = target if most is None else min(target, most)
-        self._document.spend(place, target)
-        num_tries = 0
-        while len(names) < target:
-            name = self._extra_name(flat, place, num_tries)
-            num_tries += 1
-            if name not in names and self._may_be(flat, name, place):
-                names.append(name)
-            elif num_tries > 20 + 4 * target:
-                if len(names) >= least:
-                    break
-                raise UnsatisfiableError("found no more names for members", place)
-        return names
-
-    def _extra_name(self, flat: EffectiveSchema, place: str, num_tries: int) -> str:
-        namings = [part["propertyNames"] for part in flat.parts if "propertyNames" in part]
-        if namings:
-            name = self.value(
-                _all_of(
-                    [as_schema(n, f"{place}.propertyNames") for n in namings] + [{"type": "string"}]
-                ),
-                f"{place}.propertyNames",
-                DEEP,
-            )
-            return str(name)
-        patterns = [
-            self._document.pattern(source, f"{place}.patternProperties")
-            for part in flat.parts
-            for source in part.get("patternProperties", {})
-        ]
-        if patterns and num_tries % 2 == 0:
-            return patterns[self._below(len(patterns))].sample(self._rng)
-        text = words(self._rng, most=12).replace(" ", "_")
-        return text if num_tries < 20 else f"{text}_{num_tries}"  # noqa: PLR2004
-
-
-def _all_of(schemas: list[Schema]) -> Schema:
-    telling = [schema for schema in schemas if schema is not True]
-    if len(telling) == 1:
-        return telling[0]
-    return {"allOf": telling} if telling else True
 
 
 def _own_keywords(part: dict[str, Any]) -> dict[str, Any]:
