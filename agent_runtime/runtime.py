@@ -11,7 +11,7 @@ import anyio
 from agent_runtime.backends.backend import Backend
 from agent_runtime.clock import Clock
 from agent_runtime.errors import ContextTooLongError
-from agent_runtime.turns import TurnProgress, TurnRequest
+from agent_runtime.turns import RunningTurn, TurnProgress, TurnRequest
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch, Refuse
 from scheduler.errors import InvariantError
@@ -34,8 +34,10 @@ class TurnObserver(Protocol):
         """Tokens came."""
         ...
 
-    def turn_ended(self, turn_id: TurnId, now_s: float, *, finished: bool) -> None:
-        """A turn is over; one that did not finish was aborted or failed."""
+    def turn_ended(
+        self, turn_id: TurnId, now_s: float, *, num_output_tokens: int, finished: bool
+    ) -> None:
+        """A turn is over, with so many tokens; one not finished was aborted or failed."""
         ...
 
 
@@ -79,7 +81,7 @@ class Runtime:
         return self._scheduler.max_context_tokens
 
     @asynccontextmanager
-    async def open_turn(self, request: TurnRequest) -> AsyncIterator[AsyncIterator[TurnProgress]]:
+    async def open_turn(self, request: TurnRequest) -> AsyncIterator[RunningTurn]:
         """Run a turn; leaving the context before it finished aborts it and frees its KV.
 
         Raises:
@@ -89,22 +91,15 @@ class Runtime:
         sent_s = self._clock.now_s()
         if self._before_engine_s:
             await anyio.sleep_until(self._clock.deadline(sent_s + self._before_engine_s))
-        dispatch = self._place(request, sent_s)
-        meter = None
+        turn = _DispatchedTurn(request, self._place(request, sent_s), self._backend)
         try:
-            meter = _TokenMeter(
-                self._backend.submit(dispatch.replica_id, request),
-                request,
-                self._clock,
-                self._observer,
-            )
+            turn.submit(self._clock, self._observer)
             try:
-                yield meter
+                yield turn
             finally:
-                if not meter.finished:
-                    self._backend.abort(dispatch.replica_id, request.turn_id)
+                turn.abort_unless_finished()
         finally:
-            self._end(request, meter)
+            self._end(turn)
 
     def close_session(self, session_id: SessionId) -> None:
         """Forget a session: its KV is worth nothing any more. Unknown ids are ignored."""
@@ -133,34 +128,57 @@ class Runtime:
                     )
         raise InvariantError(f"turn {request.turn_id} was neither dispatched nor refused")
 
-    def _end(self, request: TurnRequest, meter: _TokenMeter | None) -> None:
-        num_generated_tokens = 0 if meter is None else meter.num_tokens
-        now_s = self._clock.now_s()
-        num_context_tokens = request.num_prompt_tokens + num_generated_tokens
+    def _end(self, turn: _DispatchedTurn) -> None:
+        request, now_s = turn.request, self._clock.now_s()
+        num_context_tokens = request.num_prompt_tokens + turn.num_tokens
         self._scheduler.handle(TurnEnded(request.turn_id, num_context_tokens), now_s)
         if self._observer is not None:
-            finished = meter is not None and meter.finished
-            self._observer.turn_ended(request.turn_id, now_s, finished=finished)
+            self._observer.turn_ended(
+                request.turn_id,
+                now_s,
+                num_output_tokens=turn.num_tokens,
+                finished=turn.finished,
+            )
 
 
-class _TokenMeter:
-    """Passes a turn's progress on and remembers how far it got."""
+class _DispatchedTurn:
+    """A turn on its replica: passes its progress on and remembers how far it got.
 
-    __slots__ = ("_clock", "_observer", "_source", "_turn_id", "finished", "num_tokens")
+    Attributes:
+        num_tokens: Output tokens so far.
+        finished: Whether these are all.
+    """
 
-    def __init__(
-        self,
-        source: AsyncIterator[TurnProgress],
-        request: TurnRequest,
-        clock: Clock,
-        observer: TurnObserver | None,
-    ) -> None:
-        self._source = source
-        self._turn_id = request.turn_id
-        self._clock = clock
-        self._observer = observer
+    __slots__ = (
+        "_backend", "_clock", "_dispatch", "_observer", "_source", "finished", "num_tokens",
+        "request",
+    )  # fmt: skip
+
+    def __init__(self, request: TurnRequest, dispatch: Dispatch, backend: Backend) -> None:
+        self.request = request
+        self._dispatch = dispatch
+        self._backend = backend
         self.num_tokens = 0
         self.finished = False
+
+    def submit(self, clock: Clock, observer: TurnObserver | None) -> None:
+        """Hand it to the backend.
+
+        Raises:
+            BackendError: It doesn't take turns.
+        """
+        self._clock, self._observer = clock, observer
+        self._source = self._backend.submit(self._dispatch.replica_id, self.request)
+
+    def end_output(self, num_tokens: int) -> None:
+        """Let it stop at so many output tokens, or as soon after as it can."""
+        replica_id, turn_id = self._dispatch.replica_id, self._dispatch.turn_id
+        self._backend.end_output(replica_id, turn_id, num_tokens)
+
+    def abort_unless_finished(self) -> None:
+        """Stop it where it still runs."""
+        if not self.finished:
+            self._backend.abort(self._dispatch.replica_id, self._dispatch.turn_id)
 
     def __aiter__(self) -> Self:
         return self
@@ -168,7 +186,8 @@ class _TokenMeter:
     async def __anext__(self) -> TurnProgress:
         step = await anext(self._source)
         if self._observer is not None:
-            self._observer.turn_progressed(self._turn_id, step, self._clock.now_s())
+            now_s = self._clock.now_s()
+            self._observer.turn_progressed(self.request.turn_id, step, now_s)
         self.num_tokens += step.num_new_tokens
         self.finished = step.finished
         return step

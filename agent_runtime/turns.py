@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from scheduler.ids import SessionId, TurnId
 
@@ -47,6 +47,21 @@ class TurnProgress:
     finished: bool
 
 
+class RunningTurn(Protocol):
+    """A turn under way: its progress as it comes, until ``finished``."""
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> TurnProgress: ...
+
+    def end_output(self, num_tokens: int) -> None:
+        """Let it stop at so many output tokens, or as soon after as it can.
+
+        For turns whose length is not known when they start; they ask for the most they may need.
+        """
+        ...
+
+
 class TurnRunner(Protocol):
     """What the gateway needs of the runtime."""
 
@@ -60,9 +75,7 @@ class TurnRunner(Protocol):
         """Longest prompt + output that one replica can hold."""
         ...
 
-    def open_turn(
-        self, request: TurnRequest
-    ) -> AbstractAsyncContextManager[AsyncIterator[TurnProgress]]:
+    def open_turn(self, request: TurnRequest) -> AbstractAsyncContextManager[RunningTurn]:
         """Run a turn; leaving the context before it finished aborts it and frees its KV.
 
         Raises:

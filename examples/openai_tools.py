@@ -12,27 +12,30 @@ import random
 import time
 
 import openai
+from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageParam
 
 INSTRUCTIONS = "You are a careful engineer. Read before you edit, and run the tests at the end.\n"
 STYLE_GUIDE = "Prefer small functions with clear names and tests that say what they show. " * 400
 
 
-def tool(name: str, description: str, **parameters: str) -> dict:
+def tool(name: str, description: str, *parameters: str) -> ChatCompletionFunctionToolParam:
     """Describe a tool whose parameters are all strings."""
     schema = {
         "type": "object",
-        "properties": {key: {"type": kind} for key, kind in parameters.items()},
+        "properties": {key: {"type": "string"} for key in parameters},
         "required": list(parameters),
         "additionalProperties": False,
     }
-    function = {"name": name, "description": description, "parameters": schema}
-    return {"type": "function", "function": function}
+    return {
+        "type": "function",
+        "function": {"name": name, "description": description, "parameters": schema},
+    }
 
 
 TOOLS = [
-    tool("read_file", "Read a file.", path="string"),
-    tool("edit_file", "Replace lines of a file.", path="string", text="string"),
-    tool("run_tests", "Run the test suite.", pattern="string"),
+    tool("read_file", "Read a file.", "path"),
+    tool("edit_file", "Replace lines of a file.", "path", "text"),
+    tool("run_tests", "Run the test suite.", "pattern"),
 ]
 TOOL_S = {"read_file": (0.02, 0.3), "edit_file": (0.05, 0.5), "run_tests": (5.0, 90.0)}
 TOOL_WORDS = {"read_file": 1200, "edit_file": 20, "run_tests": 300}
@@ -47,7 +50,7 @@ async def call_tool(name: str, arguments: str) -> str:
 
 async def work(client: openai.AsyncOpenAI, number: int) -> int:
     """Let one agent work on one task until it answers; return its model calls."""
-    messages: list = [
+    messages: list[ChatCompletionMessageParam] = [
         {"role": "system", "content": INSTRUCTIONS + STYLE_GUIDE},
         {"role": "user", "content": f"Fix issue {number}."},
     ]
@@ -61,7 +64,7 @@ async def work(client: openai.AsyncOpenAI, number: int) -> int:
             extra_headers={"X-Session-ID": f"coder-{number}"},
         )
         message = answer.choices[0].message
-        messages.append(message.model_dump(exclude_none=True))
+        messages.append(message.to_dict())  # type: ignore[arg-type] # what came goes back
         if not message.tool_calls:
             return num_calls
         calls = [call for call in message.tool_calls if call.type == "function"]

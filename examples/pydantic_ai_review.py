@@ -1,6 +1,6 @@
 """A code review by several agents of pydantic-ai: a planner, reviewers side by side, a summary.
 
-    pip install 'panjiu[examples,virtual]'
+    pip install 'panjiu[examples]'
     panjiu run examples/pydantic_ai_review.py --virtual --seed 1
     panjiu run examples/pydantic_ai_review.py --speed 20
 

@@ -1,5 +1,7 @@
 """A turn runner at the gateway's seam, for what needs no rack, and the app over it in process."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -9,13 +11,28 @@ import anyio.lowlevel
 import httpx2
 from starlette.applications import Starlette
 
-from agent_runtime.gateway.app import create_app
-from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.app import EndpointLimits, create_app
 from agent_runtime.turns import TurnProgress, TurnRequest
 from scheduler.ids import SessionId
 from tests.served_rack import MODEL
 
 HELLO: list[Any] = [{"role": "user", "content": "Read the file and say what it does."}]
+
+
+class FakeTurn:
+    """A turn's progress, whatever its length."""
+
+    def __init__(self, steps: AsyncGenerator[TurnProgress, None]) -> None:
+        self._steps = steps
+
+    def __aiter__(self) -> FakeTurn:
+        return self
+
+    async def __anext__(self) -> TurnProgress:
+        return await anext(self._steps)
+
+    def end_output(self, num_tokens: int) -> None:
+        raise NotImplementedError("lengths are known here")
 
 
 class FakeRunner:
@@ -43,14 +60,14 @@ class FakeRunner:
         self.num_open = 0
 
     @asynccontextmanager
-    async def open_turn(self, request: TurnRequest) -> AsyncIterator[AsyncIterator[TurnProgress]]:
+    async def open_turn(self, request: TurnRequest) -> AsyncIterator[FakeTurn]:
         if self.refusal is not None:
             raise self.refusal
         self.requests.append(request)
         self.num_open += 1
         try:
             async with aclosing(self._progress(request)) as steps:
-                yield steps
+                yield FakeTurn(steps)
         finally:
             self.num_open -= 1
 
@@ -68,8 +85,8 @@ class FakeRunner:
                 raise self.failure
 
 
-def app_over(runner: FakeRunner, sessions: SessionDirectory | None = None) -> Starlette:
-    return create_app(runner, model=MODEL, max_body_bytes=100_000, sessions=sessions)
+def app_over(runner: FakeRunner) -> Starlette:
+    return create_app(runner, model=MODEL, limits=EndpointLimits(max_body_bytes=100_000))
 
 
 async def send(

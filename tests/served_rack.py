@@ -9,15 +9,16 @@ import anyio
 import openai
 import uvicorn
 
-from agent_runtime.backends.emulator import EmulatedRack, emulated_rack
+from agent_runtime.backends.chat_upstream import ChatUpstream
+from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.clock import Clock
-from agent_runtime.gateway.app import create_app
-from agent_runtime.gateway.session_directory import SessionDirectory
-from agent_runtime.runtime import Runtime
+from agent_runtime.emulated_model.emulated_model import EmulatedModel
+from agent_runtime.emulated_model.seeded_model import SeededModel
+from agent_runtime.emulated_service import EmulatedService, ServiceOptions
+from agent_runtime.gateway.app import EndpointLimits
 from hw_model.claim import Band
 from hw_model.engine.step_scheduler import EngineLimits
-from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
-from scheduler.placement import make_policy
+from scheduler.cluster_scheduler import ClusterScheduler
 from tests.engines import deployment
 
 MODEL = "qwen3-8b"
@@ -40,30 +41,39 @@ class ServedRack:
 
 @asynccontextmanager
 async def served_rack(
-    *, speed: float = 1000.0, max_body_bytes: int = 1 << 20, max_sessions: int = 100
+    *,
+    speed: float = 1000.0,
+    max_body_bytes: int = 1 << 20,
+    max_sessions: int = 100,
+    speaker: EmulatedModel | ChatUpstream | None = None,
 ) -> AsyncIterator[ServedRack]:
     plan = deployment(MODEL, num_replicas=2, block_size_tokens=BLOCK)
-    clock = Clock(speed)
-    scheduler = ClusterScheduler(ReplicaFleet(2, plan.kv_tokens), make_policy("panjiu", 2))
-    async with emulated_rack(plan, Band.BASE, clock, EngineLimits()) as rack:
-        runtime = Runtime(scheduler, rack, clock, block_size_tokens=BLOCK)
-        app = create_app(
-            runtime,
-            model=MODEL,
-            max_body_bytes=max_body_bytes,
-            epoch_s=lambda: 1_700_000_000.0,
-            sessions=SessionDirectory(BLOCK, max_sessions=max_sessions),
-        )
+    options = ServiceOptions(
+        Band.BASE,
+        "panjiu",
+        EngineLimits(),
+        endpoint=EndpointLimits(max_body_bytes=max_body_bytes, max_sessions=max_sessions),
+    )
+    service = EmulatedService(
+        plan,
+        options,
+        Clock(speed),
+        SeededModel() if speaker is None else speaker,
+        epoch_s=lambda: 1_700_000_000.0,
+    )
+    async with anyio.create_task_group() as rack_tasks:
+        rack_tasks.start_soon(service.rack.run)
         config = uvicorn.Config(
-            app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none"
+            service.app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none"
         )
         server = uvicorn.Server(config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.serve, [listener])
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                yield ServedRack(url, rack, scheduler)
+                yield ServedRack(url, service.rack, service.scheduler)
                 server.should_exit = True
+        rack_tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager

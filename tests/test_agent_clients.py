@@ -58,7 +58,7 @@ def anyio_backend() -> str:
 async def in_process(
     runner: FakeRunner | None = None, model: SeededModel | None = None
 ) -> AsyncIterator[openai.AsyncOpenAI]:
-    app = create_app(runner or FakeRunner(), model=MODEL, emulated_model=model)
+    app = create_app(runner or FakeRunner(), model=MODEL, speaker=model)
     async with httpx2.AsyncClient(transport=StreamingAsgiTransport(app), timeout=None) as http:
         yield openai.AsyncOpenAI(
             api_key="-", base_url="http://rack/v1", http_client=http, max_retries=0

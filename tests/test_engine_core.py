@@ -286,3 +286,62 @@ def test_prefix_caching_changes_times_but_never_who_finishes(drawn: list[tuple])
     assert {name: seen[0] for name, seen in cached.items()} == {
         name: seen[0] for name, seen in uncached.items()
     }
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 3), st.integers(1, 40), st.integers(1, 60), st.integers(1, 60)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.floats(0, 1),
+    st.booleans(),
+    st.booleans(),
+)
+def test_an_output_that_is_cut_short_ends_there_or_with_the_step_under_way(
+    wanted: list[tuple[float, int, int, int]], cut_after_s: float, streams: bool, is_async: bool
+) -> None:
+    ends = []
+    for macro_stepping in (True, False):
+        core = engine(num_blocks=40, macro_stepping=macro_stepping, async_scheduling=is_async)
+        requests = [
+            (at_s, request(str(number), prompt, output), cut)
+            for number, (at_s, prompt, output, cut) in enumerate(sorted(wanted))
+        ]
+        for _, item, _ in requests:
+            item.streams = streams
+        events = [(at_s, index, False) for index, (at_s, _, _) in enumerate(requests)]
+        events += [(at_s + cut_after_s, index, True) for at_s, index, _ in events]
+        generated = []
+        generated_before = {}
+        for at_s, index, is_cut in sorted(events):
+            while core.next_event_s is not None and core.next_event_s <= at_s:
+                generated += core.advance(core.next_event_s)
+                core.check_invariants()
+            _, item, cut = requests[index]
+            if is_cut:
+                generated_before[item.request_id] = item.num_generated_tokens
+                core.end_output(item, cut, at_s)
+            else:
+                core.add(item, at_s)
+        while core.next_event_s is not None:
+            generated += core.advance(core.next_event_s)
+            core.check_invariants()
+        assert core.kv_active_ratio == 0
+        for _, item, cut in requests:
+            num_tokens = tokens_of(generated, item.request_id)
+            assert num_tokens == item.num_generated_tokens == item.num_output_tokens
+            longest = max(cut, generated_before[item.request_id] + 3)
+            if not macro_stepping:
+                assert num_tokens <= longest
+            assert last_of(generated, item.request_id).finished
+        ends.append(
+            {
+                item.request_id: (
+                    item.num_generated_tokens,
+                    round(last_of(generated, item.request_id).at_s, 9),
+                )
+                for _, item, _ in requests
+            }
+        )
+    assert ends[0] == ends[1]

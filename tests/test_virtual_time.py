@@ -28,8 +28,9 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from agent_runtime.backends.emulator import emulated_rack
 from agent_runtime.clock import Clock
+from agent_runtime.emulated_model.seeded_model import SeededModel
+from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.errors import (
     BackendError,
     DeadlockError,
@@ -37,16 +38,11 @@ from agent_runtime.errors import (
     OutsideTimeError,
     VirtualTimeError,
 )
-from agent_runtime.gateway.app import create_app
-from agent_runtime.gateway.session_directory import SessionDirectory
-from agent_runtime.runtime import Runtime
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_clock import VirtualClock
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 from hw_model.claim import Band
 from hw_model.engine.step_scheduler import EngineLimits
-from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
-from scheduler.placement import make_policy
 from tests.engines import deployment
 
 VIRTUAL: dict[str, Any] = {"loop_factory": VirtualTimeLoop}
@@ -380,19 +376,15 @@ def agents_on_the_rack(num_agents: int, num_turns: int) -> tuple[list[tuple], fl
 
     async def main() -> float:
         plan = deployment(MODEL, num_replicas=2, block_size_tokens=BLOCK)
-        clock = Clock()
-        scheduler = ClusterScheduler(ReplicaFleet(2, plan.kv_tokens), make_policy("panjiu", 2))
+        options = ServiceOptions(Band.BASE, "panjiu", EngineLimits())
+        service = EmulatedService(
+            plan, options, Clock(), SeededModel(), epoch_s=lambda: 1_700_000_000.0
+        )
         async with AsyncExitStack() as stack:
-            rack = await stack.enter_async_context(
-                emulated_rack(plan, Band.BASE, clock, EngineLimits())
-            )
-            runtime = Runtime(scheduler, rack, clock, block_size_tokens=BLOCK)
-            sessions = SessionDirectory(BLOCK, max_sessions=100)
-            app = create_app(
-                runtime, model=MODEL, epoch_s=lambda: 1_700_000_000.0, sessions=sessions
-            )
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            tasks.start_soon(service.rack.run)
             http = await stack.enter_async_context(
-                httpx2.AsyncClient(transport=StreamingAsgiTransport(app), timeout=None)
+                httpx2.AsyncClient(transport=StreamingAsgiTransport(service.app), timeout=None)
             )
             client = openai.AsyncOpenAI(
                 api_key="-", base_url="http://rack/v1", http_client=http, max_retries=0
@@ -400,7 +392,8 @@ def agents_on_the_rack(num_agents: int, num_turns: int) -> tuple[list[tuple], fl
             async with anyio.create_task_group() as agents:
                 for number in range(num_agents):
                     agents.start_soon(agent, client, number)
-            rack.check_invariants()
+            service.rack.check_invariants()
+            tasks.cancel_scope.cancel()
             return anyio.current_time()
 
     async def agent(client: openai.AsyncOpenAI, number: int) -> None:

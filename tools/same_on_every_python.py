@@ -52,7 +52,7 @@ def venv_of(version: str, python: str) -> Path:
     if not installed.exists() or installed.stat().st_mtime < newest:
         subprocess.run([python, "-m", "venv", str(home)], check=True)
         pip = [str(executable), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-e", f"{ROOT}[virtual,examples]"], check=True)
+        subprocess.run([*pip, "-e", f"{ROOT}[examples]"], check=True)
         installed.touch()
     return executable
 

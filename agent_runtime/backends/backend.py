@@ -20,6 +20,10 @@ class Backend(Protocol):
         """
         ...
 
+    def end_output(self, replica_id: ReplicaId, turn_id: TurnId, num_tokens: int) -> None:
+        """Let a turn stop at so many output tokens, or as soon after as it can."""
+        ...
+
     def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:
         """Stop a turn and free its KV; an unknown turn is ignored."""
         ...

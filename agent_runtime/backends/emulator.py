@@ -29,9 +29,17 @@ class _Inbox:
     Invariant: nothing is added after ``finished`` or ``stop``.
     """
 
-    __slots__ = ("_arrived", "_finished", "_num_cached_tokens", "_num_new_tokens", "_stopped")
+    __slots__ = (
+        "_arrived",
+        "_finished",
+        "_num_cached_tokens",
+        "_num_new_tokens",
+        "_stopped",
+        "request",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, request: EngineRequest) -> None:
+        self.request = request
         self._arrived = anyio.Event()
         self._num_new_tokens = 0
         self._num_cached_tokens = 0
@@ -132,20 +140,25 @@ class EmulatedRack:
         if self._stopped:
             raise BackendStoppedError
         now_s = self._catch_up(replica_id)
-        request_id = RequestId(request.turn_id)
-        self.engines[replica_id].add(
-            EngineRequest(
-                request_id,
-                request.num_prompt_tokens,
-                request.num_output_tokens,
-                request.block_hashes,
-                streams=request.streams,
-            ),
-            now_s,
+        engine_request = EngineRequest(
+            RequestId(request.turn_id),
+            request.num_prompt_tokens,
+            request.num_output_tokens,
+            request.block_hashes,
+            streams=request.streams,
         )
-        inbox = self._inboxes[request_id] = _Inbox()
+        self.engines[replica_id].add(engine_request, now_s)
+        inbox = self._inboxes[engine_request.request_id] = _Inbox(engine_request)
         self._reschedule(replica_id)
         return inbox
+
+    def end_output(self, replica_id: ReplicaId, turn_id: TurnId, num_tokens: int) -> None:
+        """Let a turn stop at so many output tokens, or with the step under way."""
+        now_s = self._catch_up(replica_id)
+        inbox = self._inboxes.get(RequestId(turn_id))
+        if inbox is not None:
+            self.engines[replica_id].end_output(inbox.request, num_tokens, now_s)
+            self._reschedule(replica_id)
 
     def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:
         """Drop a turn; its blocks are free from the end of the step under way."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
 import time
@@ -60,8 +59,6 @@ examples:
 
 exit code: the program's own; 130 interrupted"""
 
-VIRTUAL_NEEDS = ("httpx2", "time_machine")
-
 
 def add_run_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the subcommand."""
@@ -111,7 +108,7 @@ def run_program(args: argparse.Namespace) -> int:
     machine, model = emulated_machine(args), emulated_model(args)
     script = _script(args.script)
     if args.virtual:
-        _check_virtual(args)
+        _fix_hash_seed(args)
     progress = RunProgress(time.perf_counter, shown=not args.quiet and sys.stderr.isatty())
     with event_log(args.event_log) as log, progress.line():
         run = ScriptRun(
@@ -147,12 +144,9 @@ def _script(name: str) -> Path:
     return path
 
 
-def _check_virtual(args: argparse.Namespace) -> None:
-    missing = [name for name in VIRTUAL_NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"--virtual needs {' and '.join(missing)}: pip install 'panjiu[virtual]'")
+def _fix_hash_seed(args: argparse.Namespace) -> None:
+    """Start again with a fixed order of sets of strings; an interpreter has one from its start."""
     if args.owns_process and sys.flags.hash_randomization and "PYTHONHASHSEED" not in os.environ:
-        # The order of a set of strings is fixed when an interpreter starts, so start another one.
         environment = {**os.environ, "PYTHONHASHSEED": str(args.seed % 2**32)}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
 

@@ -20,7 +20,10 @@ from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.errors import InternalError
 from agent_runtime.measurement.summary import RunDetail
+from agent_runtime.simulation.program_http import RACK_HOST
+from agent_runtime.simulation.program_time import EPOCH_S
 from agent_runtime.simulation.virtual_clock import VirtualClock
+from agent_runtime.simulation.virtual_program import VirtualProgram
 from hw_model.deployment import Deployment
 from scheduler.decision import Decision
 
@@ -88,11 +91,6 @@ class RunOutcome:
 
 def run_virtual(run: ScriptRun) -> RunOutcome:
     """Run the program in this process, in virtual time."""
-    # They need the extra 'virtual', which the rest of the command line does not.
-    from agent_runtime.simulation.program_http import RACK_HOST  # noqa: PLC0415
-    from agent_runtime.simulation.program_time import EPOCH_S  # noqa: PLC0415
-    from agent_runtime.simulation.virtual_program import VirtualProgram  # noqa: PLC0415
-
     began_s = run.stopwatch()
     clock = VirtualClock()
     service = run.service(Clock(origin_s=0.0), lambda: EPOCH_S + clock.now_s)

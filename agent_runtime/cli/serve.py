@@ -11,7 +11,6 @@ from rich.console import Console
 from typing_extensions import override
 
 from agent_runtime.backends.emulator import EmulatedRack
-from agent_runtime.cli.emulated_model_options import add_emulated_model_options, emulated_model
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -20,16 +19,16 @@ from agent_runtime.cli.rack_options import (
     positive_float,
     positive_int,
 )
+from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
-from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.errors import ConfigError
 from hw_model.claim import Band
 
 DESCRIPTION = """\
 Serve the emulated rack as an OpenAI-compatible endpoint: same scheduler and engines as 'simulate',
-in real time or faster. Texts, tool calls and JSON are made up, or said by a script (--replies);
-timing, batching, prefix hits and preemption are modelled.
+in real time or faster. Texts, tool calls and JSON are made up, said by a script (--replies) or by
+a real server (--paced); timing, batching, prefix hits and preemption are modelled.
 
 Sessions are named by the body's "session_id", by the header X-Session-ID, or, without either, found
 by their messages: a request that continues a known conversation is its next turn."""
@@ -40,6 +39,7 @@ examples:
   panjiu serve --model qwen3-8b --band high --port 9000
   panjiu serve --speed 20                             twenty emulated seconds a second
   panjiu serve --replies replies.toml                 what the model says, rule by rule
+  panjiu serve --paced http://127.0.0.1:9000/v1       a real server's words, the rack's timing
   panjiu serve --tool-steps 20 --max-tool-steps 100   agents that work longer before they answer
 
 then, from another terminal:
@@ -86,17 +86,17 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         help="tokens in a KV block (default: %(default)s)",
     )
     add_rack_options(parser)
-    add_emulated_model_options(parser)
+    add_speaker_options(parser)
     parser.set_defaults(run=run_serve)
 
 
 def run_serve(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
     machine = emulated_machine(args)
-    model = emulated_model(args)
+    check_speaker(args)
     with _listen(args.host, args.port) as listener:
         try:
-            anyio.run(_serve, args, machine, model, listener)
+            anyio.run(_serve, args, machine, listener)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
     return 0
@@ -113,16 +113,13 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    args: argparse.Namespace,
-    machine: EmulatedMachine,
-    model: EmulatedModel,
-    listener: socket.socket,
+    args: argparse.Namespace, machine: EmulatedMachine, listener: socket.socket
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)
     options = ServiceOptions(band, args.policy, machine.limits)
-    service = EmulatedService(deployment, options, Clock(args.speed), model, epoch_s=epoch_s)
-    async with anyio.create_task_group() as tasks:
+    async with chosen_speaker(args) as speaker, anyio.create_task_group() as tasks:
+        service = EmulatedService(deployment, options, Clock(args.speed), speaker, epoch_s=epoch_s)
         tasks.start_soon(service.rack.run)
         config = uvicorn.Config(
             service.app,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,29 +12,42 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.clock import epoch_s
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.chat_completions import ChatCompletions
+from agent_runtime.gateway.chat_opening import ChatOpening
 from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_error, on_unexpected
 from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.paced_completions import PacedCompletions
 from agent_runtime.gateway.request_id import RequestIds
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.sessions import Sessions
 from agent_runtime.turns import TurnRunner
 
-MAX_BODY_BYTES = 64 << 20
+
+@dataclass(frozen=True, slots=True)
+class EndpointLimits:
+    """What the endpoint takes on.
+
+    Attributes:
+        max_body_bytes: Larger bodies get a 413.
+        max_sessions: How many conversations it knows at a time, see ``SessionDirectory``.
+    """
+
+    max_body_bytes: int = 64 << 20
+    max_sessions: int = 4_000
 
 
-def create_app(  # noqa: PLR0913
+def create_app(
     runner: TurnRunner,
     *,
     model: str,
-    emulated_model: EmulatedModel | None = None,
-    max_body_bytes: int = MAX_BODY_BYTES,
+    speaker: EmulatedModel | ChatUpstream | None = None,
+    limits: EndpointLimits | None = None,
     epoch_s: Callable[[], float] = epoch_s,
-    sessions: SessionDirectory | None = None,
     any_model_name: bool = False,
 ) -> Starlette:
     """Return the endpoint in front of ``runner``.
@@ -41,25 +55,23 @@ def create_app(  # noqa: PLR0913
     Args:
         runner: Runs turns.
         model: The name the model is served under.
-        emulated_model: Says what is answered; by default a ``SeededModel``.
-        max_body_bytes: Larger bodies get a 413.
+        speaker: Says what is answered: an emulated model, by default a ``SeededModel``, or a real
+            server, whose words come at the runner's pace.
+        limits: What it takes on.
         epoch_s: Seconds since 1970, for ``created``.
-        sessions: Whom to know; by default an empty directory with its default limits.
         any_model_name: Whether the model answers to every name.
     """
+    limits = EndpointLimits() if limits is None else limits
     models = Models(model, int(epoch_s()), runner.max_context_tokens, any_name=any_model_name)
-    if sessions is None:
-        sessions = SessionDirectory(runner.block_size_tokens)
+    sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
+    opening = ChatOpening(runner, models, sessions, limits.max_body_bytes)
+    chat: ChatCompletions | PacedCompletions
+    if isinstance(speaker, ChatUpstream):
+        chat = PacedCompletions(opening, speaker)
+    else:
+        emulated_model = SeededModel() if speaker is None else speaker
+        chat = ChatCompletions(opening, model, emulated_model, epoch_s)
     closing = Sessions(runner, sessions)
-    chat = ChatCompletions(
-        runner=runner,
-        models=models,
-        model=model,
-        emulated_model=SeededModel() if emulated_model is None else emulated_model,
-        max_body_bytes=max_body_bytes,
-        epoch_s=epoch_s,
-        sessions=sessions,
-    )
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat.answer, methods=["POST"]),

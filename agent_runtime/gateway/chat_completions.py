@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import string
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from urllib.parse import quote, unquote
+from dataclasses import dataclass
+from urllib.parse import quote
 
-import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
@@ -17,25 +15,20 @@ from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.model_call import Conversation, ModelCall
 from agent_runtime.emulated_model.reply import Reply
 from agent_runtime.emulated_model.reply_limits import ReplyLimits
-from agent_runtime.errors import BackendError, BodyTooLargeError, ContextTooLongError
+from agent_runtime.errors import BackendError
 from agent_runtime.gateway.asked_of_model import asked_of_model
 from agent_runtime.gateway.chat_answer import AnswerHead, whole_answer
 from agent_runtime.gateway.chat_chunks import ChoiceChunks, usage_chunk
+from agent_runtime.gateway.chat_opening import ChatOpening, OpenedChat
 from agent_runtime.gateway.error_mapping import runtime_error_response
 from agent_runtime.gateway.merged_progress import Numbered, merged_progress
-from agent_runtime.gateway.models import Models
-from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
+from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.gateway.turn_stream import TurnStream, leave_on_disconnect
 from agent_runtime.gateway.wire import ChatRequest, parse_chat_request, usage
 from agent_runtime.prompts.chat_prompt import (
     Prompt,
-    PromptMemory,
-    RenderedMessage,
-    chain_digests,
-    render_chat,
 )
-from agent_runtime.turns import TurnRequest, TurnRunner
-from scheduler.ids import TurnId
+from agent_runtime.turns import TurnRequest
 
 CLIENT_CLOSED_REQUEST = 499
 HEADER_SAFE = string.punctuation.replace("%", "") + " "
@@ -76,37 +69,32 @@ class ChatCompletions:
     """The endpoint.
 
     Attributes:
-        runner: Runs turns.
-        models: What is served.
-        model: Its name, as answers give it.
+        opening: Reads requests and finds their sessions.
+        model: The model's name, as answers give it.
         emulated_model: Says what is answered.
-        max_body_bytes: Larger bodies are refused.
         epoch_s: Seconds since 1970, for ``created``.
-        sessions: Who is talking.
     """
 
-    runner: TurnRunner
-    models: Models
+    opening: ChatOpening
     model: str
     emulated_model: EmulatedModel
-    max_body_bytes: int
     epoch_s: Callable[[], float]
-    sessions: SessionDirectory
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         try:
-            body = await self._read(request)
+            body = await self.opening.read(request)
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        turn = self._prepare(parse_chat_request(body), request)
+        turn = self._prepare(self.opening.open(parse_chat_request(body), request))
         live = bool(turn.request.stream)
         async with AsyncExitStack() as opening:
             opening.enter_context(turn.session.turn_under_way())
             progress = [
                 await opening.enter_async_context(
-                    self.runner.open_turn(self._turn_request(turn.session, choice, streams=live))
+                    self.opening.runner.open_turn(
+                        self._turn_request(turn.session, choice, streams=live)
+                    )
                 )
                 for choice in turn.choices
             ]
@@ -120,90 +108,38 @@ class ChatCompletions:
         async with stack:
             return await self._whole(turn, head, steps, request, headers)
 
-    async def _read(self, request: Request) -> bytes:
-        limit = self.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        body = bytearray()
-        too_large = declared.isdecimal() and int(declared) > limit
-        if not too_large:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    too_large = True
-                    break
-        if too_large:
-            raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
-        return bytes(body)
-
-    def _prepare(self, chat: ChatRequest, request: Request) -> ChatTurn:
-        if chat.model is not None:
-            self.models.check(chat.model)
+    def _prepare(self, opened: OpenedChat) -> ChatTurn:
+        chat = opened.request
         asked = asked_of_model(chat)
-        raw = [message.model_dump() for message in chat.messages]
-        tools = [tool.model_dump(exclude_unset=True) for tool in chat.tools or ()]
-        messages = render_chat(raw, tools)
-        digests = chain_digests(messages)
-        session = self._find_session(chat, request, digests)
-        num_prompt = self._open_prompt(session.memory, messages)
-        conversation = Conversation(session.session_id, raw, digests[len(digests) - len(raw) :])
+        conversation = Conversation(opened.session.session_id, opened.raw_messages, opened.digests)
+        limits = ReplyLimits(
+            max_tokens=chat.output_cap,
+            min_tokens=chat.min_tokens or 0,
+            ignore_eos=bool(chat.ignore_eos),
+            room=self.opening.room_tokens(opened),
+        )
         choices = []
         for index in range(chat.n or 1):
             call = ModelCall(
                 conversation,
                 asked.tools,
                 asked.answer_format,
-                self._reply_limits(chat, num_prompt),
+                limits,
                 asked.stops,
                 chat.seed,
                 index,
                 chat.n or 1,
             )
-            choices.append(self._plan(self.emulated_model.reply(call), session, messages))
-        return ChatTurn(chat, session, tuple(choices))
-
-    def _find_session(
-        self, chat: ChatRequest, request: Request, digests: Sequence[bytes]
-    ) -> ChatSession:
-        now_s = anyio.current_time()
-        key = chat.session_id
-        if key is None and "x-session-id" in request.headers:
-            key = _from_header(request.headers["x-session-id"])
-        for forgotten in self.sessions.forget_old(now_s):
-            self.runner.close_session(forgotten)
-        return self.sessions.find(key, digests, now_s)
-
-    def _plan(
-        self, reply: Reply, session: ChatSession, messages: Sequence[RenderedMessage]
-    ) -> ChatChoice:
-        said = render_chat([reply.message()], ())
-        digest = chain_digests([*messages, *said])[-1]
-        return ChatChoice(reply, session.memory.plan(reply.tokens), digest)
-
-    def _open_prompt(self, memory: PromptMemory, messages: Sequence[RenderedMessage]) -> int:
-        limit = self.runner.max_context_tokens
-        num_prompt = memory.open_prompt(messages)
-        if num_prompt >= limit:
-            memory.clear()  # or refused prompts, however long, would be kept for the idle time
-            raise ContextTooLongError(
-                f"This model's maximum context length is {limit} tokens. However, your prompt "
-                f"contains {num_prompt} input tokens. Please shorten the messages.",
-                param="messages",
-            )
-        return num_prompt
-
-    def _reply_limits(self, chat: ChatRequest, num_prompt: int) -> ReplyLimits:
-        return ReplyLimits(
-            max_tokens=chat.output_cap,
-            min_tokens=chat.min_tokens or 0,
-            ignore_eos=bool(chat.ignore_eos),
-            room=self.runner.max_context_tokens - num_prompt,
-        )
+            reply = self.emulated_model.reply(call)
+            prompt = opened.session.memory.plan(reply.tokens)
+            choices.append(ChatChoice(reply, prompt, opened.digest_with(reply.message())))
+        return ChatTurn(chat, opened.session, tuple(choices))
 
     def _turn_request(
         self, session: ChatSession, choice: ChatChoice, *, streams: bool
     ) -> TurnRequest:
         return TurnRequest(
-            turn_id=TurnId(f"turn-{next(self._numbers)}"),
+            turn_id=self.opening.next_turn_id(),
             session_id=session.session_id,
             num_prompt_tokens=choice.prompt.num_tokens,
             num_output_tokens=choice.reply.num_tokens,
@@ -233,7 +169,7 @@ class ChatCompletions:
         if left.is_set():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         for choice in turn.choices:
-            self.sessions.remember(turn.session, choice.digest)
+            self.opening.sessions.remember(turn.session, choice.digest)
         replies = [choice.reply for choice in turn.choices]
         used = usage(turn.num_prompt_tokens, sum(r.num_tokens for r in replies), num_cached)
         body = whole_answer(head, replies, used, turn.request.num_top_logprobs)
@@ -257,18 +193,10 @@ class ChatCompletions:
         ]
         async for number, step in steps:
             if step.finished:
-                self.sessions.remember(turn.session, turn.choices[number].digest)
+                self.opening.sessions.remember(turn.session, turn.choices[number].digest)
             if event := chunks[number].of(step):
                 yield event
         if options is not None and options.include_usage:
             num_output = sum(choice.num_sent_tokens for choice in chunks)
             num_cached = chunks[0].num_cached_tokens
             yield usage_chunk(head, usage(turn.num_prompt_tokens, num_output, num_cached))
-
-
-def _from_header(value: str) -> str:
-    """Return the id that a header means, so that what we sent percent-encoded finds back.
-
-    Starlette reads headers as Latin-1; clients that write non-ASCII as it is write UTF-8.
-    """
-    return unquote(value.encode("latin-1"), errors="backslashreplace")

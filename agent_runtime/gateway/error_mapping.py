@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from agent_runtime.errors import (
     AgentRuntimeError,
@@ -19,6 +19,7 @@ from agent_runtime.errors import (
     RequestError,
     UnknownModelError,
     UnknownSessionError,
+    UpstreamRefusedError,
 )
 
 
@@ -55,14 +56,16 @@ def error_response(
     return JSONResponse({"error": error}, status_code=status, headers=headers)
 
 
-def runtime_error_response(error: RequestError | BackendError) -> JSONResponse:
+def runtime_error_response(error: RequestError | BackendError) -> Response:
     """Return what the table has for ``error``; the body is also what a broken stream ends with."""
+    if isinstance(error, UpstreamRefusedError):
+        return Response(error.body, error.status, media_type="application/json")
     answer = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
     param = error.param if isinstance(error, RequestError) else None
     return error_response(answer.status, str(error), param=param, code=answer.code)
 
 
-async def on_runtime_error(_: Request, error: Exception) -> JSONResponse:
+async def on_runtime_error(_: Request, error: Exception) -> Response:
     """Answer an error of the caller's or of a backend's."""
     assert isinstance(error, RequestError | BackendError)  # noqa: S101 - registered for these types
     return runtime_error_response(error)

@@ -51,9 +51,13 @@ class LiveRun:
         self.meter.turn_progressed(turn_id, progress, now_s)
         self._sample(now_s)
 
-    def turn_ended(self, turn_id: TurnId, now_s: float, *, finished: bool) -> None:
+    def turn_ended(
+        self, turn_id: TurnId, now_s: float, *, num_output_tokens: int, finished: bool
+    ) -> None:
         """Pass it on to the meter."""
-        self.meter.turn_ended(turn_id, now_s, finished=finished)
+        self.meter.turn_ended(
+            turn_id, now_s, num_output_tokens=num_output_tokens, finished=finished
+        )
         self._sample(now_s)
 
     def detail(self, ended_s: float, wall_s: float) -> RunDetail:

@@ -132,7 +132,9 @@ class TurnMeter:
             turn.first_token_s = now_s
         turn.num_cached_tokens = progress.num_cached_tokens
 
-    def turn_ended(self, turn_id: TurnId, now_s: float, *, finished: bool) -> None:
+    def turn_ended(
+        self, turn_id: TurnId, now_s: float, *, num_output_tokens: int, finished: bool
+    ) -> None:
         """A turn is over; one that did not finish was aborted or failed."""
         turn = self._turns.pop(turn_id)
         request = turn.request
@@ -146,19 +148,19 @@ class TurnMeter:
                 sent_s=turn.sent_s,
                 first_token_s=now_s if turn.first_token_s is None else turn.first_token_s,
                 ended_s=now_s,
-                osl_tokens=request.num_output_tokens,
+                osl_tokens=num_output_tokens,
                 num_recomputed_tokens=max(0, turn.reusable_tokens - turn.num_cached_tokens),
             )
         )
         session.block_hashes = request.block_hashes
         # The last token generated is never fed back, so its KV is never computed.
-        session.num_computed_tokens = request.num_prompt_tokens + request.num_output_tokens - 1
+        session.num_computed_tokens = request.num_prompt_tokens + num_output_tokens - 1
         session.actual_s += now_s - turn.sent_s
         session.solo_s += self._before_engine_s + solo_turn_s(
             self._step_time,
             num_prompt_tokens=request.num_prompt_tokens,
             num_cached_tokens=turn.reusable_tokens,
-            num_output_tokens=request.num_output_tokens,
+            num_output_tokens=num_output_tokens,
             max_num_batched_tokens=self._max_num_batched_tokens,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random  # noqa: TID251 - the program's, to be seeded
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,10 +33,3 @@ def program_entropy(seed: int) -> Iterator[None]:
         finally:
             random.setstate(state)
             np.random.set_state(numpy_state)
-
-
-def hash_seed_is_fixed() -> bool:
-    """Tell whether sets of strings have the same order in every run of this interpreter."""
-    return (
-        not sys.flags.hash_randomization or os.environ.get("PYTHONHASHSEED", "random") != "random"
-    )

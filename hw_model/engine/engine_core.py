@@ -184,6 +184,20 @@ class EngineCore:
         self._interrupt(now_s)  # whoever waited behind it may be admitted
         return True
 
+    def end_output(self, request: EngineRequest, num_tokens: int, now_s: float) -> None:
+        """Let a request stop at ``num_tokens`` output tokens: its end was not known before.
+
+        It stops later if the step under way takes it beyond, and never later than it would have.
+        """
+        if request.status is RequestStatus.FINISHED:
+            return
+        self._interrupt(now_s)
+        ahead = request.num_output_placeholders
+        if self._run is not None and request.status is RequestStatus.RUNNING:
+            ahead += self._run.num_steps
+        least = request.num_generated_tokens + max(1, ahead)
+        request.num_output_tokens = min(request.num_output_tokens, max(num_tokens, least))
+
     def advance(self, to_s: float) -> list[TokensGenerated]:
         """Run all steps that end by ``to_s``; return their tokens in order of time."""
         generated: list[TokensGenerated] = []

@@ -1,6 +1,6 @@
 """What a streamed token costs in the gateway, and with openai's client in the same process.
 
-    python benchmarks/stream_cost.py
+    python -m benchmarks.virtual_time.gateway_tokens
 
 A runner that gives one token a step stands in for the rack. Prints microseconds a token, the best
 of four runs: the gateway alone (ASGI messages out), then through the in-process transport.
@@ -33,21 +33,37 @@ ASKED: dict[str, Any] = {
 }
 
 
-class OneTokenASTep:
+class _Countdown:
+    """A turn whose tokens come one a checkpoint."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self._num_left = num_tokens
+
+    def __aiter__(self) -> _Countdown:
+        return self
+
+    async def __anext__(self) -> TurnProgress:
+        if not self._num_left:
+            raise StopAsyncIteration
+        await anyio.lowlevel.checkpoint()
+        self._num_left -= 1
+        return TurnProgress(1, 0, finished=self._num_left == 0)
+
+    def end_output(self, num_tokens: int) -> None:
+        """Stop at so many tokens from now."""
+        self._num_left = min(self._num_left, num_tokens)
+
+
+class OneTokenAStep:
     """A runner whose steps are due at once."""
 
     block_size_tokens = 16
     max_context_tokens = 1_000_000
 
     @asynccontextmanager
-    async def open_turn(self, request: TurnRequest) -> AsyncIterator[AsyncIterator[TurnProgress]]:
+    async def open_turn(self, request: TurnRequest) -> AsyncIterator[_Countdown]:
         """Run a turn."""
-        yield self._steps(request.num_output_tokens)
-
-    async def _steps(self, num_tokens: int) -> AsyncIterator[TurnProgress]:
-        for left in range(num_tokens - 1, -1, -1):
-            await anyio.lowlevel.checkpoint()
-            yield TurnProgress(1, 0, finished=left == 0)
+        yield _Countdown(request.num_output_tokens)
 
     def close_session(self, session_id: SessionId) -> None:
         """Do nothing."""
@@ -87,7 +103,7 @@ async def with_client(app: Starlette) -> None:
 
 async def main() -> None:
     """Measure."""
-    app = create_app(OneTokenASTep(), model="m")
+    app = create_app(OneTokenAStep(), model="m")
     cases: dict[str, Callable[[], Awaitable[None]]] = {
         "gateway, streamed": lambda: gateway_alone(app, {"stream": True}),
         "gateway, streamed, n=3": lambda: gateway_alone(app, {"stream": True, "n": 3}),
