@@ -37,6 +37,7 @@ from agent_runtime.errors import ConfigError
 from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.simulate import simulate
+from agent_runtime.workload.agentx import MAX_IDLE_S, agentx_lanes
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import GENERATORS, load_workload
 from hw_model.claim import Band
@@ -58,6 +59,8 @@ examples:
   panjiu simulate                                     256 generated coding agents, all three bands
   panjiu simulate --sessions traces.jsonl.gz --band base --limit 50
                                                       the first 50 sessions of a recorded trace
+  panjiu simulate --sessions traces/ --replay agentx --concurrency 64
+                                                      as the AgentX benchmark replays them
   panjiu simulate --policy round_robin --json -       what ignoring the KV cache costs, as JSON
   panjiu simulate --replicas 8 --html report.html     a quarter of the rack, with charts
 """
@@ -83,6 +86,18 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     group.add_argument("--limit", type=positive_int, metavar="N", help="at most N sessions")
     group.add_argument(
         "--max-gap-s", type=natural_float, metavar="S", help="cut longer tool gaps to S seconds"
+    )
+    group.add_argument(
+        "--replay",
+        choices=["agentx"],
+        help="by the rules of the AgentX benchmark: from the middle of each session, its KV its "
+        "own, long pauses cut (docs/workloads.md)",
+    )
+    group.add_argument(
+        "--concurrency",
+        type=positive_int,
+        metavar="N",
+        help="so many sessions at a time, the next when one ends (default: all when they come)",
     )
     group.add_argument(
         "--host-kv-gb",
@@ -120,6 +135,8 @@ def run_simulate(args: argparse.Namespace) -> int:
     workload = load_workload(
         args.sessions, limit=args.limit, seed=args.seed, max_gap_s=args.max_gap_s
     )
+    if args.replay == "agentx":
+        workload = agentx_lanes(workload, args.seed)
     bands = list(Band) if args.band == "all" else [Band(args.band)]
     console = Console(stderr=args.json == "-")
     with event_log(args.event_log) as on_decision:
@@ -159,6 +176,8 @@ def _run_bands(
                 seed=args.seed,
                 start_window_s=args.start_window_s,
                 limits=machine.limits,
+                concurrency=args.concurrency,
+                max_idle_s=MAX_IDLE_S if args.replay == "agentx" else float("inf"),
                 host_bytes_per_chip=args.host_kv_gb * 1e9,
                 ttft_boundary=TtftBoundary(args.ttft_boundary),
             )

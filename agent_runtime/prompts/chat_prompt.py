@@ -43,6 +43,10 @@ class RenderedMessage:
         data = f"{role}\0{text}".encode("utf-8", "surrogatepass")
         return cls(role, text, blake2b(data, digest_size=16).digest())
 
+    def tokens(self) -> array[int]:
+        """Return the tokens of its text."""
+        return tokenise(self.text)
+
 
 def render_chat(
     messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]]
@@ -130,7 +134,7 @@ class PromptMemory:
 
     def _append(self, message: RenderedMessage) -> None:
         self._tokens.append(marker(message.role))
-        self._tokens.extend(tokenise(message.text))
+        self._tokens.extend(message.tokens())
         self._tokens.append(END_OF_MESSAGE)
         self._messages.append(message.digest)
         self._ends.append(len(self._tokens))

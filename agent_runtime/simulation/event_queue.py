@@ -25,10 +25,21 @@ class EventQueue(Generic[Item]):
         heapq.heappush(self._heap, (at_s, priority, self._order, item))
         self._order += 1
 
+    @property
+    def next_s(self) -> float:
+        """When the next item is due; IndexError when empty."""
+        return self._heap[0][0]
+
     def pop(self) -> tuple[float, Item]:
         """Take the next item and its time; IndexError when empty."""
         at_s, _, _, item = heapq.heappop(self._heap)
         return at_s, item
+
+    def bring_forward(self, by_s: float) -> None:
+        """Let everything that is scheduled come sooner by as much."""
+        self._heap = [
+            (at_s - by_s, priority, order, item) for at_s, priority, order, item in self._heap
+        ]
 
     def __len__(self) -> int:
         return len(self._heap)

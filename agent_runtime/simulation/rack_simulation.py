@@ -6,6 +6,7 @@ does. Cost: O(events); an event is a turn's arrival or the end of an engine's st
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -47,6 +48,9 @@ class SimulationOptions:
             workload says when.
         limits: Batch limits of every engine.
         host_bytes_per_chip: Host memory for KV, written through and loaded from; 0 for HBM alone.
+        concurrency: So many top-level sessions at a time; the next starts when one ends. None lets
+            all start when their workload says.
+        max_idle_s: When no turn is under way and none comes for longer, all come sooner.
         ttft_boundary: Whose clock turns are timed on. On the client's they take the way to the
             engine as well, and so do sessions.
     """
@@ -57,6 +61,8 @@ class SimulationOptions:
     start_window_s: float = 60.0
     limits: EngineLimits = field(default_factory=EngineLimits)
     host_bytes_per_chip: float = 0.0
+    concurrency: int | None = None
+    max_idle_s: float = float("inf")
     ttft_boundary: TtftBoundary = TtftBoundary.CLIENT
 
 
@@ -116,6 +122,7 @@ class RackSimulation:
         self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
         self._active: dict[RequestId, SessionRun] = {}
         self._num_live_sessions = 0
+        self._not_begun: deque[SessionScript] = deque()  # they wait for another one's end
 
     def run(self, on_turn: Callable[[int], None] | None = None) -> None:
         """Run every session to its end.
@@ -124,10 +131,12 @@ class RackSimulation:
             on_turn: Called after every turn with the number of turns ended so far.
         """
         starts_s = start_times(self._workload, self._options.start_window_s, self._options.seed)
-        for script, at_s in zip(self._workload.sessions, starts_s, strict=True):
+        at_once = self._options.concurrency or len(starts_s)
+        for script, at_s in zip(self._workload.sessions[:at_once], starts_s, strict=False):
             self._start(script, at_s, None)
+        self._not_begun.extend(self._workload.sessions[at_once:])
         while self._queue:
-            now_s, item = self._queue.pop()
+            now_s, item = self._next_event()
             if isinstance(item, SessionRun):
                 self.now_s = now_s
                 self._arrive(item)
@@ -138,6 +147,14 @@ class RackSimulation:
                 self._sample()
         for engine in self.engines:
             engine.settle(self.now_s)
+
+    def _next_event(self) -> tuple[float, SessionRun | int]:
+        """Take the next event; where everybody idles for too long, have all come sooner."""
+        if not self._active:
+            idle_s = self._queue.next_s - self.now_s
+            if idle_s > self._options.max_idle_s:
+                self._queue.bring_forward(idle_s - self._options.max_idle_s)
+        return self._queue.pop()
 
     def _start(self, script: SessionScript, at_s: float, parent: SessionRun | None) -> None:
         self._num_live_sessions += 1
@@ -234,7 +251,9 @@ class RackSimulation:
         else:
             slowdown = run.model_time.actual_s / run.model_time.solo_s
             self.log.session_completed(self.now_s - run.started_s, slowdown)
-        following = None if self._successor is None else self._successor(run.script, self.now_s)
+        following = self._not_begun.popleft() if self._not_begun else None
+        if following is None and self._successor is not None:
+            following = self._successor(run.script, self.now_s)
         if following is not None:
             self._start(following, self.now_s, None)
 

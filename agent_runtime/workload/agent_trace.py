@@ -1,4 +1,4 @@
-"""Reads recorded agent sessions: JSONL, plain or gzipped, a session a line (docs/simulate.md).
+"""Reads recorded agent sessions, in the forms that ``trace_format`` tells of (docs/workloads.md).
 
 The recording is of another server, so its clock matters only between calls: a turn's gap is what
 passed between the end of one call and the start of the next, sub-agents taken out.
@@ -13,19 +13,29 @@ from itertools import accumulate
 from pathlib import Path
 
 from agent_runtime.errors import TraceError
-from agent_runtime.workload.block_id_runs import BlockIdRun, IdMap, clipped, common_prefix, joined
+from agent_runtime.workload.block_id_runs import (
+    BlockIdRun,
+    IdMap,
+    clipped,
+    common_prefix,
+    joined,
+    num_blocks,
+)
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
+from agent_runtime.workload.trace_files import TraceDocument, trace_documents
 from agent_runtime.workload.trace_format import (
     RecordedCall,
     RecordedSession,
     RecordedSubAgent,
     parse_session,
 )
-from agent_runtime.workload.trace_lines import numbered_lines
 from scheduler.ids import SessionId
 
-SCOPE_SIZE = 1 << 32
+SCOPE_SIZE = 1 << 34
 """Global block ids are a scope's number times this, plus a local id or position."""
+
+FIRST_UNKNOWN_ID = 1 << 33
+"""Local ids from here on stand for blocks whose ids were not recorded."""
 
 Trunk = tuple[int, int]
 """``(tool_tokens, system_tokens)``: equal for sessions of the same harness."""
@@ -37,7 +47,7 @@ def read_agent_trace(
     """Read a trace.
 
     Args:
-        path: The file.
+        path: The file, or a folder of files.
         limit: Read at most so many sessions.
         max_gap_s: Cut longer gaps to this.
 
@@ -49,11 +59,11 @@ def read_agent_trace(
     Raises:
         TraceError: The file can't be read, or a line is not a session; names line and field.
     """
-    reader = _TraceReader(str(path), max_gap_s)
-    for number, line in numbered_lines(str(path)):
+    reader = _TraceReader(max_gap_s)
+    for document in trace_documents(str(path)):
         if limit is not None and len(reader.sessions) >= limit:
             break
-        reader.add(line, number)
+        reader.add(document)
     if not reader.sessions:
         raise TraceError("no sessions in it; expected one JSON object a line", path=str(path))
     return Workload(
@@ -81,21 +91,23 @@ class _TraceReader:
     Invariant: ``_names`` holds the id of every session and sub-agent read so far, and whose it is.
     """
 
-    def __init__(self, path: str, max_gap_s: float | None) -> None:
+    def __init__(self, max_gap_s: float | None) -> None:
         self.sessions: list[SessionScript] = []
         self.block_size_tokens = 0
-        self._path = path
+        self._path = ""
         self._max_gap_s = float("inf") if max_gap_s is None else max_gap_s
         self._scopes = _Scopes()
         self._names: dict[str, str] = {}
         self._repeats: dict[str, int] = {}
-        self._line = 0
+        self._line: int | None = None
+        self._num_unknown_blocks = 0  # of the session that is read
         self._num_empty_outputs = 0
 
-    def add(self, line: bytes, number: int) -> None:
-        """Read one line."""
-        self._line = number
-        recorded = parse_session(line, path=self._path, line_number=number)
+    def add(self, document: TraceDocument) -> None:
+        """Read one session."""
+        self._path, self._line = document.path, document.line
+        self._num_unknown_blocks = 0
+        recorded = parse_session(document.data, path=self._path, line_number=self._line)
         if not self.sessions:
             self.block_size_tokens = recorded.block_size
         if recorded.block_size != self.block_size_tokens:
@@ -103,7 +115,7 @@ class _TraceReader:
             raise self._error(problem, "block_size")
         if recorded.id in self._names:
             raise self._error(f"{recorded.id!r} is the id of {self._names[recorded.id]} too", "id")
-        self._names[recorded.id] = f"line {number}"
+        self._names[recorded.id] = self._here()
         self.sessions.append(self._session(recorded))
 
     def notes(self) -> tuple[str, ...]:
@@ -114,6 +126,9 @@ class _TraceReader:
 
     def _error(self, problem: str, place: str) -> TraceError:
         return TraceError(problem, path=self._path, line=self._line, field=place)
+
+    def _here(self) -> str:
+        return self._path if self._line is None else f"line {self._line}"
 
     def _session(self, recorded: RecordedSession) -> SessionScript:
         self._check_prefixes(recorded.requests)
@@ -129,7 +144,7 @@ class _TraceReader:
         start_delay_s: float,
     ) -> SessionScript:
         calls = [entry for entry in entries if isinstance(entry, RecordedCall)]
-        contexts = [agent.ids.translate(call.hash_runs, agent.private_base) for call in calls]
+        contexts = [agent.ids.translate(self._full(call), agent.private_base) for call in calls]
         children = self._children(agent, entries)
         turns = []
         for index, call in enumerate(calls):
@@ -146,6 +161,17 @@ class _TraceReader:
             self._num_empty_outputs += call.out == 0
         return SessionScript(SessionId(agent.name), tuple(turns), start_delay_s)
 
+    def _full(self, call: RecordedCall) -> tuple[BlockIdRun, ...]:
+        """Return the ids of a prompt's full blocks; those not recorded are nobody else's."""
+        num_full = call.isl // self.block_size_tokens
+        runs = clipped(call.runs, 0, num_full)
+        num_missing = num_full - num_blocks(runs)
+        if not num_missing:
+            return runs
+        first = FIRST_UNKNOWN_ID + self._num_unknown_blocks
+        self._num_unknown_blocks += num_missing
+        return joined((*runs, (first, first + num_missing - 1)))
+
     def _check_prefixes(self, entries: Sequence[RecordedCall | RecordedSubAgent]) -> None:
         """Refuse ids that do not stand for whole prefixes, such as hashes of single blocks.
 
@@ -156,7 +182,7 @@ class _TraceReader:
         inner: set[BlockIdRun] = set()
         for place, runs in _prompts(entries, "requests"):
             before: int | None = None
-            for first, last in joined(runs):
+            for first, last in runs:
                 elsewhere, _ = heads.setdefault(first, (before, place))
                 if elsewhere != before:
                     raise self._error(_not_a_prefix(first, before, elsewhere), place)
@@ -194,7 +220,7 @@ class _TraceReader:
         )
         for start, stop, base in sections:
             target = base + start
-            for first, last in clipped(first_call.hash_runs, start, stop):
+            for first, last in clipped(first_call.runs, start, stop):
                 wanted = (target, target + last - first)
                 agreed = common_prefix(ids.translate([(first, last)], target - first), [wanted])
                 if agreed:
@@ -229,7 +255,7 @@ class _TraceReader:
                 child = replace(agent, name=name)
                 delay_s = self._start_delay_s(previous, recorded)
                 script = self._agent(child, recorded.requests, delay_s)
-                children[-1].append((recorded.t, script))
+                children[-1].append((recorded.span_s[1], script))
         return children
 
     def _unused_name(self, wanted: str) -> str:
@@ -238,14 +264,14 @@ class _TraceReader:
         while name in self._names:
             self._repeats[wanted] = self._repeats.get(wanted, 1) + 1
             name = f"{wanted}.{self._repeats[wanted]}"
-        self._names[name] = f"a sub-agent in line {self._line}"
+        self._names[name] = f"a sub-agent in {self._here()}"
         return name
 
     def _start_delay_s(self, parent: RecordedCall, recorded: RecordedSubAgent) -> float:
-        """A sub-agent's ``t`` is when it ended; it starts some time after its parent's call."""
+        """A sub-agent starts some time after its parent's call."""
         if parent.api_time is None:
             return 0.0
-        began_s = recorded.t - recorded.duration_ms / 1000
+        began_s, _ = recorded.span_s
         return min(max(0.0, began_s - parent.t - parent.api_time), self._max_gap_s)
 
     def _gap_s(
@@ -303,7 +329,8 @@ def _prompts(
         if isinstance(entry, RecordedSubAgent):
             yield from _prompts(entry.requests, f"{place}[{index}].requests")
         else:
-            yield f"{place}[{index}].hash_runs", entry.hash_runs
+            field = "hash_ids" if entry.hash_runs is None else "hash_runs"
+            yield f"{place}[{index}].{field}", entry.runs
 
 
 def _not_a_prefix(block_id: int, before: int | None, elsewhere: int | None) -> str:

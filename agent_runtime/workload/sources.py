@@ -7,9 +7,11 @@ from pathlib import Path
 
 from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.agent_trace import read_agent_trace
+from agent_runtime.workload.chat_batch import is_chat_batch, read_chat_batch
 from agent_runtime.workload.coding_agents import coding_agent_sessions
 from agent_runtime.workload.mooncake_trace import is_mooncake_trace, read_mooncake_trace
 from agent_runtime.workload.session_script import Workload
+from agent_runtime.workload.trace_lines import numbered_lines
 
 DEFAULT_NUM_SESSIONS = 256
 
@@ -25,7 +27,8 @@ def load_workload(
     """Return the sessions that ``source`` names.
 
     Args:
-        source: A generator's name, or a trace file of agents' sessions or of requests (Mooncake).
+        source: A generator's name, or a trace: a file or folder of agents' sessions, a file of
+            requests (Mooncake), an OpenAI batch. What a file is shows in its first line.
         limit: At most so many sessions, >= 1; a generator makes exactly so many, by default 256.
         seed: For generators, >= 0.
         max_gap_s: Cut longer tool gaps to this, >= 0.
@@ -46,8 +49,12 @@ def load_workload(
     if not _exists(source):
         known = ", ".join(GENERATORS)
         raise TraceError(f"no such file, and no generator of that name ({known})", path=source)
-    if is_mooncake_trace(source):
-        return read_mooncake_trace(source, limit=limit)
+    if not Path(source).is_dir():
+        _, first_line = next(numbered_lines(source), (0, b""))
+        if is_mooncake_trace(first_line):
+            return read_mooncake_trace(source, limit=limit)
+        if is_chat_batch(first_line):
+            return read_chat_batch(source, limit=limit, seed=seed)
     return read_agent_trace(source, limit=limit, max_gap_s=max_gap_s)
 
 

@@ -1,16 +1,24 @@
-"""The recorded lines as data: what a line must hold, and how one that does not is reported."""
+"""Recorded sessions as data: what one must hold, and how one that does not is reported.
+
+Three forms differ in little: kv-cache-tester's own files and those that AIPerf reads as Weka traces
+list ``hash_ids``, ours have them run-length coded as ``hash_runs``. In Weka traces the calls of a
+sub-agent are timed from the session's beginning, and its ``t`` is when it was spawned; in the
+others they are timed from its own, and its ``t`` is when it ended.
+"""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent_runtime.errors import TraceError
-from agent_runtime.workload.block_id_runs import BlockIdRun, num_blocks
+from agent_runtime.workload.block_id_runs import BlockIdRun, joined, num_blocks
 from agent_runtime.workload.trace_lines import shown
 
 _TAGS = {"n", "s", "subagent"}
+SAME_TIME_S = 1e-3
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 TokenCount = Annotated[int, Field(ge=0, le=1 << 31)]
 LocalId = Annotated[int, Field(ge=0, lt=1 << 32)]
@@ -29,19 +37,41 @@ class RecordedCall(_Recorded):
     out: TokenCount
     think_time: Seconds | None = None
     api_time: Seconds | None = None
-    hash_runs: list[tuple[LocalId, LocalId]]
+    hash_runs: list[tuple[LocalId, LocalId]] | None = None
+    hash_ids: list[LocalId] | None = None
+
+    @cached_property
+    def runs(self) -> tuple[BlockIdRun, ...]:
+        """The ids of the prompt's blocks, canonical; of its last, unfilled block perhaps, too."""
+        if self.hash_runs is not None:
+            return joined(self.hash_runs)
+        return joined((hash_id, hash_id) for hash_id in self.hash_ids or ())
 
 
 class RecordedSubAgent(_Recorded):
-    """A nested agent; ``t`` is when it ended."""
+    """A nested agent; ``duration_ms`` is null where nobody waited for it to end."""
 
     type: Literal["subagent"]
     t: Seconds
-    duration_ms: Annotated[float, Field(ge=0, le=1e12)]
+    duration_ms: Annotated[float, Field(ge=0, le=1e12)] | None = None
     agent_id: str = "agent"
     tool_tokens: TokenCount = 0
     system_tokens: TokenCount = 0
     requests: list[Entry]
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """When it began and ended, in the session's time."""
+        calls = [entry for entry in self.requests if isinstance(entry, RecordedCall)]
+        first_s = calls[0].t if calls else 0.0
+        last_s = max((call.t + (call.api_time or 0.0) for call in calls), default=first_s)
+        is_absolute = first_s >= self.t - SAME_TIME_S
+        duration_s = last_s - (first_s if is_absolute else 0.0)
+        if self.duration_ms is not None:
+            duration_s = self.duration_ms / 1000
+        if is_absolute:
+            return self.t, self.t + duration_s
+        return self.t - duration_s, self.t
 
 
 Entry = Annotated[RecordedCall | RecordedSubAgent, Field(discriminator="type")]
@@ -74,8 +104,8 @@ class _EntryError(ValueError):
         super().__init__(problem)
 
 
-def parse_session(line: bytes, *, path: str, line_number: int) -> RecordedSession:
-    """Read one line.
+def parse_session(line: bytes, *, path: str, line_number: int | None) -> RecordedSession:
+    """Read one document.
 
     Raises:
         TraceError: Names the file, the line and the field, and what was expected there.
@@ -108,15 +138,35 @@ def _check_entries(
         if isinstance(entry, RecordedSubAgent):
             _check_entries(entry.requests, block_size, f"{here}.requests")
             continue
-        runs: list[BlockIdRun] = entry.hash_runs
-        if any(last < first for first, last in runs):
-            raise _EntryError(f"{here}.hash_runs", "expected [first, last] with first <= last")
-        if num_blocks(runs) != entry.isl // block_size:
+        _check_runs(entry, block_size, here)
+
+
+def _check_runs(call: RecordedCall, block_size: int, here: str) -> None:
+    if (call.hash_runs is None) == (call.hash_ids is None):
+        problem = "expected hash_runs or hash_ids, found " + (
+            "neither" if call.hash_runs is None else "both"
+        )
+        raise _EntryError(here, problem)
+    full = call.isl // block_size
+    if call.hash_ids is not None:
+        # Captures may lack the ids of a prompt's end; too many are a sign of another block size.
+        started = -(-call.isl // block_size)
+        if len(call.hash_ids) > started:
             raise _EntryError(
-                f"{here}.hash_runs",
-                f"expected {entry.isl // block_size} block ids for {entry.isl} tokens in blocks "
-                f"of {block_size}, found {num_blocks(runs)}",
+                f"{here}.hash_ids",
+                f"expected at most {started} block ids for {call.isl} tokens in blocks of "
+                f"{block_size}, found {len(call.hash_ids)}",
             )
+        return
+    runs = call.hash_runs or []
+    if any(last < first for first, last in runs):
+        raise _EntryError(f"{here}.hash_runs", "expected [first, last] with first <= last")
+    if num_blocks(runs) != full:
+        raise _EntryError(
+            f"{here}.hash_runs",
+            f"expected {full} block ids for {call.isl} tokens in blocks of {block_size}, found "
+            f"{num_blocks(runs)}",
+        )
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -1,0 +1,83 @@
+"""The documents of a trace: lines of a file, one JSON file, a list in one, or a folder of files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent_runtime.errors import TraceError
+from agent_runtime.workload.trace_lines import numbered_lines
+
+SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceDocument:
+    """One JSON value of a trace, and where it stands.
+
+    Attributes:
+        path: The file.
+        line: Its line, or None where the file is one document.
+        data: The JSON.
+    """
+
+    path: str
+    line: int | None
+    data: bytes
+
+
+def trace_documents(source: str) -> Iterator[TraceDocument]:
+    """Yield the documents of a file, or of a folder's files in the order of their names.
+
+    A file whose first line is a JSON value has one a line; any other is one value, of which a
+    list's members are documents each.
+
+    Raises:
+        TraceError: It can't be read, is no JSON, or is a folder without traces.
+    """
+    if not Path(source).is_dir():
+        yield from _documents_of(source)
+        return
+    files = sorted(path for path in Path(source).iterdir() if path.name.endswith(SUFFIXES))
+    if not files:
+        raise TraceError(f"no traces in this folder; expected {', '.join(SUFFIXES)}", path=source)
+    for path in files:
+        yield from _documents_of(str(path))
+
+
+def _documents_of(path: str) -> Iterator[TraceDocument]:
+    lines = numbered_lines(path)
+    first = next(lines, None)
+    if first is None:
+        return
+    number, line = first
+    if _is_json(line):
+        yield TraceDocument(path, number, line)
+        for number, line in lines:
+            yield TraceDocument(path, number, line)
+        return
+    if not line.lstrip().startswith((b"{", b"[")):
+        yield TraceDocument(path, number, line)  # whoever parses it says what is wrong
+        return
+    whole = line + b"".join(rest for _, rest in lines)
+    if not line.lstrip().startswith(b"["):
+        yield TraceDocument(path, None, whole)
+        return
+    try:
+        members = json.loads(whole)
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"not JSON: {error}", path=path) from error
+    for member in members:
+        yield TraceDocument(path, None, json.dumps(member).encode())
+
+
+def _is_json(line: bytes) -> bool:
+    if line.lstrip()[:1] == b"[":
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
