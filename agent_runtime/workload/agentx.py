@@ -49,6 +49,7 @@ def agentx_lanes(workload: Workload, seed: int) -> Workload:
         lanes,
         (*workload.notes, note),
         arrives_s=(0.0,) * len(lanes),
+        figures=workload.figures,
     )
 
 

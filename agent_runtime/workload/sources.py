@@ -7,8 +7,11 @@ from pathlib import Path
 
 from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.agent_trace import read_agent_trace
+from agent_runtime.workload.aiperf_agents import aiperf_agent_sessions
+from agent_runtime.workload.api_agents import api_agent_sessions
 from agent_runtime.workload.chat_batch import is_chat_batch, read_chat_batch
-from agent_runtime.workload.coding_agents import coding_agent_sessions
+from agent_runtime.workload.coding_agents import coding_agent_sessions, human_approval_sessions
+from agent_runtime.workload.fan_out import fan_out_sessions
 from agent_runtime.workload.mooncake_trace import is_mooncake_trace, read_mooncake_trace
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.trace_lines import numbered_lines
@@ -17,6 +20,10 @@ DEFAULT_NUM_SESSIONS = 256
 
 GENERATORS: dict[str, Callable[[int, int, float | None], Workload]] = {
     "coding-agents": coding_agent_sessions,
+    "human-approval": human_approval_sessions,
+    "fan-out": fan_out_sessions,
+    "api-agents": api_agent_sessions,
+    "gen-200k": aiperf_agent_sessions,
 }
 """Generators by name; each takes the number of sessions, a seed, and a cap on gaps."""
 
