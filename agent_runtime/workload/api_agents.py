@@ -39,8 +39,8 @@ class ApiAgents:
 
     num_templates: int = 200
     popularity: float = 1.0
-    template: LogNormal = LogNormal(4_000, 0.7)
-    request: LogNormal = LogNormal(2_200, 0.9)
+    template: LogNormal = LogNormal(3_300, 0.7)
+    request: LogNormal = LogNormal(2_600, 0.9)
     output: LogNormal = LogNormal.of_mean(110, 182)
     more_turns: float = 0.25
     append: LogNormal = LogNormal(600, 0.8)
