@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
@@ -13,7 +13,7 @@ from agent_runtime.workload.agentx import MAX_GAP_S, agentx_lanes
 from agent_runtime.workload.coding_agents import coding_agent_sessions
 from agent_runtime.workload.session_script import SessionScript
 from scheduler.decision import Decision
-from scheduler.events import SessionClosed, TurnArrived
+from scheduler.events import SessionClosed, TurnArrived, TurnEnded
 from tests.engines import deployment
 from tests.scripts import growing_session, workload
 
@@ -90,3 +90,63 @@ def test_when_all_idle_the_next_requests_come_sooner_together() -> None:
     assert whole[2] > 100
     assert 10 < capped[2] < 20
     assert capped[3] - capped[2] < whole[3] - whole[2] == pytest.approx(30, abs=5)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.floats(0, 200)), min_size=1, max_size=5),
+    st.sampled_from([0.0, 10.0]),
+    st.sampled_from([0.0, 40e9]),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_turn_that_comes_sooner_is_sent_sooner_and_nobody_idles_for_longer(
+    shapes: list[tuple[int, float]], max_idle_s: float, host_bytes: float
+) -> None:
+    child = growing_session("child", 50, num_turns=2, gap_s=90.0, start_delay_s=70.0)
+    scripts = [
+        growing_session(
+            f"s{number}",
+            number,
+            num_turns=turns,
+            gap_s=gap_s,
+            children={0: (child,)} if not number else {},
+        )
+        for number, (turns, gap_s) in enumerate(shapes)
+    ]
+    options = SimulationOptions(
+        start_window_s=100, max_idle_s=max_idle_s, host_bytes_per_chip=host_bytes
+    )
+    decisions: list[Decision] = []
+    run = RackSimulation(
+        workload(*scripts), deployment(num_replicas=2), options, on_decision=decisions.append
+    )
+    run.run()
+    assert run.log.num_turns == sum(script.num_turns() for script in scripts)
+    assert all(ttft_s > 0 for ttft_s in run.log.ttft_s)
+    assert all(jct_s > 0 for jct_s in run.log.jct_s)
+    num_active, idle_since_s = 0, 0.0
+    for decision in decisions:
+        assert decision.now_s >= idle_since_s
+        match decision.event:
+            case TurnArrived():
+                if not num_active:
+                    assert decision.now_s - idle_since_s <= max_idle_s + 1e-6
+                num_active += 1
+            case TurnEnded():
+                num_active -= 1
+                idle_since_s = decision.now_s
+            case _:
+                pass
+
+
+def test_the_cap_on_idling_shortens_sessions_and_nothing_else() -> None:
+    script = growing_session("one", 0, num_turns=3, gap_s=100.0)
+    runs = []
+    for max_idle_s in (float("inf"), 10.0):
+        options = SimulationOptions(start_window_s=0, max_idle_s=max_idle_s)
+        run = RackSimulation(workload(script), deployment(num_replicas=1), options)
+        run.run()
+        runs.append(run)
+    whole, capped = (run.log for run in runs)
+    assert list(capped.ttft_s) == pytest.approx(list(whole.ttft_s))
+    assert list(capped.slowdown) == pytest.approx(list(whole.slowdown))
+    assert whole.jct_s[0] - capped.jct_s[0] == pytest.approx(2 * 90, abs=0.1)
