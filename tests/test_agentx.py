@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent_runtime.errors import ConfigError
 from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
-from agent_runtime.workload.agentx import MAX_GAP_S, agentx_lanes
+from agent_runtime.workload.agentx import MAX_GAP_S, agentx_replay
 from agent_runtime.workload.coding_agents import coding_agent_sessions
 from agent_runtime.workload.session_script import SessionScript
 from scheduler.decision import Decision
@@ -27,25 +28,56 @@ def block_ids(script: SessionScript) -> set[int]:
     return ids
 
 
-@given(st.integers(0, 1000))
-def test_lanes_begin_in_their_middle_share_nothing_and_pause_for_five_minutes_at_most(
-    seed: int,
+@given(st.integers(0, 1000), st.integers(1, 9))
+@settings(max_examples=30, deadline=None)
+def test_lanes_begin_in_their_middle_and_those_who_follow_at_their_beginning(
+    seed: int, num_lanes: int
 ) -> None:
     recorded = coding_agent_sessions(4, seed=2)
-    lanes = agentx_lanes(recorded, seed)
-    assert lanes == agentx_lanes(recorded, seed)
-    seen: set[int] = set()
-    for script, lane in zip(recorded.sessions, lanes.sessions, strict=True):
-        num_behind = len(script.turns) - len(lane.turns)
-        assert 0.25 * len(script.turns) - 1 < num_behind <= 0.75 * len(script.turns)
+    replayed = agentx_replay(recorded, num_lanes=num_lanes, seed=seed)
+    assert replayed == agentx_replay(recorded, num_lanes=num_lanes, seed=seed)
+    assert len(replayed.sessions) == max(4, num_lanes)
+    for number, trajectory in enumerate(replayed.sessions):
+        script = recorded.sessions[number % 4]
+        num_behind = len(script.turns) - len(trajectory.turns)
+        if number < num_lanes:
+            assert 0.25 * len(script.turns) - 1 < num_behind <= 0.75 * len(script.turns)
+            assert trajectory.turns[0].gap_s == 0
+        else:
+            assert num_behind == 0
         kept = script.turns[num_behind:]
-        assert [t.isl_tokens for t in lane.turns] == [t.isl_tokens for t in kept]
-        assert lane.turns[0].gap_s == 0
-        assert all(turn.gap_s <= MAX_GAP_S for turn in lane.turns)
-        ids = block_ids(lane)
-        assert len(ids) == len(block_ids(replace(script, turns=kept)))
+        assert [t.isl_tokens for t in trajectory.turns] == [t.isl_tokens for t in kept]
+        assert [t.gap_s for t in trajectory.turns[1:]] == [
+            min(t.gap_s, MAX_GAP_S) for t in kept[1:]
+        ]
+
+
+@pytest.mark.parametrize("num_lanes", [None, 2, 9])
+def test_trajectories_share_neither_names_nor_blocks(num_lanes: int | None) -> None:
+    recorded = coding_agent_sessions(4, seed=2)
+    replayed = agentx_replay(recorded, num_lanes=num_lanes, seed=1)
+    seen: set[int] = set()
+    names: set[str] = set()
+    for number, trajectory in enumerate(replayed.sessions):
+        script = recorded.sessions[number % 4]
+        kept = script.turns[len(script.turns) - len(trajectory.turns) :]
+        ids = block_ids(trajectory)
+        assert len(ids) == len(block_ids(replace(script, turns=kept))), "what it shares with itself"
         assert not ids & seen
         seen |= ids
+        assert not names & set(agent_names(trajectory))
+        names |= set(agent_names(trajectory))
+
+
+def agent_names(script: SessionScript) -> list[str]:
+    children = [child for turn in script.turns for child in turn.children]
+    return [script.session_id, *(name for child in children for name in agent_names(child))]
+
+
+def test_requests_that_come_at_set_times_are_no_trajectories() -> None:
+    timed = replace(workload(growing_session("one", 0)), arrives_s=(0.0,))
+    with pytest.raises(ConfigError, match=r"--replay agentx: test holds requests .* set times"):
+        agentx_replay(timed, num_lanes=1, seed=0)
 
 
 def decisions_of(options: SimulationOptions, *scripts: SessionScript) -> list[Decision]:
