@@ -37,7 +37,7 @@ from agent_runtime.errors import ConfigError
 from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.simulate import simulate
-from agent_runtime.workload.agentx import MAX_IDLE_S, agentx_lanes
+from agent_runtime.workload.agentx import MAX_IDLE_S, agentx_replay
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import GENERATORS, load_workload
 from hw_model.claim import Band
@@ -90,8 +90,8 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     group.add_argument(
         "--replay",
         choices=["agentx"],
-        help="by the rules of the AgentX benchmark: from the middle of each session, its KV its "
-        "own, long pauses cut (docs/workloads.md)",
+        help="by the rules of the AgentX benchmark: --concurrency live sessions, the first ones "
+        "from their middle on, no KV shared between them, long pauses cut (docs/workloads.md)",
     )
     group.add_argument(
         "--concurrency",
@@ -136,7 +136,7 @@ def run_simulate(args: argparse.Namespace) -> int:
         args.sessions, limit=args.limit, seed=args.seed, max_gap_s=args.max_gap_s
     )
     if args.replay == "agentx":
-        workload = agentx_lanes(workload, args.seed)
+        workload = agentx_replay(workload, num_lanes=args.concurrency, seed=args.seed)
     bands = list(Band) if args.band == "all" else [Band(args.band)]
     console = Console(stderr=args.json == "-")
     with event_log(args.event_log) as on_decision:

@@ -25,21 +25,31 @@ class EventQueue(Generic[Item]):
         heapq.heappush(self._heap, (at_s, priority, self._order, item))
         self._order += 1
 
-    @property
-    def next_s(self) -> float:
-        """When the next item is due; IndexError when empty."""
-        return self._heap[0][0]
+    def peek(self) -> tuple[float, Item]:
+        """Return the next item and its time; IndexError when empty."""
+        at_s, _, _, item = self._heap[0]
+        return at_s, item
 
     def pop(self) -> tuple[float, Item]:
         """Take the next item and its time; IndexError when empty."""
         at_s, _, _, item = heapq.heappop(self._heap)
         return at_s, item
 
-    def bring_forward(self, by_s: float) -> None:
-        """Let everything that is scheduled come sooner by as much."""
-        self._heap = [
-            (at_s - by_s, priority, order, item) for at_s, priority, order, item in self._heap
-        ]
+    def bring_forward(self, priority: int, first_s: float) -> list[Item]:
+        """Let the items of one priority come sooner, all by as much; return them. O(n).
+
+        Args:
+            priority: Of which there is one.
+            first_s: When the earliest of them is due then.
+        """
+        others = [entry for entry in self._heap if entry[1] != priority]
+        moved = [entry for entry in self._heap if entry[1] == priority]
+        by_s = min(at_s for at_s, _, _, _ in moved) - first_s
+        for at_s, _, order, item in moved:
+            others.append((max(first_s, at_s - by_s), priority, order, item))  # rounding
+        self._heap = others
+        heapq.heapify(self._heap)
+        return [item for _, _, _, item in moved]
 
     def __len__(self) -> int:
         return len(self._heap)

@@ -50,7 +50,7 @@ class SimulationOptions:
         host_bytes_per_chip: Host memory for KV, written through and loaded from; 0 for HBM alone.
         concurrency: So many top-level sessions at a time; the next starts when one ends. None lets
             all start when their workload says.
-        max_idle_s: When no turn is under way and none comes for longer, all come sooner.
+        max_idle_s: When no turn is under way and none comes for longer, all come as much sooner.
         ttft_boundary: Whose clock turns are timed on. On the client's they take the way to the
             engine as well, and so do sessions.
     """
@@ -122,6 +122,7 @@ class RackSimulation:
         self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
         self._active: dict[RequestId, SessionRun] = {}
         self._num_live_sessions = 0
+        self._busy_until_s = 0.0  # when a turn last arrived or ended
         self._not_begun: deque[SessionScript] = deque()  # they wait for another one's end
 
     def run(self, on_turn: Callable[[int], None] | None = None) -> None:
@@ -149,12 +150,21 @@ class RackSimulation:
             engine.settle(self.now_s)
 
     def _next_event(self) -> tuple[float, SessionRun | int]:
-        """Take the next event; where everybody idles for too long, have all come sooner."""
-        if not self._active:
-            idle_s = self._queue.next_s - self.now_s
-            if idle_s > self._options.max_idle_s:
-                self._queue.bring_forward(idle_s - self._options.max_idle_s)
+        """Take the next event, once no turn keeps everybody idle for longer than is allowed."""
+        at_s, item = self._queue.peek()
+        if not self._active and isinstance(item, SessionRun):
+            latest_s = max(self.now_s, self._busy_until_s + self._options.max_idle_s)
+            if at_s > latest_s:
+                self._bring_forward(at_s, latest_s)
         return self._queue.pop()
+
+    def _bring_forward(self, next_s: float, to_s: float) -> None:
+        """Let every turn that is to come be sent sooner; engines keep their own time."""
+        for item in self._queue.bring_forward(ARRIVAL_PRIORITY, to_s):
+            if isinstance(item, SessionRun):
+                item.sent_s -= next_s - to_s
+                if item.next_turn == 0:
+                    item.started_s -= next_s - to_s
 
     def _start(self, script: SessionScript, at_s: float, parent: SessionRun | None) -> None:
         self._num_live_sessions += 1
@@ -165,6 +175,7 @@ class RackSimulation:
         self._queue.push(at_s + self._before_engine_s, ARRIVAL_PRIORITY, run)
 
     def _arrive(self, run: SessionRun) -> None:
+        self._busy_until_s = self.now_s
         turn, session_id = run.turn, run.script.session_id
         turn_id = TurnId(f"{session_id}#{run.next_turn}")
         parent_id = None if run.parent is None else run.parent.script.session_id
@@ -205,6 +216,7 @@ class RackSimulation:
             self._queue.push(next_s, ENGINE_PRIORITY, replica)
 
     def _end_turn(self, run: SessionRun, generated: TokensGenerated) -> None:
+        self._busy_until_s = self.now_s
         self.log.turn_ended(
             TurnTimes(
                 sent_s=run.sent_s,

@@ -1,72 +1,116 @@
 """Sessions as SemiAnalysis' AgentX benchmark replays them, so that results can be compared.
 
 Its rules (InferenceX, AIPerf's scenario ``inferencex-agentx-mvp``): so many live trajectories at a
-time, each started somewhere in its middle; replies as recorded; the delay from a reply's end to the
-next request as recorded; the first request of a trajectory finds nothing of others in the cache.
-The cap on the idle time of the whole system is the simulation's (``SimulationOptions.max_idle_s``).
+time, the first ones started somewhere in their middle, and whenever one ends another from its
+beginning; replies as recorded; the delay from a reply's end to the next request as recorded, but
+five minutes at most; a trajectory finds nothing of others in the cache. The cap on the idle time of
+the whole system is the simulation's (``SimulationOptions.max_idle_s``), and so is the number of
+live trajectories (``SimulationOptions.concurrency``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from agent_runtime.errors import ConfigError
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
+from scheduler.ids import SessionId
 
 MAX_GAP_S = 300.0
 """InferenceX cuts longer pauses of a trajectory to this."""
 
 MAX_IDLE_S = 10.0
-"""When nobody has asked anything for so long, everybody's next request comes sooner."""
+"""When nobody has asked anything for so long, everybody's next request comes sooner (AIPerf)."""
 
 START_RATIOS = (0.25, 0.75)
-"""Which share of a trajectory's turns lies behind it when it starts, drawn between the two."""
-
-LANE_IDS = 1 << 48
-"""Block ids of a lane are its number times this, plus what they were."""
+"""Which share of a lane's first trajectory lies behind it, drawn between the two (AIPerf)."""
 
 
-def agentx_lanes(workload: Workload, seed: int) -> Workload:
-    """Return the workload's sessions as lanes of AgentX, all there from the start.
+def agentx_replay(workload: Workload, *, num_lanes: int | None, seed: int) -> Workload:
+    """Return the trajectories that AgentX would replay, in the order in which lanes take them.
 
     Args:
-        workload: Recorded or generated sessions.
-        seed: Of where each starts.
+        workload: Recorded or generated sessions. Each is replayed once; where there are fewer than
+            lanes, they are taken again from the first on, under names and block ids of their own.
+        num_lanes: Live trajectories, >= 1; None for all sessions at once.
+        seed: Of where the lanes start; lane ``i`` depends on the seed and ``i`` alone.
+
+    Raises:
+        ConfigError: The workload's requests come at set times, so nobody waits for a reply.
     """
-    lanes = tuple(
-        _lane(script, number, np.random.default_rng([seed, number]))
-        for number, script in enumerate(workload.sessions, start=1)
-    )
-    note = (
-        "replayed by AgentX' rules: each session from 25-75 % of its turns on, its KV its own, "
-        f"pauses cut at {MAX_GAP_S:g} s; no warm-up calls."
-    )
-    return Workload(
-        workload.name,
-        workload.block_size_tokens,
-        lanes,
-        (*workload.notes, note),
-        arrives_s=(0.0,) * len(lanes),
-        figures=workload.figures,
-    )
-
-
-def _lane(script: SessionScript, number: int, rng: np.random.Generator) -> SessionScript:
-    num_behind = int(rng.uniform(*START_RATIOS) * len(script.turns))
-    turns = list(_own(script.turns[num_behind:], number))
-    turns[0] = replace(turns[0], gap_s=0.0)
-    return replace(script, turns=tuple(turns))
-
-
-def _own(turns: Iterable[ScriptedTurn], number: int) -> Iterable[ScriptedTurn]:
-    """Give turns, and those of their sub-agents, block ids that no other lane has."""
-    shift = number * LANE_IDS
-    for turn in turns:
-        runs = tuple((first + shift, last + shift) for first, last in turn.block_id_runs)
-        children = tuple(
-            replace(child, turns=tuple(_own(child.turns, number))) for child in turn.children
+    if workload.arrives_s is not None:
+        raise ConfigError(
+            f"--replay agentx: {workload.name} holds requests that come at set times; it takes "
+            "sessions, whose turns wait for replies"
         )
-        gap_s = min(turn.gap_s, MAX_GAP_S)
-        yield replace(turn, gap_s=gap_s, block_id_runs=runs, children=children)
+    recorded = workload.sessions
+    lanes = len(recorded) if num_lanes is None else num_lanes
+    scope_size = 1 << max(_largest_id(script.turns) for script in recorded).bit_length()
+    trajectories = []
+    for number in range(max(lanes, len(recorded))):
+        round_number, index = divmod(number, len(recorded))
+        suffix = f"@{round_number}" if lanes > len(recorded) else ""
+        own = _Trajectory(block_id_shift=number * scope_size, name_suffix=suffix)
+        script = own.of(recorded[index])
+        is_first_of_lane = number < lanes
+        trajectories.append(_from_the_middle(script, seed, number) if is_first_of_lane else script)
+    note = (
+        f"Replayed by AgentX' rules: {lanes} live trajectories, the first ones from 25-75 % of "
+        f"their turns on without warm-up calls, pauses cut at {MAX_GAP_S:g} s, all pauses together "
+        f"at {MAX_IDLE_S:g} s, no KV shared between trajectories."
+    )
+    return replace(workload, sessions=tuple(trajectories), notes=(*workload.notes, note))
+
+
+def _from_the_middle(script: SessionScript, seed: int, lane: int) -> SessionScript:
+    ratio = np.random.default_rng([seed, lane]).uniform(*START_RATIOS)
+    first, *following = script.turns[int(ratio * len(script.turns)) :]
+    return replace(script, turns=(replace(first, gap_s=0.0), *following))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trajectory:
+    """A replayed session: the recorded one with ids that no other has.
+
+    Attributes:
+        block_id_shift: Added to every block id.
+        name_suffix: Ends every session id, sub-agents' included.
+    """
+
+    block_id_shift: int
+    name_suffix: str
+
+    def of(self, script: SessionScript) -> SessionScript:
+        """Return a session, or a sub-agent, as this trajectory's."""
+        return replace(
+            script,
+            session_id=SessionId(script.session_id + self.name_suffix),
+            turns=tuple(self._turns(script)),
+            start_delay_s=min(script.start_delay_s, MAX_GAP_S),
+        )
+
+    def _turns(self, script: SessionScript) -> Iterator[ScriptedTurn]:
+        shift = self.block_id_shift
+        for turn in script.turns:
+            yield replace(
+                turn,
+                gap_s=min(turn.gap_s, MAX_GAP_S),
+                block_id_runs=tuple((a + shift, b + shift) for a, b in turn.block_id_runs),
+                children=tuple(self.of(child) for child in turn.children),
+            )
+
+
+def _largest_id(turns: tuple[ScriptedTurn, ...]) -> int:
+    return max(
+        (
+            max(
+                max((last for _, last in turn.block_id_runs), default=0),
+                max((_largest_id(child.turns) for child in turn.children), default=0),
+            )
+            for turn in turns
+        ),
+        default=0,
+    )
