@@ -12,7 +12,7 @@ AgentRuntimeError
 │  └─ BodyTooLargeError     413
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
-│  ├─ UpstreamRefusedError  what the server behind this one answered
+│  ├─ UpstreamRefusedError  what another server answered
 │  └─ WireFormatError       an engine sent what can't be read
 ├─ InternalError            our bug
 └─ VirtualTimeError         a program did what virtual time can't represent
@@ -24,6 +24,9 @@ AgentRuntimeError
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+MAX_SHOWN_BODY = 500
+"""Bytes of a server's answer that a message shows."""
 
 
 class AgentRuntimeError(Exception):
@@ -112,16 +115,18 @@ class BackendStoppedError(BackendError):
 
 
 class UpstreamRefusedError(BackendError):
-    """The server behind this one answered with an error; it is the caller's to see as it is.
+    """Another server answered with an error; it is the caller's to see as it is.
 
     Attributes:
         status: Of its answer.
         body: Of its answer.
+        retry_after_s: When it wants to be asked again, or None.
     """
 
-    def __init__(self, status: int, body: bytes) -> None:
-        self.status, self.body = status, body
-        super().__init__(f"the server behind this one answered {status}: {body[:200]!r}")
+    def __init__(self, status: int, body: bytes, retry_after_s: float | None = None) -> None:
+        self.status, self.body, self.retry_after_s = status, body, retry_after_s
+        text = body[:MAX_SHOWN_BODY].decode("utf-8", "replace")
+        super().__init__(f"the server answered {status}: {text}")
 
 
 class WireFormatError(BackendError):

@@ -18,7 +18,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent_runtime.backends.chat_upstream import ChatUpstream, UpstreamOptions
+from agent_runtime.backends.chat_upstream import ChatUpstream
+from agent_runtime.chat_client import ChatServer
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.errors import WireFormatError
@@ -115,7 +116,7 @@ def paced(model: RealModel, program: Program) -> Any:
     """Run a program against the paced endpoint before ``model``."""
     clock = VirtualClock()
     upstream = model.upstream = ChatUpstream(
-        UpstreamOptions("http://real/v1", model="the-real-one", api_key="secret"),
+        ChatServer("http://real/v1", model="the-real-one", api_key="secret"),
         transport=StreamingAsgiTransport(model.app),
     )
     service = EmulatedService(
@@ -244,7 +245,7 @@ def test_a_real_server_that_breaks_off_ends_the_stream_with_an_error() -> None:
             heard.append(part.choices[0].delta.content or "")  # noqa: PERF401 - until it breaks off
 
     async def program(client: openai.AsyncOpenAI, _: EmulatedService) -> None:
-        with pytest.raises(openai.APIError, match="behind this one"):
+        with pytest.raises(openai.APIError, match="the server http://real/v1 failed"):
             await listen(client)
 
     paced(RealModel(breaks_after=4, itl_s=0.1), program)

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from agent_runtime.backends.chat_upstream import ChatUpstream, UpstreamOptions
+from agent_runtime.backends.chat_upstream import ChatUpstream
+from agent_runtime.chat_client import ChatServer
 from agent_runtime.cli.emulated_model_options import add_emulated_model_options, emulated_model
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.errors import ConfigError
@@ -39,7 +40,7 @@ async def chosen_speaker(args: argparse.Namespace) -> AsyncIterator[EmulatedMode
     if args.paced is None:
         yield emulated_model(args)
         return
-    options = UpstreamOptions(args.paced, args.paced_model, os.environ.get(KEY_VARIABLE))
+    options = ChatServer(args.paced, args.paced_model, os.environ.get(KEY_VARIABLE))
     async with ChatUpstream(options) as upstream:
         yield upstream
     lateness = upstream.lateness

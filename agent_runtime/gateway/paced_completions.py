@@ -25,9 +25,9 @@ from agent_runtime.gateway.chat_completions import CLIENT_CLOSED_REQUEST, HEADER
 from agent_runtime.gateway.chat_opening import ChatOpening, OpenedChat
 from agent_runtime.gateway.error_mapping import runtime_error_response
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
-from agent_runtime.gateway.spoken_message import SpokenMessage
 from agent_runtime.gateway.turn_stream import TurnStream, leave_on_disconnect
 from agent_runtime.gateway.wire import parse_chat_request
+from agent_runtime.spoken_message import SpokenMessage
 from agent_runtime.turns import RunningTurn, TurnRequest
 
 

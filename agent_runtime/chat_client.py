@@ -1,0 +1,173 @@
+"""A client of any OpenAI-compatible server's chat completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx2
+
+from agent_runtime.errors import BackendError, UpstreamRefusedError
+from agent_runtime.event_stream import EventStreamParser
+
+CONNECT_S = 5.0
+DONE = b"[DONE]"
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ChatServer:
+    """Where a server is and how it wants to be asked.
+
+    Attributes:
+        base_url: As an OpenAI client takes it, ``/v1`` included.
+        model: The model to ask for, or None for the one that the caller names.
+        api_key: Sent as a bearer token, or None.
+        timeout_s: The longest wait for the next byte of an answer; None waits for ever.
+    """
+
+    base_url: str
+    model: str | None = None
+    api_key: str | None = None
+    timeout_s: float | None = None
+
+
+class ChatClient:
+    """A client of the server; enter it before use.
+
+    Args:
+        server: Which one.
+        transport: For tests; by default the network.
+    """
+
+    def __init__(
+        self, server: ChatServer, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self.server = server
+        headers = {} if server.api_key is None else {"authorization": f"Bearer {server.api_key}"}
+        self._http = httpx2.AsyncClient(
+            base_url=server.base_url,
+            headers=headers,
+            timeout=httpx2.Timeout(server.timeout_s, connect=CONNECT_S),
+            limits=httpx2.Limits(max_connections=None),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self._http.__aexit__(exc_type, exc_value, traceback)
+
+    async def whole(
+        self, request: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS
+    ) -> dict[str, Any]:
+        """Return the answer to a request in one piece.
+
+        Raises:
+            UpstreamRefusedError: The server answered with an error, which is the caller's to see.
+            BackendError: The server can't be reached, or its answer can't be read.
+        """
+        async with self._answered({**request, "stream": False}, headers) as response:
+            body = await response.aread()
+        return _parsed(body)
+
+    @asynccontextmanager
+    async def stream(
+        self, request: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Open a streamed answer; where the server can, each chunk tells its usage so far.
+
+        Raises:
+            UpstreamRefusedError: On entry; the server answered with an error.
+            BackendError: On entry or while iterating; the server is gone, or can't be understood.
+        """
+        asked = request.get("stream_options") or {}
+        options = {**asked, "include_usage": True, "continuous_usage_stats": True}
+        async with self._answered(
+            {**request, "stream": True, "stream_options": options}, headers
+        ) as response:
+            yield self._chunks(response)
+
+    async def models(self) -> list[str]:
+        """Return the names of the models that the server has.
+
+        Raises:
+            UpstreamRefusedError, BackendError: As of ``whole``.
+        """
+        try:
+            response = await self._http.get("models")
+        except httpx2.HTTPError as error:
+            raise self._failure(error) from error
+        if response.is_error:
+            raise _refusal(response, response.content)
+        cards = _parsed(response.content).get("data")
+        return [card["id"] for card in cards] if isinstance(cards, list) else []
+
+    async def close_session(self, session_id: str) -> None:
+        """Tell the server that a session is over; one that knows no sessions may ignore it.
+
+        Raises:
+            BackendError: The server can't be reached.
+        """
+        try:
+            await self._http.delete(f"sessions/{quote(session_id, safe='')}")
+        except httpx2.HTTPError as error:
+            raise self._failure(error) from error
+
+    @asynccontextmanager
+    async def _answered(
+        self, request: dict[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[httpx2.Response]:
+        if self.server.model is not None:
+            request = {**request, "model": self.server.model}
+        try:
+            async with self._http.stream(
+                "POST", "chat/completions", json=request, headers=dict(headers)
+            ) as response:
+                if response.is_error:
+                    raise _refusal(response, await response.aread())
+                yield response
+        except httpx2.HTTPError as error:
+            raise self._failure(error) from error
+
+    async def _chunks(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+        parser = EventStreamParser()
+        try:
+            async for chunk in response.aiter_bytes():
+                for data in parser.feed(chunk):
+                    if data.strip() == DONE:
+                        return
+                    yield _parsed(data)
+        except httpx2.HTTPError as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: httpx2.HTTPError) -> BackendError:
+        return BackendError(f"the server {self.server.base_url} failed: {error!r}")
+
+
+def _refusal(response: httpx2.Response, body: bytes) -> UpstreamRefusedError:
+    wait = response.headers.get("retry-after", "")
+    retry_after_s = float(wait) if wait.isdecimal() else None
+    return UpstreamRefusedError(response.status_code, body, retry_after_s)
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError as error:
+        raise BackendError(f"the server sent what is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BackendError("the server sent JSON that is no object")
+    return value
