@@ -52,7 +52,8 @@ test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 		tests/test_kv_event_wire.py -k live
 
 test-pythons: $(VENV)/.installed-dev
-	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/pydantic_ai_review.py
+	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/sdk_coding_agents.py \
+		examples/pydantic_ai_review.py
 
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz

@@ -14,6 +14,11 @@ AgentRuntimeError
 │  ├─ BackendStoppedError   503
 │  ├─ UpstreamRefusedError  what another server answered
 │  └─ WireFormatError       an engine sent what can't be read
+├─ AgentError               an agent's program, in the SDK
+│  ├─ ModelCallError        the server refused or failed
+│  ├─ TurnLimitError        tools and tools, and no answer
+│  ├─ OutputError           an answer that is not what was asked for
+│  └─ SessionBusyError      two runs of one session at a time
 ├─ InternalError            our bug
 └─ VirtualTimeError         a program did what virtual time can't represent
    ├─ DeadlockError
@@ -131,6 +136,34 @@ class UpstreamRefusedError(BackendError):
 
 class WireFormatError(BackendError):
     """An engine sent something that is not what it should be; nothing of it was taken in."""
+
+
+class AgentError(AgentRuntimeError):
+    """An agent could not do what its program wants."""
+
+
+class ModelCallError(AgentError):
+    """The server refused a model call, or failed.
+
+    Attributes:
+        status: Of its answer, or None if there was none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class TurnLimitError(AgentError):
+    """An agent called tools again and again and gave no answer."""
+
+
+class OutputError(AgentError):
+    """An answer that is not what was asked for."""
+
+
+class SessionBusyError(AgentError):
+    """A session was told something while it was at work."""
 
 
 class InternalError(AgentRuntimeError):

@@ -44,7 +44,8 @@ class StreamingAsgiTransport(httpx2.AsyncBaseTransport):
     ) -> None:
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
-            await self._tasks.__aexit__(exc_type, exc_value, traceback)
+            # The tasks know nothing of the client's errors, which would come out in a group.
+            await self._tasks.__aexit__(None, None, None)
 
     @override
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
