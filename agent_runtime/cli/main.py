@@ -18,6 +18,7 @@ from agent_runtime.cli.rack import add_models_command, add_rack_command
 from agent_runtime.cli.run import add_run_command, run_program
 from agent_runtime.cli.serve import add_serve_command
 from agent_runtime.cli.simulate import add_simulate_command
+from agent_runtime.cli.trace import add_trace_command
 
 DESCRIPTION = """\
 Panjiu runs agent sessions on the Alibaba Panjiu AL128, emulated: 128 Zhenwu M890 accelerators that
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     add_simulate_command(commands)
     add_run_command(commands)
     add_serve_command(commands)
+    add_trace_command(commands)
     add_plan_command(commands)
     add_rack_command(commands)
     add_models_command(commands)

@@ -141,11 +141,11 @@ def run_simulate(args: argparse.Namespace) -> int:
     console = Console(stderr=args.json == "-")
     with event_log(args.event_log) as on_decision:
         runs = _run_bands(args, machine, workload, bands, on_decision)
-    print_runs(console, runs, workload.notes)
+    print_runs(console, runs, workload.report_notes())
     if args.json is not None:
         write_json(args.json, runs, as_list=args.band == "all")
     if args.html is not None:
-        write_html(args.html, runs, machine, name=workload.name, notes=workload.notes)
+        write_html(args.html, runs, machine, name=workload.name, notes=workload.report_notes())
         console.print(f"report: {Path(args.html).resolve()}", highlight=False, soft_wrap=True)
     return 0 if any(run.summary.sessions.completed for run in runs) else 1
 

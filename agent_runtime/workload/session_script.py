@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent_runtime.workload.block_id_runs import BlockIdRun
+from agent_runtime.workload.published_figure import PublishedFigure, as_note
 from scheduler.ids import SessionId
 
 
@@ -76,6 +77,7 @@ class Workload:
         block_size_tokens: Tokens per KV block that ``block_id_runs`` count in, and the engine.
         notes: What a reader of the report should know about how the scripts were made.
         arrives_s: When each session starts, one a session, rising; without it they start at random.
+        figures: What a generator made, beside what was published.
     """
 
     name: str
@@ -83,6 +85,11 @@ class Workload:
     sessions: tuple[SessionScript, ...]
     notes: tuple[str, ...] = ()
     arrives_s: tuple[float, ...] | None = None
+    figures: tuple[PublishedFigure, ...] = ()
+
+    def report_notes(self) -> tuple[str, ...]:
+        """Return the notes, and the figures as one of them."""
+        return (*self.notes, as_note(self.figures)) if self.figures else self.notes
 
 
 def start_times(workload: Workload, window_s: float, seed: int) -> tuple[float, ...]:

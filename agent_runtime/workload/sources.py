@@ -3,22 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.agent_trace import read_agent_trace
+from agent_runtime.workload.aiperf_agents import aiperf_agent_sessions
+from agent_runtime.workload.api_agents import api_agent_sessions
 from agent_runtime.workload.chat_batch import is_chat_batch, read_chat_batch
-from agent_runtime.workload.coding_agents import coding_agent_sessions
+from agent_runtime.workload.coding_agents import coding_agent_sessions, human_approval_sessions
+from agent_runtime.workload.fan_out import fan_out_sessions
 from agent_runtime.workload.mooncake_trace import is_mooncake_trace, read_mooncake_trace
 from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.trace_lines import numbered_lines
 
 DEFAULT_NUM_SESSIONS = 256
 
-GENERATORS: dict[str, Callable[[int, int, float | None], Workload]] = {
-    "coding-agents": coding_agent_sessions,
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """What makes sessions up.
+
+    Attributes:
+        make: Takes the number of sessions, a seed, and a cap on gaps.
+        about: What it makes, in a line.
+    """
+
+    make: Callable[[int, int, float | None], Workload]
+    about: str
+
+
+GENERATORS: dict[str, Generator] = {
+    "coding-agents": Generator(
+        coding_agent_sessions,
+        "long contexts, short tool gaps, compaction, sub-agents (TraceLab, kv-cache-tester)",
+    ),
+    "human-approval": Generator(
+        human_approval_sessions, "the same, waiting for a person every few calls"
+    ),
+    "fan-out": Generator(
+        fan_out_sessions, "a planner, workers side by side that share its context, a critic"
+    ),
+    "api-agents": Generator(
+        api_agent_sessions, "short prompts from popular templates, open loop (Mooncake, Bailian)"
+    ),
+    "gen-200k": Generator(
+        aiperf_agent_sessions, "contexts to 200k by the parameters of AIPerf's generator"
+    ),
 }
-"""Generators by name; each takes the number of sessions, a seed, and a cap on gaps."""
+
+FORMATS = {
+    "agent sessions": "JSONL of kv-cache-tester's sessions, block ids listed or run-length coded",
+    "kv-cache-tester": "its own files, one JSON session each; a folder of them is one trace",
+    "Weka": "the same as AIPerf and SemiAnalysis have it, sub-agents timed from the beginning",
+    "Mooncake": "JSONL of requests with times and block hashes; open loop",
+    "OpenAI batch": "JSONL of chat completions; a request that continues another is its next turn",
+}
+"""Forms of trace files; which one a file has shows in its content."""
 
 
 def load_workload(
@@ -45,7 +86,7 @@ def load_workload(
         raise ConfigError(f"max_gap_s must be at least 0, not {max_gap_s}")
     generator = GENERATORS.get(source)
     if generator is not None:
-        return generator(DEFAULT_NUM_SESSIONS if limit is None else limit, seed, max_gap_s)
+        return generator.make(DEFAULT_NUM_SESSIONS if limit is None else limit, seed, max_gap_s)
     if not _exists(source):
         known = ", ".join(GENERATORS)
         raise TraceError(f"no such file, and no generator of that name ({known})", path=source)

@@ -31,10 +31,10 @@ from rich.table import Table
 from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
 from agent_runtime.workload.coding_agents import (
     HARNESSES,
-    SCOPE_SIZE,
     SUB_AGENT_TRUNKS,
     coding_agent_sessions,
 )
+from agent_runtime.workload.growing_context import SCOPE_SIZE
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript
 from hw_model.catalog import Catalog
 from hw_model.deployment import DeploymentRequest, plan_deployment
