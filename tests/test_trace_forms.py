@@ -209,6 +209,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], message:
         ("list.json", "[1, 2]", "should be a valid dictionary|object"),
         ("text.json", "no trace at all", "JSON"),
         ("empty.json", "", "no sessions in it"),
+        (
+            "other.jsonl",
+            '{"prompt": "x", "n": 3}',
+            r"line 1: .*no known form.*Mooncake.*'prompt', 'n'",
+        ),
+        ("bare.jsonl", "{}", "line 1: .*no known form.*keys none"),
     ],
 )
 def test_hostile_files_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:
