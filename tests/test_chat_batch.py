@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent_runtime.errors import TraceError
 from agent_runtime.prompts.chat_prompt import PromptMemory, render_chat
@@ -77,6 +79,56 @@ def test_a_request_that_goes_on_with_another_is_its_session_s_next_turn(tmp_path
         assert common_prefix(before.block_id_runs, after.block_id_runs) == context
 
 
+def test_equal_requests_are_gone_on_with_one_after_the_other(tmp_path: Path) -> None:
+    first = [user("one")]
+    replies = [{"role": "assistant", "content": word * 5} for word in ("yes ", "no ")]
+    path = write(
+        tmp_path,
+        line("a", *first),
+        line("b", *first),
+        line("c", *first, replies[0], user("two")),
+        line("d", *first, replies[1], user("two")),
+    )
+    sessions = read_chat_batch(path).sessions
+    assert [(script.session_id, script.num_turns()) for script in sessions] == [("a", 2), ("b", 2)]
+    (only,) = load_workload(str(path), limit=1, seed=0).sessions
+    assert only == sessions[0], "a limit counts sessions, and leaves them whole"
+
+
+def test_what_clients_send_as_null_is_as_if_not_said(tmp_path: Path) -> None:
+    nulls = dict.fromkeys(("tools", "max_tokens", "max_completion_tokens", "ignore_eos", "n"))
+    plain = read_chat_batch(write(tmp_path, line("a", user("x"))))
+    assert read_chat_batch(write(tmp_path, line("a", user("x"), **nulls))) == plain
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "text", "type", "tools", "tool_calls", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=10,
+)
+
+
+@given(json_values, json_values, st.sampled_from([None, "user", "assistant"]))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_junk_is_read_or_refused_and_never_breaks(
+    tmp_path: Path, junk: object, tools: object, role: str | None
+) -> None:
+    message = junk if role is None else {"role": role, "content": junk}
+    path = write(tmp_path, line("a", message, tools=tools))  # type: ignore[arg-type]
+    try:
+        workload = read_chat_batch(path)
+    except TraceError:
+        return
+    assert workload.sessions[0].num_turns() == 1
+
+
 def test_the_same_seed_draws_the_same_lengths_and_a_batch_runs_on_the_rack(tmp_path: Path) -> None:
     path = write(tmp_path, *(line(f"r{number}", SYSTEM, user(str(number))) for number in range(20)))
     one, two, other = (read_chat_batch(path, seed=seed) for seed in (1, 1, 2))
@@ -96,7 +148,15 @@ def test_the_same_seed_draws_the_same_lengths_and_a_batch_runs_on_the_rack(tmp_p
         ({"url": "/v1/embeddings"}, "line 2: url: .*chat/completions"),
         ({"body": {"messages": []}}, r"line 2: body.messages"),
         ({"body": {"messages": [1]}}, r"line 2: body.messages\[0\]"),
+        (
+            {"body": {"messages": [{"content": "x"}]}},
+            r"line 2: body.messages\[0\].role: .*required",
+        ),
+        ({"body": {"messages": [{"role": 7}]}}, r"line 2: body.messages\[0\].role: .*found 7"),
         ({"body": {"messages": [user("x")], "max_tokens": 0}}, "line 2: body.max_tokens"),
+        ({"body": {"messages": [user("x")], "max_tokens": 10**30}}, "line 2: body.max_tokens"),
+        ({"body": {"messages": [user("x")], "n": 2}}, "line 2: body.n: .*found 2"),
+        ({"method": "GET"}, "line 2: method: .*'POST'"),
         (
             {"body": {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}},
             r"line 2: body.messages\[0\].content\[0\]: .*image_url",

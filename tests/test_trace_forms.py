@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.errors import TraceError
+from agent_runtime.workload import trace_files, trace_lines
 from agent_runtime.workload.agent_trace import read_agent_trace
 from agent_runtime.workload.block_id_runs import num_blocks
 from agent_runtime.workload.session_script import Workload
@@ -129,6 +130,60 @@ def test_a_sub_agent_nobody_waited_for_has_no_duration(tmp_path: Path) -> None:
     assert script.turns[1].gap_s == pytest.approx(1.0)
 
 
+def test_weka_times_that_were_rounded_to_seconds_are_told_from_times_of_the_sub_agent_s_own(
+    tmp_path: Path,
+) -> None:
+    session = weka(recorded("one", [(B, 1), (B, 1)], 2))
+    marker = session["requests"][1]
+    marker["t"], marker["duration_ms"] = 8.7, 5_500
+    for call, t in zip(marker["requests"], (8.0, 12.0), strict=True):
+        call["t"] = t
+    session["requests"][2]["t"] = 16.0
+    (script,) = read_agent_trace(write(tmp_path / "t.json", json.dumps(session))).sessions
+    assert script.turns[0].children[0].start_delay_s == pytest.approx(8.7 - 2.0)
+    assert script.turns[1].gap_s == pytest.approx(16.0 - 8.7 - 5.5)
+
+
+def test_a_sub_agent_that_ran_on_in_the_background_is_told_of(tmp_path: Path) -> None:
+    session = weka(recorded("one", [(B, 1), (B, 1)], 2))
+    assert read_agent_trace(write(tmp_path / "t.json", json.dumps(session))).notes == ()
+    session["requests"][1]["duration_ms"] = 60_000
+    (note,) = read_agent_trace(write(tmp_path / "t.json", json.dumps(session))).notes
+    assert "1 recorded sub-agents ran on in the background" in note
+
+
+def test_ids_shared_between_files_are_refused_as_the_reader_takes_each_file_s_as_its_own(
+    tmp_path: Path,
+) -> None:
+    session = {**original(recorded("one", [(B, 1)], 0)), "hash_id_scope": "global"}
+    with pytest.raises(TraceError, match=r"hash_id_scope: .*'local', found 'global'"):
+        read_agent_trace(write(tmp_path / "t.json", json.dumps(session)))
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_session_told_twice_in_a_folder_is_named(tmp_path: Path, indent: int | None) -> None:
+    text = json.dumps(original(recorded("one", [(B, 1)], 0)), indent=indent)
+    for name in ("a.json", "b.json"):
+        write(tmp_path / name, text)
+    with pytest.raises(TraceError, match=r"b\.json.*: id: 'one' is the id of .*a\.json.* too"):
+        read_agent_trace(tmp_path)
+
+
+def test_more_json_than_memory_should_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (trace_lines, trace_files):
+        monkeypatch.setattr(module, "MAX_LINE_BYTES", 1 << 20)
+    one_line = tmp_path / "bomb.jsonl.gz"
+    one_line.write_bytes(gzip.compress(b'{"id": "' + b"a" * (4 << 20)))
+    with pytest.raises(TraceError, match="line 1: expected at most 1 MiB a line"):
+        load_workload(str(one_line), limit=None, seed=0)
+    many = tmp_path / "bomb.json.gz"
+    many.write_bytes(gzip.compress(b"{\n" + b'"id": "a",\n' * (1 << 18)))
+    with pytest.raises(TraceError, match="expected at most 1 MiB in one JSON value"):
+        load_workload(str(many), limit=None, seed=0)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -154,6 +209,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, Any], message:
         ("list.json", "[1, 2]", "should be a valid dictionary|object"),
         ("text.json", "no trace at all", "JSON"),
         ("empty.json", "", "no sessions in it"),
+        (
+            "other.jsonl",
+            '{"prompt": "x", "n": 3}',
+            r"line 1: .*no known form.*Mooncake.*'prompt', 'n'",
+        ),
+        ("bare.jsonl", "{}", "line 1: .*no known form.*keys none"),
     ],
 )
 def test_hostile_files_are_refused(tmp_path: Path, name: str, content: str, message: str) -> None:

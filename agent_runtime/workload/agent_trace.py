@@ -37,6 +37,9 @@ SCOPE_SIZE = 1 << 34
 FIRST_UNKNOWN_ID = 1 << 33
 """Local ids from here on stand for blocks whose ids were not recorded."""
 
+CLOCK_RESOLUTION_S = 1.0
+"""Captures round the times of calls to seconds."""
+
 Trunk = tuple[int, int]
 """``(tool_tokens, system_tokens)``: equal for sessions of the same harness."""
 
@@ -65,7 +68,7 @@ def read_agent_trace(
             break
         reader.add(document)
     if not reader.sessions:
-        raise TraceError("no sessions in it; expected one JSON object a line", path=str(path))
+        raise TraceError("no sessions in it", path=str(path))
     return Workload(
         name=Path(path).name,
         block_size_tokens=reader.block_size_tokens,
@@ -88,7 +91,8 @@ class _Scopes:
 class _TraceReader:
     """Turns lines into scripts, remembering what lines share.
 
-    Invariant: ``_names`` holds the id of every session and sub-agent read so far, and whose it is.
+    Invariant: ``_names`` holds the id of every session and sub-agent read so far, with whose
+        it is and in which file.
     """
 
     def __init__(self, max_gap_s: float | None) -> None:
@@ -97,11 +101,12 @@ class _TraceReader:
         self._path = ""
         self._max_gap_s = float("inf") if max_gap_s is None else max_gap_s
         self._scopes = _Scopes()
-        self._names: dict[str, str] = {}
+        self._names: dict[str, tuple[str, str]] = {}
         self._repeats: dict[str, int] = {}
         self._line: int | None = None
         self._num_unknown_blocks = 0  # of the session that is read
         self._num_empty_outputs = 0
+        self._num_overtaken = 0
 
     def add(self, document: TraceDocument) -> None:
         """Read one session."""
@@ -114,21 +119,32 @@ class _TraceReader:
             problem = f"expected {self.block_size_tokens} as before, found {recorded.block_size}"
             raise self._error(problem, "block_size")
         if recorded.id in self._names:
-            raise self._error(f"{recorded.id!r} is the id of {self._names[recorded.id]} too", "id")
-        self._names[recorded.id] = self._here()
+            whose, path = self._names[recorded.id]
+            there = whose if path == self._path else f"{whose} of {path}"
+            raise self._error(f"{recorded.id!r} is the id of {there} too", "id")
+        self._names[recorded.id] = (self._here(), self._path)
         self.sessions.append(self._session(recorded))
 
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the report should know."""
-        count = self._num_empty_outputs
-        note = f"{count} recorded calls had no output; they are simulated with one token."
-        return (note,) if count else ()
+        empty, overtaken = self._num_empty_outputs, self._num_overtaken
+        notes = []
+        if empty:
+            notes.append(
+                f"{empty} recorded calls had no output; they are simulated with one token."
+            )
+        if overtaken:
+            notes.append(
+                f"{overtaken} recorded sub-agents ran on in the background past their parent's "
+                "next call; simulated, that call waits for them."
+            )
+        return tuple(notes)
 
     def _error(self, problem: str, place: str) -> TraceError:
         return TraceError(problem, path=self._path, line=self._line, field=place)
 
     def _here(self) -> str:
-        return self._path if self._line is None else f"line {self._line}"
+        return "the session" if self._line is None else f"line {self._line}"
 
     def _session(self, recorded: RecordedSession) -> SessionScript:
         self._check_prefixes(recorded.requests)
@@ -264,7 +280,7 @@ class _TraceReader:
         while name in self._names:
             self._repeats[wanted] = self._repeats.get(wanted, 1) + 1
             name = f"{wanted}.{self._repeats[wanted]}"
-        self._names[name] = f"a sub-agent in {self._here()}"
+        self._names[name] = (f"a sub-agent in {self._here()}", self._path)
         return name
 
     def _start_delay_s(self, parent: RecordedCall, recorded: RecordedSubAgent) -> float:
@@ -286,6 +302,9 @@ class _TraceReader:
         previous_ended_s = previous.t + (previous.api_time or 0.0)
         joined_s = [ended_s for ended_s, _ in children[index - 1]]
         if joined_s:
+            self._num_overtaken += sum(
+                ended_s > call.t + CLOCK_RESOLUTION_S for ended_s in joined_s
+            )
             # A sub-agent may end while its parent's call still runs; that time is no gap.
             gap_s = call.t - max(*joined_s, previous_ended_s)
         elif call.think_time is not None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 BlockIdRun = tuple[int, int]
 """``(first, last)``, both included: ids ``first, first + 1, ..., last`` at successive positions."""
 
@@ -26,6 +28,17 @@ def joined(runs: Iterable[BlockIdRun]) -> tuple[BlockIdRun, ...]:
         else:
             result.append((first, last))
     return tuple(result)
+
+
+def runs_of(ids: Sequence[int]) -> tuple[BlockIdRun, ...]:
+    """Return ids below 2**63 as canonical runs."""
+    if not ids:
+        return ()
+    array = np.array(ids, dtype=np.int64)
+    lasts = np.flatnonzero(np.diff(array) != 1)
+    firsts = np.concatenate(([0], lasts + 1))
+    lasts = np.append(lasts, len(array) - 1)
+    return tuple(zip(array[firsts].tolist(), array[lasts].tolist(), strict=True))
 
 
 def clipped(runs: Sequence[BlockIdRun], start: int, stop: int) -> tuple[BlockIdRun, ...]:

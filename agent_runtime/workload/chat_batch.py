@@ -13,9 +13,10 @@ at ``max_tokens``.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -27,7 +28,7 @@ from agent_runtime.prompts.chat_prompt import (
     chain_digests,
     render_chat,
 )
-from agent_runtime.workload.block_id_runs import BlockIdRun, joined
+from agent_runtime.workload.block_id_runs import BlockIdRun, runs_of
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
 from agent_runtime.workload.trace_lines import numbered_lines, shown
 from scheduler.ids import SessionId
@@ -37,14 +38,25 @@ MEDIAN_OSL, OSL_SIGMA = 220, 1.1
 """Outputs of coding agents: p50 214-252, p90 ~900 (TraceLab, kv-cache-tester)."""
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+Count = Annotated[int, Field(ge=1, le=1 << 31)]
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
-    tools: list[dict[str, Any]] = Field(default_factory=list)
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    ignore_eos: bool = False
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    messages: list[_Message] = Field(min_length=1)
+    tools: list[dict[str, Any]] | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
+    ignore_eos: bool | None = None
+    n: Annotated[int, Field(ge=1, le=1)] | None = None
 
     @property
     def cap(self) -> int | None:
@@ -70,7 +82,7 @@ def read_chat_batch(path: str | Path, *, limit: int | None = None, seed: int = 0
 
     Args:
         path: The file.
-        limit: Read at most so many requests.
+        limit: At most so many sessions, the first ones, with all their turns.
         seed: Of the replies' lengths.
 
     Raises:
@@ -78,12 +90,10 @@ def read_chat_batch(path: str | Path, *, limit: int | None = None, seed: int = 0
     """
     reader = _BatchReader(str(path), seed)
     for number, line in numbered_lines(str(path)):
-        if limit is not None and reader.num_requests >= limit:
-            break
         reader.add(line, number)
     if not reader.num_requests:
         raise TraceError("no requests in it; expected one JSON object a line", path=str(path))
-    sessions = reader.sessions()
+    sessions = reader.sessions(limit)
     return Workload(
         name=Path(path).name,
         block_size_tokens=BLOCK_SIZE_TOKENS,
@@ -105,8 +115,8 @@ class _Conversation:
 class _BatchReader:
     """Groups lines to conversations.
 
-    Invariant: ``_by_history`` leads from a conversation's messages so far to it; what a later
-        request has gone on with is not in it any more.
+    Invariant: ``_by_history`` leads from messages to the conversations that have come so far, in
+        their order; each is in it once, under its latest request.
     """
 
     def __init__(self, path: str, seed: int) -> None:
@@ -116,7 +126,7 @@ class _BatchReader:
         self._seed = seed
         self._names: dict[str, int] = {}
         self._conversations: list[_Conversation] = []
-        self._by_history: dict[bytes, _Conversation] = {}
+        self._by_history: dict[bytes, deque[_Conversation]] = {}
         self._block_ids: dict[int, int] = {}
 
     def add(self, line: bytes, number: int) -> None:
@@ -129,7 +139,8 @@ class _BatchReader:
             raise TraceError(problem, path=self._path, line=number, field="custom_id")
         self._names[request.custom_id] = number
         try:
-            messages = render_chat(request.body.messages, request.body.tools)
+            said = [message.model_dump() for message in request.body.messages]
+            messages = render_chat(said, request.body.tools or ())
         except InvalidRequestError as error:
             place = f"body.{error.param}"
             raise TraceError(str(error), path=self._path, line=number, field=place) from error
@@ -140,20 +151,21 @@ class _BatchReader:
             conversation = _Conversation(request.custom_id)
             self._conversations.append(conversation)
         conversation.requests.append((request.body, messages))
-        self._by_history[digests[-1]] = conversation
+        self._by_history.setdefault(digests[-1], deque()).append(conversation)
 
-    def sessions(self) -> tuple[SessionScript, ...]:
-        """Return what was read."""
+    def sessions(self, limit: int | None) -> tuple[SessionScript, ...]:
+        """Return what was read, at most so many sessions of it."""
         return tuple(
             self._script(index, conversation)
-            for index, conversation in enumerate(self._conversations)
+            for index, conversation in enumerate(self._conversations[:limit])
         )
 
     def note(self) -> str:
         """Return what a reader of the report should know."""
         return (
-            f"{self.num_requests} requests in {len(self._conversations)} sessions; tokens are "
-            f"counted by an approximate tokeniser, {self.num_drawn} replies' lengths are drawn."
+            f"{self.num_requests} requests in {len(self._conversations)} sessions in the file; "
+            f"tokens are counted by an approximate tokeniser, {self.num_drawn} replies' lengths "
+            "are drawn."
         )
 
     def _parsed(self, line: bytes, number: int) -> _Line:
@@ -175,8 +187,9 @@ class _BatchReader:
         """Return the longest conversation that this goes on with, and note the reply it quotes."""
         for index in range(len(messages) - 2, -1, -1):
             reply = messages[index + 1]
-            if reply.role == "assistant" and digests[index] in self._by_history:
-                conversation = self._by_history.pop(digests[index])
+            waiting = self._by_history.get(digests[index])
+            if reply.role == "assistant" and waiting:
+                conversation = waiting.popleft()
                 conversation.quoted.append(reply)
                 return conversation
         return None
@@ -199,10 +212,12 @@ class _BatchReader:
         if body.ignore_eos and body.cap is not None:
             return body.cap
         self.num_drawn += 1
-        drawn = max(1, round(float(rng.lognormal(np.log(MEDIAN_OSL), OSL_SIGMA))))
+        drawn = max(
+            1, body.min_tokens or 0, round(float(rng.lognormal(np.log(MEDIAN_OSL), OSL_SIGMA)))
+        )
         return drawn if body.cap is None else min(drawn, body.cap)
 
     def _runs(self, hashes: tuple[int, ...]) -> tuple[BlockIdRun, ...]:
         """Return the blocks under small ids, in the order in which they are first met."""
         ids = self._block_ids
-        return joined((i, i) for i in [ids.setdefault(h, len(ids) + 1) for h in hashes])
+        return runs_of([ids.setdefault(block_hash, len(ids) + 1) for block_hash in hashes])

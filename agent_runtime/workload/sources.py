@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from agent_runtime.workload.coding_agents import coding_agent_sessions, human_ap
 from agent_runtime.workload.fan_out import fan_out_sessions
 from agent_runtime.workload.mooncake_trace import is_mooncake_trace, read_mooncake_trace
 from agent_runtime.workload.session_script import Workload
-from agent_runtime.workload.trace_lines import numbered_lines
+from agent_runtime.workload.trace_lines import numbered_lines, shown
 
 DEFAULT_NUM_SESSIONS = 256
+
+MAX_KEYS_SHOWN = 6
+"""Of an object that is no trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +95,12 @@ def load_workload(
         known = ", ".join(GENERATORS)
         raise TraceError(f"no such file, and no generator of that name ({known})", path=source)
     if not Path(source).is_dir():
-        _, first_line = next(numbered_lines(source), (0, b""))
+        number, first_line = next(numbered_lines(source), (0, b""))
         if is_mooncake_trace(first_line):
             return read_mooncake_trace(source, limit=limit)
         if is_chat_batch(first_line):
             return read_chat_batch(source, limit=limit, seed=seed)
+        _refuse_unknown(source, first_line, number)
     return read_agent_trace(source, limit=limit, max_gap_s=max_gap_s)
 
 
@@ -104,3 +109,20 @@ def _exists(source: str) -> bool:
         return source != "" and Path(source).exists()
     except OSError as error:  # the name is too long, or a folder on the way is closed to us
         raise TraceError(f"can't read it: {error.strerror or error}", path=source) from error
+
+
+def _refuse_unknown(source: str, first_line: bytes, number: int) -> None:
+    """Refuse a line that is sound JSON of no form known here; its reader refuses all others."""
+    try:
+        value = json.loads(first_line)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(value, dict) and not {"requests", "block_size", "id"} & value.keys():
+        known = "; ".join(f"{name} ({about})" for name, about in FORMATS.items())
+        found = ", ".join(shown(key) for key in list(value)[:MAX_KEYS_SHOWN]) or "none"
+        raise TraceError(
+            f"a trace of no known form; expected one of {known}; found an object with the keys "
+            f"{found}",
+            path=source,
+            line=number,
+        )

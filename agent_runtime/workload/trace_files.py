@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent_runtime.errors import TraceError
-from agent_runtime.workload.trace_lines import numbered_lines
+from agent_runtime.workload.trace_lines import MAX_LINE_BYTES, numbered_lines
 
 SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
 
@@ -40,11 +40,18 @@ def trace_documents(source: str) -> Iterator[TraceDocument]:
     if not Path(source).is_dir():
         yield from _documents_of(source)
         return
-    files = sorted(path for path in Path(source).iterdir() if path.name.endswith(SUFFIXES))
+    for path in _files_in(source):
+        yield from _documents_of(path)
+
+
+def _files_in(folder: str) -> list[str]:
+    try:
+        files = sorted(path for path in Path(folder).iterdir() if path.name.endswith(SUFFIXES))
+    except OSError as error:
+        raise TraceError(f"can't read it: {error.strerror or error}", path=folder) from error
     if not files:
-        raise TraceError(f"no traces in this folder; expected {', '.join(SUFFIXES)}", path=source)
-    for path in files:
-        yield from _documents_of(str(path))
+        raise TraceError(f"no traces in this folder; expected {', '.join(SUFFIXES)}", path=folder)
+    return [str(path) for path in files]
 
 
 def _documents_of(path: str) -> Iterator[TraceDocument]:
@@ -61,7 +68,7 @@ def _documents_of(path: str) -> Iterator[TraceDocument]:
     if not line.lstrip().startswith((b"{", b"[")):
         yield TraceDocument(path, number, line)  # whoever parses it says what is wrong
         return
-    whole = line + b"".join(rest for _, rest in lines)
+    whole = _joined(path, line, lines)
     if not line.lstrip().startswith(b"["):
         yield TraceDocument(path, None, whole)
         return
@@ -71,6 +78,17 @@ def _documents_of(path: str) -> Iterator[TraceDocument]:
         raise TraceError(f"not JSON: {error}", path=path) from error
     for member in members:
         yield TraceDocument(path, None, json.dumps(member).encode())
+
+
+def _joined(path: str, first: bytes, others: Iterator[tuple[int, bytes]]) -> bytes:
+    pieces, num_bytes = [first], len(first)
+    for number, line in others:
+        num_bytes += len(line)
+        if num_bytes > MAX_LINE_BYTES:
+            problem = f"expected at most {MAX_LINE_BYTES >> 20} MiB in one JSON value"
+            raise TraceError(problem, path=path, line=number)
+        pieces.append(line)
+    return b"".join(pieces)
 
 
 def _is_json(line: bytes) -> bool:

@@ -1,9 +1,11 @@
 """Recorded sessions as data: what one must hold, and how one that does not is reported.
 
 Three forms differ in little: kv-cache-tester's own files and those that AIPerf reads as Weka traces
-list ``hash_ids``, ours have them run-length coded as ``hash_runs``. In Weka traces the calls of a
-sub-agent are timed from the session's beginning, and its ``t`` is when it was spawned; in the
-others they are timed from its own, and its ``t`` is when it ended.
+(SemiAnalysis' cc-traces-weka) list ``hash_ids``, ours have them run-length coded as ``hash_runs``.
+In Weka traces the calls of a sub-agent are timed from the session's beginning, and its ``t`` is
+when it was spawned; in the others they are timed from its own, and its ``t`` is when it ended.
+
+Sources: callanjfox/kv-cache-tester, traces; AIPerf 0.13.0, loader ``weka_trace``.
 """
 
 from __future__ import annotations
@@ -14,11 +16,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent_runtime.errors import TraceError
-from agent_runtime.workload.block_id_runs import BlockIdRun, joined, num_blocks
+from agent_runtime.workload.block_id_runs import BlockIdRun, joined, num_blocks, runs_of
 from agent_runtime.workload.trace_lines import shown
 
 _TAGS = {"n", "s", "subagent"}
-SAME_TIME_S = 1e-3
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 TokenCount = Annotated[int, Field(ge=0, le=1 << 31)]
 LocalId = Annotated[int, Field(ge=0, lt=1 << 32)]
@@ -45,7 +46,7 @@ class RecordedCall(_Recorded):
         """The ids of the prompt's blocks, canonical; of its last, unfilled block perhaps, too."""
         if self.hash_runs is not None:
             return joined(self.hash_runs)
-        return joined((hash_id, hash_id) for hash_id in self.hash_ids or ())
+        return runs_of(self.hash_ids or ())
 
 
 class RecordedSubAgent(_Recorded):
@@ -61,11 +62,16 @@ class RecordedSubAgent(_Recorded):
 
     @property
     def span_s(self) -> tuple[float, float]:
-        """When it began and ended, in the session's time."""
+        """When it began and ended, in the time of the agent that started it.
+
+        The file does not say which form it has, its first call does: timed from the sub-agent's own
+        beginning it is at 0 and ``t``, the end, far behind; timed from the session's it is at
+        ``t``, the beginning, give or take that some captures round to seconds.
+        """
         calls = [entry for entry in self.requests if isinstance(entry, RecordedCall)]
         first_s = calls[0].t if calls else 0.0
         last_s = max((call.t + (call.api_time or 0.0) for call in calls), default=first_s)
-        is_absolute = first_s >= self.t - SAME_TIME_S
+        is_absolute = first_s >= self.t / 2
         duration_s = last_s - (first_s if is_absolute else 0.0)
         if self.duration_ms is not None:
             duration_s = self.duration_ms / 1000
@@ -82,6 +88,7 @@ class RecordedSession(_Recorded):
 
     id: str = Field(min_length=1)
     block_size: Annotated[int, Field(ge=1, le=1 << 20)]
+    hash_id_scope: Literal["local"] = "local"
     tool_tokens: TokenCount = 0
     system_tokens: TokenCount = 0
     requests: list[Entry]

@@ -11,6 +11,9 @@ from pathlib import Path
 from agent_runtime.errors import TraceError
 
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_LINE_BYTES = 1 << 28
+"""Longer lines are refused, so that a small zipped file can't fill the memory."""
+
 MAX_SHOWN = 40
 """Characters of a wrong value that a message shows."""
 
@@ -19,7 +22,7 @@ def numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank, with their numbers from 1.
 
     Raises:
-        TraceError: The file can't be read, or its compression is broken.
+        TraceError: The file can't be read, its compression is broken, or a line is too long.
     """
     number = 0
     try:
@@ -27,7 +30,11 @@ def numbered_lines(path: str) -> Iterator[tuple[int, bytes]]:
             is_zipped = raw.read(len(GZIP_MAGIC)) == GZIP_MAGIC
             raw.seek(0)
             file: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if is_zipped else raw
-            for number, line in enumerate(file, start=1):
+            lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+            for number, line in enumerate(lines, start=1):
+                if len(line) > MAX_LINE_BYTES:
+                    problem = f"expected at most {MAX_LINE_BYTES >> 20} MiB a line"
+                    raise TraceError(problem, path=path, line=number)
                 if line.strip():
                     yield number, line
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
