@@ -102,6 +102,23 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def add_service_options(group: argparse._ArgumentGroup) -> None:
+    """Add the options of a rack that answers requests: ``--band`` and ``--block-size``."""
+    group.add_argument(
+        "--band",
+        choices=[band.value for band in Band],
+        default=Band.BASE.value,
+        help="which machine within what is known (default: %(default)s)",
+    )
+    group.add_argument(
+        "--block-size",
+        type=positive_int,
+        default=64,
+        metavar="N",
+        help="tokens in a KV block (default: %(default)s)",
+    )
+
+
 def add_ttft_boundary_option(group: argparse._ArgumentGroup) -> None:
     """Add ``--ttft-boundary``."""
     group.add_argument(

@@ -16,10 +16,10 @@ from agent_runtime.cli.emulated_model_options import add_emulated_model_options,
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
+    add_service_options,
     add_ttft_boundary_option,
     emulated_machine,
     positive_float,
-    positive_int,
 )
 from agent_runtime.cli.run_outputs import (
     add_output_options,
@@ -78,19 +78,7 @@ def add_run_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
         metavar="X",
         help="emulated seconds per second, without --virtual (default: 1)",
     )
-    group.add_argument(
-        "--band",
-        choices=[band.value for band in Band],
-        default=Band.BASE.value,
-        help="which machine within what is known (default: %(default)s)",
-    )
-    group.add_argument(
-        "--block-size",
-        type=positive_int,
-        default=64,
-        metavar="N",
-        help="tokens in a KV block (default: %(default)s)",
-    )
+    add_service_options(group)
     add_rack_options(parser)
     add_emulated_model_options(parser)
     results = parser.add_argument_group("the results")

@@ -14,10 +14,10 @@ from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
+    add_service_options,
     emulated_machine,
     natural_int,
     positive_float,
-    positive_int,
 )
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
@@ -72,19 +72,7 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         metavar="X",
         help="emulated seconds per second (default: %(default)s)",
     )
-    group.add_argument(
-        "--band",
-        choices=[band.value for band in Band],
-        default=Band.BASE.value,
-        help="which machine within what is known (default: %(default)s)",
-    )
-    group.add_argument(
-        "--block-size",
-        type=positive_int,
-        default=64,
-        metavar="N",
-        help="tokens in a KV block (default: %(default)s)",
-    )
+    add_service_options(group)
     add_rack_options(parser)
     add_speaker_options(parser)
     parser.set_defaults(run=run_serve)
