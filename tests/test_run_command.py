@@ -119,6 +119,19 @@ def test_the_report_says_what_the_rack_did(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "r.html").read_text()
 
 
+def test_all_bands_are_three_runs_of_a_fresh_program_that_prints_once(tmp_path: Path) -> None:
+    (tmp_path / "counter.py").write_text("number = 0\n")
+    source = f"import counter\ncounter.number += 1\nprint('run', counter.number)\n{ASYNC_AGENTS}"
+    done = run(tmp_path, source, "--virtual", "--band", "all", "--json", str(tmp_path / "r.json"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run 1") == 1
+    assert "run 2" not in done.stdout
+    runs = json.loads((tmp_path / "r.json").read_text())
+    assert [summary["band"] for summary in runs] == ["low", "base", "high"]
+    assert [summary["turns"] for summary in runs] == [24, 24, 24]
+    assert runs[0]["tpot_s"]["p50"] > runs[1]["tpot_s"]["p50"] > runs[2]["tpot_s"]["p50"]
+
+
 def test_a_blocking_program_lives_in_virtual_time_too(tmp_path: Path) -> None:
     done = run(tmp_path, BLOCKING_AGENT, "--virtual", "--quiet", args=("to twenty",))
     assert done.returncode == 0, done.stderr
@@ -227,6 +240,8 @@ def test_an_interrupted_run_reports_what_there_was(tmp_path: Path) -> None:
     ("options", "says"),
     [
         (("--virtual", "--speed", "2"), "virtual time has no speed"),
+        (("--band", "all"), "only with --virtual"),
+        (("--virtual", "--band", "all", "--event-log", "x"), "choose one --band"),
         (("--event-log", "/nowhere/x"), "not a file in an existing directory"),
         (("--policy", "magic"), "magic"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent_runtime.cli.catalog_option import add_catalog_option, chosen_catalog
@@ -102,13 +103,21 @@ def _add_engine_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def add_service_options(group: argparse._ArgumentGroup) -> None:
-    """Add the options of a rack that answers requests: ``--band`` and ``--block-size``."""
+def add_service_options(
+    group: argparse._ArgumentGroup, more_bands: Sequence[str] = (), about_band: str = ""
+) -> None:
+    """Add the options of a rack that answers requests: ``--band`` and ``--block-size``.
+
+    Args:
+        group: Where to.
+        more_bands: Other choices of ``--band``.
+        about_band: What these mean.
+    """
     group.add_argument(
         "--band",
-        choices=[band.value for band in Band],
+        choices=[*(band.value for band in Band), *more_bands],
         default=Band.BASE.value,
-        help="which machine within what is known (default: %(default)s)",
+        help=f"which machine within what is known{about_band} (default: %(default)s)",
     )
     group.add_argument(
         "--block-size",

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import anyio
@@ -30,7 +31,7 @@ from agent_runtime.cli.run_outputs import (
     write_json,
 )
 from agent_runtime.cli.run_progress import RunProgress
-from agent_runtime.cli.script_run import ScriptRun, run_live, run_virtual
+from agent_runtime.cli.script_run import INTERRUPTED, RunOutcome, ScriptRun, run_live, run_virtual
 from agent_runtime.emulated_service import ServiceOptions
 from agent_runtime.errors import ConfigError
 from agent_runtime.measurement.summary import RunDetail
@@ -54,10 +55,17 @@ EXAMPLES = """\
 examples:
   panjiu run examples/openai_tools.py --virtual --seed 1
   panjiu run examples/openai_tools.py --speed 20              the same program in real time
+  panjiu run agents.py --virtual --band all                   and the slowest and fastest machine
   panjiu run agents.py --virtual --model qwen3-8b --replicas 4 --html report.html
   panjiu run agents.py --virtual -- --agents 300              arguments of the program after --
 
 exit code: the program's own; 130 interrupted"""
+
+
+ONE_MACHINE = (
+    "this is one machine within what is known of the hardware; --virtual --band all shows the "
+    "band: low, base and high."
+)
 
 
 def add_run_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -78,7 +86,11 @@ def add_run_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
         metavar="X",
         help="emulated seconds per second, without --virtual (default: 1)",
     )
-    add_service_options(group)
+    add_service_options(
+        group,
+        ["all"],
+        "; all, with --virtual, runs the program three times and prints what it prints once",
+    )
     add_rack_options(parser)
     add_emulated_model_options(parser)
     results = parser.add_argument_group("the results")
@@ -91,31 +103,56 @@ def add_run_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
 def run_program(args: argparse.Namespace) -> int:
     """Carry out the command; return the program's exit code."""
     check_outputs(args)
-    if args.virtual and args.speed is not None:
-        raise ConfigError("--speed: virtual time has no speed; leave out --virtual or --speed")
+    _check_times(args)
     machine, model = emulated_machine(args), emulated_model(args)
     script = _script(args.script)
     if args.virtual:
         _fix_hash_seed(args)
+    bands = list(Band) if args.band == "all" else [Band(args.band)]
     progress = RunProgress(time.perf_counter, shown=not args.quiet and sys.stderr.isatty())
+    outcomes: dict[Band, RunOutcome] = {}
     with event_log(args.event_log) as log, progress.line():
-        run = ScriptRun(
-            script=script,
-            args=args.script_args,
-            deployment=machine.deployment(Band(args.band), args.block_size),
-            options=_service_options(args, machine),
-            emulated_model=model,
-            stopwatch=time.perf_counter,
-            on_decision=_all_of(progress.on_decision, log),
-        )
-        outcome = run_virtual(run) if args.virtual else anyio.run(run_live, run, args.speed or 1.0)
-    _report(args, machine, outcome.detail)
-    return outcome.exit_code
+        for band in sorted(bands, key=lambda band: band is not Band.BASE):
+            run = ScriptRun(
+                script=script,
+                args=args.script_args,
+                deployment=machine.deployment(band, args.block_size),
+                options=_service_options(args, machine, band),
+                emulated_model=model,
+                stopwatch=time.perf_counter,
+                on_decision=_all_of(progress.on_decision, log),
+            )
+            outcomes[band] = _carried_out(args, run, silent=bool(outcomes))
+            if outcomes[band].exit_code == INTERRUPTED:
+                break
+    runs = [outcomes[band].detail for band in bands if band in outcomes]
+    _report(args, machine, runs)
+    return next(iter(outcomes.values())).exit_code
 
 
-def _service_options(args: argparse.Namespace, machine: EmulatedMachine) -> ServiceOptions:
+def _carried_out(args: argparse.Namespace, run: ScriptRun, *, silent: bool) -> RunOutcome:
+    if not args.virtual:
+        return anyio.run(run_live, run, args.speed or 1.0)
+    if not silent:
+        return run_virtual(run)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        return run_virtual(run)
+
+
+def _check_times(args: argparse.Namespace) -> None:
+    if args.virtual and args.speed is not None:
+        raise ConfigError("--speed: virtual time has no speed; leave out --virtual or --speed")
+    if args.band == "all" and not args.virtual:
+        raise ConfigError("--band all: only with --virtual, where a run can be had again")
+    if args.band == "all" and args.event_log is not None:
+        raise ConfigError("--event-log: three runs can't share a file; choose one --band")
+
+
+def _service_options(
+    args: argparse.Namespace, machine: EmulatedMachine, band: Band
+) -> ServiceOptions:
     return ServiceOptions(
-        band=Band(args.band),
+        band=band,
         policy=args.policy,
         seed=args.seed,
         limits=machine.limits,
@@ -150,16 +187,16 @@ def _all_of(
     return both
 
 
-def _report(args: argparse.Namespace, machine: EmulatedMachine, run: RunDetail) -> None:
+def _report(args: argparse.Namespace, machine: EmulatedMachine, runs: list[RunDetail]) -> None:
     console = Console(stderr=True)
-    if not run.summary.sessions.total:
+    if not any(run.summary.sessions.total for run in runs):
         console.print("the program made no model call", highlight=False)
     elif not args.quiet:
-        print_runs(console, [run])
+        print_runs(console, runs, (ONE_MACHINE,) if len(runs) == 1 else ())
     if args.json is not None:
-        write_json(args.json, [run], as_list=False)
+        write_json(args.json, runs, as_list=args.band == "all")
     if args.html is not None:
         name = Path(args.script).name
-        write_html(args.html, [run], machine, name=name, notes=())
+        write_html(args.html, runs, machine, name=name, notes=())
         if not args.quiet:
             console.print(f"report: {Path(args.html).resolve()}", highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing_extensions import override
 
 from agent_runtime.simulation.asgi_exchange import AsgiApp
+from agent_runtime.simulation.fresh_modules import fresh_modules
 from agent_runtime.simulation.program_entropy import program_entropy
 from agent_runtime.simulation.program_http import ProgramHttp
 from agent_runtime.simulation.program_time import program_time
@@ -55,9 +56,11 @@ class VirtualProgram:
         Raises:
             KeyboardInterrupt: It was interrupted.
         """
-        argv, path = [str(script), *args], [str(script.resolve().parent), *sys.path]
+        folder = script.resolve().parent
+        argv, path = [str(script), *args], [str(folder), *sys.path]
         with (
             self._world_around(),
+            fresh_modules(folder),
             environment(variables),
             replaced(sys, argv=argv, path=path),
         ):
@@ -120,8 +123,7 @@ def _exit_code(script: Path) -> int:
 
 
 def _within(script: Path, trace: TracebackType | None) -> TracebackType | None:
-    """Leave out how the script was started."""
-    inner = trace
-    while inner is not None and inner.tb_frame.f_code.co_filename != str(script):
-        inner = inner.tb_next
-    return trace if inner is None else inner
+    """Leave out how the script was started; all of it where the script did not get to start."""
+    while trace is not None and trace.tb_frame.f_code.co_filename != str(script):
+        trace = trace.tb_next
+    return trace
