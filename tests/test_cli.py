@@ -52,6 +52,23 @@ def test_one_band_is_one_object_with_every_documented_key(
     assert list(summary["hbm_used_ratio"]) == ["mean", "max"]
 
 
+def test_agentx_replays_as_many_sessions_as_are_asked_for_and_no_timed_requests(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    replay = ["--replay", "agentx", "--concurrency", "5", "--band", "base"]
+    code, out, err = run(capsys, *SMALL, *replay, "--json", "-")
+    assert code == 0
+    assert json.loads(out)["sessions"]["completed"] == 5
+    assert "5 live trajectories" in " ".join(err.split())
+    batch = tmp_path / "batch.jsonl"
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    batch.write_text(json.dumps(line))
+    code, _, err = run(capsys, *SMALL, *replay, "--sessions", str(batch))
+    assert code == 2
+    assert "come at set times" in " ".join(err.split())
+
+
 def test_the_same_seed_writes_the_same_bytes_but_for_the_wall_clock(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -59,6 +59,8 @@ examples:
   panjiu simulate                                     256 generated coding agents, all three bands
   panjiu simulate --sessions traces.jsonl.gz --band base --limit 50
                                                       the first 50 sessions of a recorded trace
+  panjiu simulate --sessions batch.jsonl --concurrency 512
+                                                      an OpenAI batch, so many at a time
   panjiu simulate --sessions traces/ --replay agentx --concurrency 64
                                                       as the AgentX benchmark replays them
   panjiu simulate --policy round_robin --json -       what ignoring the KV cache costs, as JSON
@@ -80,7 +82,8 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         "--sessions",
         default="coding-agents",
         metavar="SOURCE",
-        help="a trace of sessions or of requests (JSONL, .gz or not), or a generator: "
+        help="a trace file or a folder of them (agent sessions, Mooncake requests, an OpenAI "
+        "batch; plain or gzipped; docs/workloads.md), or a generator: "
         f"{', '.join(GENERATORS)} (default: %(default)s)",
     )
     group.add_argument("--limit", type=positive_int, metavar="N", help="at most N sessions")

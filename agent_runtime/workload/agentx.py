@@ -26,7 +26,9 @@ MAX_IDLE_S = 10.0
 """When nobody has asked anything for so long, everybody's next request comes sooner (AIPerf)."""
 
 START_RATIOS = (0.25, 0.75)
-"""Which share of a lane's first trajectory lies behind it, drawn between the two (AIPerf)."""
+"""Which share of a lane's first trajectory lies behind it, drawn between the two.
+
+AIPerf's default, though there of the recorded time; 0.13.0's scenario widens it to 0-100 %."""
 
 
 def agentx_replay(workload: Workload, *, num_lanes: int | None, seed: int) -> Workload:

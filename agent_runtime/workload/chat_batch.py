@@ -30,7 +30,7 @@ from agent_runtime.prompts.chat_prompt import (
 )
 from agent_runtime.workload.block_id_runs import BlockIdRun, runs_of
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
-from agent_runtime.workload.trace_lines import numbered_lines, shown
+from agent_runtime.workload.trace_lines import numbered_lines, wrong_value
 from scheduler.ids import SessionId
 
 BLOCK_SIZE_TOKENS = 64
@@ -172,16 +172,7 @@ class _BatchReader:
         try:
             return _Line.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            known = first["type"] in {"missing", "json_invalid"}
-            found = "" if known else f", found {shown(first['input'])}"
-            place = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
-            raise TraceError(
-                f"{first['msg']}{found}",
-                path=self._path,
-                line=number,
-                field=place.lstrip(".") or None,
-            ) from error
+            raise wrong_value(error, path=self._path, line=number) from error
 
     def _found(self, messages: list[RenderedMessage], digests: list[bytes]) -> _Conversation | None:
         """Return the longest conversation that this goes on with, and note the reply it quotes."""

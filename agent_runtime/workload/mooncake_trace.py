@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agent_runtime.errors import ConfigError, TraceError
 from agent_runtime.workload.block_id_runs import BlockIdRun
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
-from agent_runtime.workload.trace_lines import numbered_lines, shown
+from agent_runtime.workload.trace_lines import numbered_lines, wrong_value
 from scheduler.ids import SessionId
 
 MOONCAKE_BLOCK_TOKENS = 512
@@ -131,13 +131,7 @@ class _RequestReader:
         try:
             return RecordedRequest.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            known = first["type"] in {"missing", "json_invalid"}
-            found = "" if known else f", found {shown(first['input'])}"
-            place = "".join(f"[{part}]" if isinstance(part, int) else part for part in first["loc"])
-            raise TraceError(
-                f"{first['msg']}{found}", path=self._path, line=number, field=place or None
-            ) from error
+            raise wrong_value(error, path=self._path, line=number) from error
 
     def _check_prefix(self, hash_ids: list[int], number: int) -> None:
         """Refuse ids that stand for single blocks; a prefix cache has no meaning for them."""

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agent_runtime.errors import TraceError
 from agent_runtime.workload.block_id_runs import BlockIdRun, joined, num_blocks, runs_of
-from agent_runtime.workload.trace_lines import shown
+from agent_runtime.workload.trace_lines import wrong_value
 
 _TAGS = {"n", "s", "subagent"}
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -125,14 +125,7 @@ def parse_session(line: bytes, *, path: str, line_number: int | None) -> Recorde
         if isinstance(cause, _EntryError):
             raise TraceError(str(cause), path=path, line=line_number, field=cause.place) from error
         place = _place(first["loc"])
-        found = (
-            ""
-            if first["type"] in {"missing", "json_invalid"}
-            else f", found {shown(first['input'])}"
-        )
-        raise TraceError(
-            f"{first['msg']}{found}", path=path, line=line_number, field=place or None
-        ) from error
+        raise wrong_value(error, path=path, line=line_number, place=place) from error
 
 
 def _check_entries(

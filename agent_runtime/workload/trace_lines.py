@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from agent_runtime.errors import TraceError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -49,3 +51,22 @@ def shown(value: object) -> str:
     """Return a value as a message shows it."""
     text = repr(value)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def wrong_value(
+    error: ValidationError, *, path: str, line: int | None, place: str | None = None
+) -> TraceError:
+    """Return what pydantic found first, as an error of the trace's.
+
+    Args:
+        error: What it raised.
+        path, line: Where the value stands.
+        place: Of the field in its JSON; by default as pydantic spells it.
+    """
+    first = error.errors(include_url=False)[0]
+    says_all = first["type"] in {"missing", "json_invalid"}
+    found = "" if says_all else f", found {shown(first['input'])}"
+    if place is None:
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        place = "".join(parts).lstrip(".")
+    return TraceError(f"{first['msg']}{found}", path=path, line=line, field=place or None)
