@@ -60,7 +60,8 @@ def wrong_value(
 
     Args:
         error: What it raised.
-        path, line: Where the value stands.
+        path: The file.
+        line: In it, or None.
         place: Of the field in its JSON; by default as pydantic spells it.
     """
     first = error.errors(include_url=False)[0]
