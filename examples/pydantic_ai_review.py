@@ -52,6 +52,7 @@ async def run_tests(pattern: str) -> str:
 
 async def main() -> None:
     """Review one change."""
+    began_s = time.monotonic()
     change = "diff " * 2000
     plan = await planner.run(f"The change:\n{change}")
     aspects = ["correctness", "performance", "names", "tests"]
@@ -60,7 +61,7 @@ async def main() -> None:
     )
     num_findings = sum(len(review.output.findings) for review in reviews)
     summary = await editor.run(f"{change}\n" + "\n".join(str(r.output) for r in reviews))
-    print(f"{len(reviews)} reviews, {num_findings} findings, {time.monotonic():.1f} s")
+    print(f"{len(reviews)} reviews, {num_findings} findings, {time.monotonic() - began_s:.1f} s")
     print(summary.output[:72])
 
 

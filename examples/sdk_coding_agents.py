@@ -76,6 +76,7 @@ async def main() -> None:
     parser.add_argument("--tasks", type=int, default=2)
     args = parser.parse_args()
     ended: list[tuple[Usage, bool]] = []
+    began_s = anyio.current_time()
 
     async def agent(number: int) -> None:
         await anyio.sleep(random.uniform(0, 30))
@@ -89,7 +90,7 @@ async def main() -> None:
     print(
         f"{args.agents} agents, {num_solved} content: {total.prompt_tokens:,} prompt tokens, "
         f"{total.cached_tokens / total.prompt_tokens:.1%} of them found in KV caches, "
-        f"{total.output_tokens:,} generated, {anyio.current_time():.0f} s"
+        f"{total.output_tokens:,} generated, {anyio.current_time() - began_s:.0f} s"
     )
 
 

@@ -77,6 +77,21 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_session_options(parser)
+    add_rack_options(parser)
+    group = parser.add_argument_group("the results")
+    group.add_argument(
+        "--band",
+        choices=[*(band.value for band in Band), "all"],
+        default="all",
+        help="which machine within what is known (default: all)",
+    )
+    add_ttft_boundary_option(group)
+    add_output_options(group)
+    parser.set_defaults(run=run_simulate)
+
+
+def _add_session_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the sessions")
     group.add_argument(
         "--sessions",
@@ -116,17 +131,6 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
         metavar="S",
         help="sessions start at random within the first S seconds (default: %(default)s)",
     )
-    add_rack_options(parser)
-    group = parser.add_argument_group("the results")
-    group.add_argument(
-        "--band",
-        choices=[*(band.value for band in Band), "all"],
-        default="all",
-        help="which machine within what is known (default: all)",
-    )
-    add_ttft_boundary_option(group)
-    add_output_options(group)
-    parser.set_defaults(run=run_simulate)
 
 
 def run_simulate(args: argparse.Namespace) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, TypeVar, overload
 
 import anyio
@@ -36,7 +36,7 @@ class Session:
         session_id: The server keeps the conversation's KV under it.
         agent: Who talks.
         messages: So far, as they go on the wire.
-        usage: Of all model calls so far.
+        usage: Of all model calls so far, those of runs that failed included.
 
     Invariant: ``messages`` is a conversation that the model can go on with: a run that fails or is
         cancelled leaves it as it was before.
@@ -50,6 +50,7 @@ class Session:
         self._calls = calls
         self._model = model
         self._is_running = False
+        self._num_kept = 0
         if agent.instructions:
             self.messages.append({"role": "system", "content": agent.instructions})
 
@@ -105,51 +106,49 @@ class Session:
         parse: Callable[[str], Any],
     ) -> AsyncGenerator[Event, None]:
         """Take turns until one calls no tool."""
-        if self._is_running:
-            raise SessionBusyError(
-                f"session {self.session_id} is at work; await its run, or open another session"
-            )
-        self._is_running = True
-        num_before, usage = len(self.messages), Usage()
-        try:
+        usage = Usage()
+        with self._at_work():
             self.messages.append({"role": "user", "content": text})
             for number in range(1, self.agent.max_turns + 1):
-                message: Message = {}
                 async with aclosing(take_turn(self._request(extra))) as events:
                     async for event in events:
                         if isinstance(event, dict):
-                            message = event
+                            self.messages.append(event)
                             continue
                         if isinstance(event, TurnEnded):
                             usage += event.usage
+                            self.usage += event.usage
                         yield event
-                self.messages.append(message)
+                message = self.messages[-1]
                 calls = message.get("tool_calls") or []
                 if not calls:
                     said = message.get("content") or ""
                     output = parse(said)
-                    self.usage += usage
-                    num_before = len(self.messages)
-                    messages = tuple(self.messages)
-                    yield RunEnded(RunResult(output, said, usage, number, messages))
+                    self._num_kept = len(self.messages)
+                    yield RunEnded(RunResult(output, said, usage, number, tuple(self.messages)))
                     return
                 for event in [ToolCalled(*_named(call)) for call in calls]:
                     yield event
                 for returned in await self._call_tools(calls):
-                    self.messages.append(
-                        {
-                            "role": "tool",
-                            "tool_call_id": returned.call_id,
-                            "content": returned.content,
-                        }
-                    )
+                    self.messages.append(_told(returned))
                     yield returned
-            raise TurnLimitError(
-                f"agent {self.agent.name} gave no answer in {self.agent.max_turns} model calls; "
-                "raise max_turns, or tell it when to stop"
+        raise TurnLimitError(
+            f"agent {self.agent.name} gave no answer in {self.agent.max_turns} model calls; raise "
+            "max_turns, or tell it when to stop"
+        )
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Keep other runs out; at the end forget the messages beyond ``_num_kept``."""
+        if self._is_running:
+            raise SessionBusyError(
+                f"session {self.session_id} is at work; await its run, or open another session"
             )
+        self._is_running, self._num_kept = True, len(self.messages)
+        try:
+            yield
         finally:
-            del self.messages[num_before:]
+            del self.messages[self._num_kept :]
             self._is_running = False
 
     def _request(self, extra: dict[str, Any]) -> dict[str, Any]:
@@ -208,6 +207,10 @@ class Session:
             return ToolReturned(call_id, name, await tool.call(arguments), failed=False)
         except ToolFailure as failure:
             return ToolReturned(call_id, name, f"error: {failure}", failed=True)
+
+
+def _told(returned: ToolReturned) -> Message:
+    return {"role": "tool", "tool_call_id": returned.call_id, "content": returned.content}
 
 
 def _named(call: dict[str, Any]) -> tuple[str, str, str]:
