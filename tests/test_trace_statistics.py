@@ -110,6 +110,10 @@ def test_growth_goes_as_far_as_ten_sessions_do() -> None:
     assert growth.turn.tolist() == list(range(1, tenth_longest + 1))
     assert (growth.p10_tokens <= growth.p50_tokens).all()
     assert (growth.p50_tokens <= growth.p90_tokens).all()
+    points = describe(coding_agent_sessions(40, seed=1)).context_growth
+    assert [point.turn for point in points][:4] == [1, 2, 5, 10]
+    assert points[0].sessions == 40
+    assert points[3].p50_tokens == growth.p50_tokens[9]
 
 
 def test_sub_agents_are_described_with_their_parents() -> None:

@@ -74,8 +74,15 @@ def trace_tables(stats: TraceStatistics, figures: Sequence[PublishedFigure]) -> 
         ceilings.add_column(heading, justify="right")
     for ceiling in stats.ttl_ceilings:
         ceilings.add_row(*ttl_cells(ceiling))
+    growth = _table("prompt at turn")
+    for heading in ("p10", "p50", "p90", "sessions"):
+        growth.add_column(heading, justify="right")
+    for point in stats.context_growth:
+        lengths = (point.p10_tokens, point.p50_tokens, point.p90_tokens)
+        texts = [quantities.count(length) for length in lengths]
+        growth.add_row(str(point.turn), *texts, f"{point.sessions:,}")
     parts = [Text(stats.name, style="bold"), *(Text(line) for line in fact_lines(stats))]
-    return Group(*parts, spreads, ceilings, *([_figures_table(figures)] if figures else []))
+    return Group(*parts, spreads, growth, ceilings, *([_figures_table(figures)] if figures else []))
 
 
 def _figures_table(figures: Sequence[PublishedFigure]) -> Table:

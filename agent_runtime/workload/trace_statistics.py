@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from agent_runtime.workload.block_id_runs import common_prefix
+from agent_runtime.workload.context_growth import ContextGrowth, context_growth
 from agent_runtime.workload.prefix_hits import infinite_cache_hit_ratio, turns_of
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript, Workload
 
 TTLS_S = (5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0, 3_600.0)
 GAP_CLASSES_S = (0.0, 1.0, 10.0, 60.0, float("inf"))
 HOUR_S = 3_600.0
+GROWTH_TURNS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 FloatArray = NDArray[np.float64]
 
@@ -67,6 +69,16 @@ class TtlCeiling(_Frozen):
     idle_token_hours: float
 
 
+class GrowthPoint(_Frozen):
+    """How long prompts are at one turn, over the sessions that get so far."""
+
+    turn: int
+    sessions: int
+    p10_tokens: float
+    p50_tokens: float
+    p90_tokens: float
+
+
 class TraceStatistics(_Frozen):
     """The stable JSON of ``panjiu trace describe``; documented in docs/workloads.md.
 
@@ -76,6 +88,7 @@ class TraceStatistics(_Frozen):
         isl_tokens, osl_tokens: Of all turns.
         appended_tokens: What a prompt adds to the context before it, outputs aside.
         peak_context_tokens: Of top-level sessions and their sub-agents.
+        context_growth: Prompts of top-level sessions at some turns.
         gap_s: Between an agent's turns.
         gap_shares: Of gaps below 1 s, 10 s, 60 s, and longer.
         compactions: Turns whose prompt is shorter than the one before it.
@@ -95,6 +108,7 @@ class TraceStatistics(_Frozen):
     osl_tokens: Spread
     appended_tokens: Spread
     peak_context_tokens: Spread
+    context_growth: tuple[GrowthPoint, ...]
     gap_s: Spread
     gap_shares: tuple[float, float, float, float]
     compactions: int
@@ -142,6 +156,7 @@ def describe(workload: Workload) -> TraceStatistics:
         osl_tokens=Spread.of(osl),
         appended_tokens=Spread.of(columns.appended_tokens[columns.appended_tokens >= 0]),
         peak_context_tokens=Spread.of(peaks),
+        context_growth=tuple(_growth_points(context_growth(sessions))),
         gap_s=Spread.of(columns.gap_s),
         gap_shares=gap_shares(columns.gap_s),
         compactions=int((columns.appended_tokens < 0).sum()),
@@ -149,6 +164,19 @@ def describe(workload: Workload) -> TraceStatistics:
         ttl_ceilings=tuple(ttl_ceilings(columns, float(isl.sum()))),
         shared_hit_ratio=infinite_cache_hit_ratio(sessions, block),
     )
+
+
+def _growth_points(growth: ContextGrowth) -> Iterator[GrowthPoint]:
+    for turn in GROWTH_TURNS:
+        if turn <= growth.turn.size:
+            row = turn - 1
+            yield GrowthPoint(
+                turn=turn,
+                sessions=int(growth.num_sessions[row]),
+                p10_tokens=float(growth.p10_tokens[row]),
+                p50_tokens=float(growth.p50_tokens[row]),
+                p90_tokens=float(growth.p90_tokens[row]),
+            )
 
 
 def agents_of(sessions: Iterable[SessionScript]) -> Iterator[SessionScript]:
