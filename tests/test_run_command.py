@@ -155,6 +155,11 @@ def test_the_exit_code_is_the_program_s(tmp_path: Path, virtual: bool) -> None:
     assert "no model call" in done.stderr
 
 
+def test_a_program_that_a_signal_ends_has_the_shell_s_exit_code(tmp_path: Path) -> None:
+    done = run(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert done.returncode == 128 + signal.SIGKILL
+
+
 def test_a_program_s_error_is_shown_from_its_own_first_line(tmp_path: Path) -> None:
     done = run(tmp_path, "def f():\n    raise ValueError('mine')\nf()\n", "--virtual")
     assert done.returncode == 1

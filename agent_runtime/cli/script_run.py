@@ -28,6 +28,9 @@ from hw_model.deployment import Deployment
 from scheduler.decision import Decision
 
 INTERRUPTED = 130
+SIGNALLED = 128
+"""Plus its number is the exit code of a program that a signal ended, as shells have it."""
+
 GRACE_S = 5.0
 """What a program has to end after it was told to."""
 
@@ -138,7 +141,8 @@ async def _exit_code(run: ScriptRun, base_url: str) -> int:
         command, stdin=None, stdout=None, stderr=None, env=environment
     )
     try:
-        return await process.wait()
+        code = await process.wait()
+        return code if code >= 0 else SIGNALLED - code
     finally:
         if process.returncode is None:
             process.terminate()
