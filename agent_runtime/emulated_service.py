@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.backends.emulator import EmulatedRack
+from agent_runtime.backends.engine_probe import EngineProbe
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.gateway.app import EndpointLimits, create_app
@@ -16,11 +17,15 @@ from agent_runtime.measurement.turn_meter import TurnMeter
 from agent_runtime.runtime import Runtime
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
+from hw_model.engine.request_queue import SchedulingPolicy
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.ttft_boundary import TtftBoundary
-from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
+from scheduler.cluster_scheduler import ClusterScheduler
+from scheduler.cost import CostModel
 from scheduler.decision import Decision
-from scheduler.placement import make_policy
+from scheduler.policies import make_policy, policy_entry
+from scheduler.rack import ReplicaFleet
+from scheduler.setup import PolicySetup
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +81,25 @@ class EmulatedService:
         epoch_s: Callable[[], float],
         on_decision: Callable[[Decision], None] | None = None,
     ) -> None:
-        self.rack = EmulatedRack(deployment, options.band, clock, options.limits)
+        limits = options.limits
+        if policy_entry(options.policy).uses_priorities:
+            limits = replace(limits, policy=SchedulingPolicy.PRIORITY)
+        self.rack = EmulatedRack(deployment, options.band, clock, limits)
+        setup = PolicySetup(
+            ReplicaFleet(
+                deployment.num_replicas,
+                deployment.kv_tokens,
+                deployment.block_size_tokens,
+                limits.max_num_batched_tokens,
+            ),
+            CostModel.of(deployment, options.band, limits.max_num_batched_tokens),
+            options.seed,
+        )
         self.scheduler = ClusterScheduler(
-            ReplicaFleet(deployment.num_replicas, deployment.kv_tokens),
-            make_policy(options.policy, deployment.num_replicas),
+            setup.fleet,
+            make_policy(options.policy, setup),
             on_decision,
+            EngineProbe(self.rack.engines),
         )
         before_engine_s = options.ttft_boundary.before_engine_s(deployment.chip, options.band)
         self.live_run = (

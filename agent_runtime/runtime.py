@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol, Self
 
@@ -13,9 +13,18 @@ from agent_runtime.clock import Clock
 from agent_runtime.errors import ContextTooLongError
 from agent_runtime.turns import RunningTurn, TurnProgress, TurnRequest
 from scheduler.cluster_scheduler import ClusterScheduler
-from scheduler.commands import Dispatch, Refuse
+from scheduler.commands import Command, Dispatch, Refuse
 from scheduler.errors import InvariantError
-from scheduler.events import SessionClosed, TurnArrived, TurnEnded
+from scheduler.events import (
+    NO_HINT,
+    Event,
+    GapHint,
+    PrefillEnded,
+    SessionClosed,
+    TurnArrived,
+    TurnEnded,
+    Woken,
+)
 from scheduler.ids import ReplicaId, SessionId, TurnId
 
 
@@ -69,6 +78,8 @@ class Runtime:
         self._backend = backend
         self._clock = clock
         self._block_size_tokens = block_size_tokens
+        self._arrived: dict[TurnId, _ArrivedTurn] = {}
+        self._chains: dict[SessionId, Sequence[int]] = {}  # of each session's latest context
 
     @property
     def block_size_tokens(self) -> int:
@@ -91,9 +102,11 @@ class Runtime:
         sent_s = self._clock.now_s()
         if self._before_engine_s:
             await anyio.sleep_until(self._clock.deadline(sent_s + self._before_engine_s))
-        turn = _DispatchedTurn(request, self._place(request, sent_s), self._backend)
+        arrived = _ArrivedTurn(request, sent_s)
+        turn = _DispatchedTurn(request, self._backend, self._progressed)
         try:
-            turn.submit(self._clock, self._observer)
+            await self._placed(arrived)
+            turn.submit(arrived.dispatch)
             try:
                 yield turn
             finally:
@@ -103,42 +116,120 @@ class Runtime:
 
     def close_session(self, session_id: SessionId) -> None:
         """Forget a session: its KV is worth nothing any more. Unknown ids are ignored."""
-        self._scheduler.handle(SessionClosed(session_id), self._clock.now_s())
+        self._tell(SessionClosed(session_id))
+        self._chains.pop(session_id, None)
 
-    def _place(self, request: TurnRequest, sent_s: float) -> Dispatch:
-        arrived = TurnArrived(
-            turn_id=request.turn_id,
-            session_id=request.session_id,
-            num_prompt_tokens=request.num_prompt_tokens,
-            num_output_tokens=request.num_output_tokens,
+    async def _placed(self, arrived: _ArrivedTurn) -> None:
+        """Return once the turn is dispatched.
+
+        Raises:
+            ContextTooLongError: It can't be.
+        """
+        request = arrived.request
+        before = self._chains.get(request.session_id, ())
+        self._chains[request.session_id] = request.block_hashes
+        self._arrived[request.turn_id] = arrived
+        self._tell(
+            TurnArrived(
+                turn_id=request.turn_id,
+                session_id=request.session_id,
+                num_prompt_tokens=request.num_prompt_tokens,
+                num_output_tokens=request.num_output_tokens,
+                block_hashes=request.block_hashes,
+                num_kept_blocks=num_kept_blocks(before, request.block_hashes),
+            )
         )
-        for command in self._scheduler.handle(arrived, self._clock.now_s()):
-            match command:
-                case Dispatch():
-                    if self._observer is not None:
-                        self._observer.turn_dispatched(request, command.replica_id, sent_s)
-                    return command
-                case Refuse(num_tokens=num_tokens, limit_tokens=limit):
-                    if self._observer is not None:
-                        self._observer.turn_refused(request, num_tokens, sent_s)
-                    raise ContextTooLongError(
-                        f"This model's maximum context length is {limit} tokens. However, your "
-                        f"prompt and max_tokens come to {num_tokens} tokens.",
-                        param="messages",
+        await arrived.decided.wait()
+        refusal = arrived.refusal
+        if refusal is not None:
+            if self._observer is not None:
+                self._observer.turn_refused(request, refusal.num_tokens, arrived.sent_s)
+            raise ContextTooLongError(
+                f"This model's maximum context length is {refusal.limit_tokens} tokens. However, "
+                f"your prompt and max_tokens come to {refusal.num_tokens} tokens.",
+                param="messages",
+            )
+
+    def _tell(self, event: Event) -> None:
+        """Let the scheduler know, and do what it says."""
+        for command in self._scheduler.handle(event, self._clock.now_s()):
+            self._carry_out(command)
+        wake_s = self._scheduler.next_wake_s
+        if wake_s is not None:
+            self._backend.call_at(wake_s, self._wake)
+
+    def _wake(self) -> None:
+        self._tell(Woken())
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Dispatch():
+                arrived = self._arrived[command.turn_id]
+                arrived.dispatch = command
+                arrived.decided.set()
+                if self._observer is not None:
+                    self._observer.turn_dispatched(
+                        arrived.request, command.replica_id, arrived.sent_s
                     )
-        raise InvariantError(f"turn {request.turn_id} was neither dispatched nor refused")
+            case Refuse():
+                arrived = self._arrived[command.turn_id]
+                arrived.refusal = command
+                arrived.decided.set()
+            case _:
+                self._backend.carry_out(command, self._chains.get(command.session_id, ()))
+
+    def _progressed(self, turn: _DispatchedTurn, step: TurnProgress) -> None:
+        """Pass on what a turn got, at once: whoever reads it may take its time."""
+        turn_id = turn.request.turn_id
+        if turn.num_tokens == step.num_new_tokens:
+            self._tell(PrefillEnded(turn_id, step.num_cached_tokens))
+        if self._observer is not None:
+            self._observer.turn_progressed(turn_id, step, self._clock.now_s())
+        if step.finished:
+            self._end(turn)
 
     def _end(self, turn: _DispatchedTurn) -> None:
-        request, now_s = turn.request, self._clock.now_s()
+        request = turn.request
+        arrived = self._arrived.pop(request.turn_id, None)
+        if arrived is None or arrived.refusal is not None:
+            return
         num_context_tokens = request.num_prompt_tokens + turn.num_tokens
-        self._scheduler.handle(TurnEnded(request.turn_id, num_context_tokens), now_s)
-        if self._observer is not None:
+        self._tell(TurnEnded(request.turn_id, num_context_tokens, turn.gap))
+        if self._observer is not None and arrived.dispatch is not None:
             self._observer.turn_ended(
                 request.turn_id,
-                now_s,
+                self._clock.now_s(),
                 num_output_tokens=turn.num_tokens,
                 finished=turn.finished,
             )
+
+
+def num_kept_blocks(before: Sequence[int], after: Sequence[int]) -> int:
+    """Return how many leading blocks two chains share.
+
+    O(log blocks): a hash tells all before it.
+    """
+    low, high = 0, min(len(before), len(after))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if before[middle - 1] == after[middle - 1]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+class _ArrivedTurn:
+    """A turn that the scheduler knows of, from its arrival on."""
+
+    __slots__ = ("decided", "dispatch", "refusal", "request", "sent_s")
+
+    def __init__(self, request: TurnRequest, sent_s: float) -> None:
+        self.request = request
+        self.sent_s = sent_s
+        self.decided = anyio.Event()
+        self.dispatch: Dispatch | None = None
+        self.refusal: Refuse | None = None
 
 
 class _DispatchedTurn:
@@ -147,37 +238,52 @@ class _DispatchedTurn:
     Attributes:
         num_tokens: Output tokens so far.
         finished: Whether these are all.
+        gap: What its session does next, once its reply tells.
     """
 
     __slots__ = (
-        "_backend", "_clock", "_dispatch", "_observer", "_source", "finished", "num_tokens",
+        "_backend", "_dispatch", "_progressed", "_source", "finished", "gap", "num_tokens",
         "request",
     )  # fmt: skip
 
-    def __init__(self, request: TurnRequest, dispatch: Dispatch, backend: Backend) -> None:
+    def __init__(
+        self,
+        request: TurnRequest,
+        backend: Backend,
+        progressed: Callable[[_DispatchedTurn, TurnProgress], None],
+    ) -> None:
         self.request = request
-        self._dispatch = dispatch
         self._backend = backend
+        self._progressed = progressed
+        self._dispatch: Dispatch | None = None
         self.num_tokens = 0
         self.finished = False
+        self.gap = NO_HINT
 
-    def submit(self, clock: Clock, observer: TurnObserver | None) -> None:
+    def submit(self, dispatch: Dispatch | None) -> None:
         """Hand it to the backend.
 
         Raises:
             BackendError: It doesn't take turns.
         """
-        self._clock, self._observer = clock, observer
-        self._source = self._backend.submit(self._dispatch.replica_id, self.request)
+        if dispatch is None:
+            raise InvariantError(f"turn {self.request.turn_id} was neither dispatched nor refused")
+        self._dispatch = dispatch
+        self._source = self._backend.submit(dispatch.replica_id, self.request, dispatch.priority)
 
     def end_output(self, num_tokens: int) -> None:
         """Let it stop at so many output tokens, or as soon after as it can."""
-        replica_id, turn_id = self._dispatch.replica_id, self._dispatch.turn_id
-        self._backend.end_output(replica_id, turn_id, num_tokens)
+        if self._dispatch is not None:
+            replica_id, turn_id = self._dispatch.replica_id, self._dispatch.turn_id
+            self._backend.end_output(replica_id, turn_id, num_tokens)
+
+    def expect_gap(self, gap: GapHint) -> None:
+        """Say what the session does once the turn has ended."""
+        self.gap = gap
 
     def abort_unless_finished(self) -> None:
         """Stop it where it still runs."""
-        if not self.finished:
+        if not self.finished and self._dispatch is not None:
             self._backend.abort(self._dispatch.replica_id, self._dispatch.turn_id)
 
     def __aiter__(self) -> Self:
@@ -185,9 +291,7 @@ class _DispatchedTurn:
 
     async def __anext__(self) -> TurnProgress:
         step = await anext(self._source)
-        if self._observer is not None:
-            now_s = self._clock.now_s()
-            self._observer.turn_progressed(self.request.turn_id, step, now_s)
         self.num_tokens += step.num_new_tokens
         self.finished = step.finished
+        self._progressed(self, step)
         return step

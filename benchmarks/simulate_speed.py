@@ -24,7 +24,7 @@ from agent_runtime.workload.session_script import Workload
 from agent_runtime.workload.sources import load_workload
 from hw_model.catalog import Catalog
 from hw_model.deployment import DeploymentRequest, plan_deployment
-from scheduler.placement import POLICIES
+from scheduler.policies import POLICIES
 
 WALL_KEYS = {"wall_s", "turns_per_wall_s"}
 

@@ -1,62 +1,50 @@
-"""The one brain: events in, commands out, O(log replicas) an event.
+"""The one brain: events in, commands out.
 
-It knows sessions, where they live and how loaded replicas are; a policy decides. It does not know
-whether a replica is real, and it never waits: a driver tells it the time.
+It knows sessions, turns and how loaded replicas are, and tells a policy of what happens, which
+decides. It does not know whether a replica is real, and it never waits: a driver tells it the time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from scheduler.commands import Command, Dispatch, Refuse
+from scheduler.commands import Command, Refuse
 from scheduler.decision import Decision
 from scheduler.errors import InvariantError
-from scheduler.events import Event, SessionClosed, TurnArrived, TurnEnded
-from scheduler.ids import ReplicaId, SessionId, TurnId
-from scheduler.placement.policy import PlacementPolicy
-from scheduler.rack_load import RackLoad
-from scheduler.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaFleet:
-    """What there is to place turns on, every replica alike.
-
-    Attributes:
-        num_replicas: Replicas, ids from 0.
-        max_context_tokens: Longest prompt + output one replica holds.
-    """
-
-    num_replicas: int
-    max_context_tokens: int
+from scheduler.events import Event, PrefillEnded, SessionClosed, TurnArrived, TurnEnded, Woken
+from scheduler.ids import SessionId, TurnId
+from scheduler.policy import Policy
+from scheduler.rack import Rack, ReplicaFleet, ReplicaProbe
+from scheduler.session import Session, Turn
 
 
 class ClusterScheduler:
-    """Places the turns of sessions on replicas.
+    """Has the turns of sessions run on replicas.
 
     Args:
         fleet: The replicas.
-        policy: Chooses among them.
+        policy: Decides.
         on_decision: Told of every event once it is handled.
+        probe: What the replicas report of themselves.
 
-    Invariant: ``rack.active_turns`` counts the turns dispatched and not ended;
-        ``rack.session_tokens`` sums the context of the live sessions at home on each replica.
+    Invariant: every turn that has arrived and not ended is in ``_turns``, held or dispatched;
+        ``rack`` counts those dispatched, and the context of the live sessions at their homes.
     """
 
     def __init__(
         self,
         fleet: ReplicaFleet,
-        policy: PlacementPolicy,
+        policy: Policy,
         on_decision: Callable[[Decision], None] | None = None,
+        probe: ReplicaProbe | None = None,
     ) -> None:
         self._fleet = fleet
         self._policy = policy
         self._on_decision = on_decision
-        self._rack = RackLoad(fleet.num_replicas)
+        self._rack = Rack(fleet, probe)
         self._sessions: dict[SessionId, Session] = {}
-        self._turns: dict[TurnId, tuple[Session, ReplicaId]] = {}
-        self._now_s = 0.0
+        self._turns: dict[TurnId, Turn] = {}
+        self._num_opened = 0
 
     @property
     def max_context_tokens(self) -> int:
@@ -67,6 +55,16 @@ class ClusterScheduler:
     def num_sessions(self) -> int:
         """Sessions opened and not closed."""
         return len(self._sessions)
+
+    @property
+    def num_held_turns(self) -> int:
+        """Turns that wait to be dispatched."""
+        return sum(turn.replica_id is None for turn in self._turns.values())
+
+    @property
+    def next_wake_s(self) -> float | None:
+        """When the driver must hand in ``Woken``; it may change with every event."""
+        return self._policy.next_wake_s
 
     def handle(self, event: Event, now_s: float) -> Sequence[Command]:
         """Take in one event.
@@ -82,10 +80,15 @@ class ClusterScheduler:
             InvariantError: The event contradicts what came before: a turn id used twice, the end of
                 a turn that is not active, time running backwards.
         """
-        if now_s < self._now_s:
-            raise InvariantError(f"time went back from {self._now_s} to {now_s}")
-        self._now_s = now_s
-        commands = self._commands(event)
+        rack = self._rack
+        if now_s < rack.now_s:
+            raise InvariantError(f"time went back from {rack.now_s} to {now_s}")
+        rack.now_s = now_s
+        self._take(event)
+        commands: tuple[Command, ...] = ()
+        if rack.commands:
+            commands = tuple(rack.commands)
+            rack.commands.clear()
         if self._on_decision is not None:
             self._on_decision(Decision(now_s, event, commands))
         return commands
@@ -96,73 +99,96 @@ class ClusterScheduler:
         Raises:
             InvariantError: Gives both counts, replica by replica.
         """
-        turns = [0] * self._fleet.num_replicas
-        tokens = [0] * self._fleet.num_replicas
-        for _, replica in self._turns.values():
-            turns[replica] += 1
+        num, rack = self._fleet.num_replicas, self._rack
+        turns, prefill, active, tokens = ([0] * num for _ in range(4))
+        for turn in self._turns.values():
+            if turn.replica_id is not None:
+                turns[turn.replica_id] += 1
+                active[turn.replica_id] += turn.num_prompt_tokens
+                if not turn.is_prefilled:
+                    uncached = turn.num_prompt_tokens - turn.num_expected_cached_tokens
+                    prefill[turn.replica_id] += uncached
         for session in self._sessions.values():
             if session.home is not None:
                 tokens[session.home] += session.context_tokens
-        if turns != self._rack.active_turns.loads:
-            raise InvariantError(f"active turns are {turns}, not {self._rack.active_turns.loads}")
-        if tokens != self._rack.session_tokens.loads:
-            raise InvariantError(f"tokens are {tokens}, not {self._rack.session_tokens.loads}")
+        for name, found, counted in (
+            ("active turns", turns, rack.active_turns.loads),
+            ("turns", turns, [len(there) for there in rack.turns]),
+            ("prefill tokens", prefill, rack.prefill_tokens.loads),
+            ("active tokens", active, rack.active_tokens.loads),
+            ("session tokens", tokens, rack.session_tokens.loads),
+        ):
+            if found != counted:
+                raise InvariantError(f"{name} are {found}, not {counted}")
 
-    def _commands(self, event: Event) -> Sequence[Command]:
+    def _take(self, event: Event) -> None:
         match event:
             case TurnArrived():
-                return (self._place(event),)
+                self._arrive(event)
+            case PrefillEnded():
+                turn = self._turn(event.turn_id)
+                self._rack.end_prefill(turn)
+                self._policy.prefill_ended(turn, event.num_cached_tokens, self._rack)
             case TurnEnded():
                 self._end(event)
             case SessionClosed():
-                self._close(event)
-        return ()
+                session = self._sessions.get(event.session_id)
+                if session is not None:
+                    session.closed = True
+                    self._forget_if_done(session)
+            case Woken():
+                self._policy.woken(self._rack)
 
-    def _place(self, turn: TurnArrived) -> Command:
-        if turn.turn_id in self._turns:
-            raise InvariantError(f"turn {turn.turn_id} arrived twice")
-        num_tokens = turn.num_prompt_tokens + turn.num_output_tokens
+    def _arrive(self, arrived: TurnArrived) -> None:
+        if arrived.turn_id in self._turns:
+            raise InvariantError(f"turn {arrived.turn_id} arrived twice")
+        rack = self._rack
+        num_tokens = arrived.num_prompt_tokens + arrived.num_output_tokens
         if num_tokens > self._fleet.max_context_tokens:
-            return Refuse(turn.turn_id, num_tokens, self._fleet.max_context_tokens)
-        session = self._sessions.get(turn.session_id)
+            refusal = Refuse(arrived.turn_id, num_tokens, self._fleet.max_context_tokens)
+            rack.commands.append(refusal)
+            return
+        session = self._sessions.get(arrived.session_id)
         if session is None:
-            session = Session(turn.session_id, turn.parent_id)
-            self._sessions[turn.session_id] = session
+            session = self._open(arrived)
         session.closed = False
-        replica = self._policy.place(turn, session, self._rack)
-        self._turns[turn.turn_id] = (session, replica)
-        self._rack.active_turns.add(replica, 1)
         session.num_active_turns += 1
-        self._settle(session, replica, turn.num_prompt_tokens)
-        return Dispatch(turn.turn_id, replica)
+        turn = Turn(arrived, session, rack.now_s)
+        self._turns[arrived.turn_id] = turn
+        self._policy.turn_arrived(turn, rack)
+
+    def _open(self, arrived: TurnArrived) -> Session:
+        session = Session(
+            arrived.session_id,
+            arrived.parent_id,
+            arrived.tenant_id,
+            self._rack.now_s,
+            self._num_opened,
+        )
+        self._num_opened += 1
+        self._sessions[arrived.session_id] = session
+        return session
+
+    def _turn(self, turn_id: TurnId) -> Turn:
+        try:
+            return self._turns[turn_id]
+        except KeyError:
+            raise InvariantError(f"turn {turn_id} goes on but was not active") from None
 
     def _end(self, event: TurnEnded) -> None:
-        try:
-            session, replica = self._turns.pop(event.turn_id)
-        except KeyError:
-            raise InvariantError(f"turn {event.turn_id} ended but was not active") from None
-        self._rack.active_turns.add(replica, -1)
+        turn = self._turn(event.turn_id)
+        del self._turns[event.turn_id]
+        session, rack = turn.session, self._rack
+        rack.end_turn(turn, event.num_context_tokens)
         session.num_active_turns -= 1
-        if session.home == replica:
-            self._settle(session, replica, event.num_context_tokens)
+        session.num_turns_ended += 1
+        session.last_ended_s = rack.now_s
+        session.gap = event.gap
+        self._policy.turn_ended(turn, rack)
         self._forget_if_done(session)
-
-    def _close(self, event: SessionClosed) -> None:
-        session = self._sessions.get(event.session_id)
-        if session is not None:
-            session.closed = True
-            self._forget_if_done(session)
 
     def _forget_if_done(self, session: Session) -> None:
         if session.closed and session.num_active_turns == 0:
-            if session.home is not None:
-                self._rack.session_tokens.add(session.home, -session.context_tokens)
+            self._rack.forget(session)
             del self._sessions[session.session_id]
-
-    def _settle(self, session: Session, replica: ReplicaId, context_tokens: int) -> None:
-        """Move a session's context to ``replica``."""
-        if session.home is not None:
-            self._rack.session_tokens.add(session.home, -session.context_tokens)
-        session.home = replica
-        session.context_tokens = context_tokens
-        self._rack.session_tokens.add(replica, context_tokens)
+            self._policy.session_closed(session, self._rack)

@@ -1,18 +1,27 @@
-"""What the scheduler wants done. Frozen values; whoever drives it carries them out."""
+"""What the scheduler wants done. Frozen values; whoever drives it carries them out, in order.
+
+The KV commands name a session: they concern the KV of its latest context. A replica that can't
+carry one out ignores it, and the next turn finds less KV than was hoped for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.ids import ReplicaId, TurnId
+from scheduler.ids import ReplicaId, SessionId, TurnId
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """Run the turn on that replica, now."""
+    """Run the turn on that replica, now.
+
+    Attributes:
+        priority: Smaller goes first in an engine that looks at priorities.
+    """
 
     turn_id: TurnId
     replica_id: ReplicaId
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +38,43 @@ class Refuse:
     limit_tokens: int
 
 
-Command = Dispatch | Refuse
+@dataclass(frozen=True, slots=True)
+class Retain:
+    """Keep the session's KV on that replica until it is released or dropped."""
+
+    session_id: SessionId
+    replica_id: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Keep it no longer; it stays until the replica needs the room."""
+
+    session_id: SessionId
+    replica_id: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Give up its HBM now, but for what it shares with others; host memory may keep a copy."""
+
+    session_id: SessionId
+    replica_id: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Copy its KV from one replica to another and keep it there.
+
+    Attributes:
+        ready_s: When it will be there, by the scheduler's reckoning of the links.
+    """
+
+    session_id: SessionId
+    source_id: ReplicaId
+    replica_id: ReplicaId
+    ready_s: float
+
+
+KvCommand = Retain | Release | Drop | Pull
+Command = Dispatch | Refuse | KvCommand

@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-from scheduler.ids import SessionId, TurnId
+from scheduler.ids import SessionId, TenantId, TurnId
+
+NO_TENANT = TenantId("")
+
+
+class GapCause(StrEnum):
+    """What a session does between two turns, as far as its last reply tells."""
+
+    UNKNOWN = "unknown"
+    TOOL = "tool"
+    HUMAN = "human"
+    CHILDREN = "children"
+
+
+@dataclass(frozen=True, slots=True)
+class GapHint:
+    """What is known of a tool gap when it begins.
+
+    Attributes:
+        cause: Whom the session waits for.
+        tools: Names of the tools that run, if they are known.
+        expected_s: How long it takes, if the user says so; overrides what was learned.
+    """
+
+    cause: GapCause = GapCause.UNKNOWN
+    tools: tuple[str, ...] = ()
+    expected_s: float | None = None
+
+
+NO_HINT = GapHint()
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +46,12 @@ class TurnArrived:
         num_prompt_tokens: The whole context.
         num_output_tokens: The most the call may generate.
         parent_id: The session that started this one, for a sub-agent's turns.
+        block_hashes: Chained hashes of the leading full KV blocks of the prompt, and of what is
+            known of the output; read during ``handle`` only, not kept.
+        num_kept_blocks: How many of them, from the first, the session's turn before had too.
+        priority: Smaller is more urgent.
+        deadline_s: When the session should be done, on the clock of the events.
+        tenant_id: Whose session it is.
     """
 
     turn_id: TurnId
@@ -22,18 +59,37 @@ class TurnArrived:
     num_prompt_tokens: int
     num_output_tokens: int
     parent_id: SessionId | None = None
+    block_hashes: Sequence[int] = ()
+    num_kept_blocks: int = 0
+    priority: int = 0
+    deadline_s: float | None = None
+    tenant_id: TenantId = NO_TENANT
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillEnded:
+    """A dispatched turn has its first token.
+
+    Attributes:
+        num_cached_tokens: Prompt tokens the replica had KV of.
+    """
+
+    turn_id: TurnId
+    num_cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """A dispatched turn is over: finished, aborted or failed.
+    """A turn is over: finished, aborted or failed; one still held is withdrawn.
 
     Attributes:
         num_context_tokens: Prompt and output as far as it got.
+        gap: What the session does next.
     """
 
     turn_id: TurnId
     num_context_tokens: int
+    gap: GapHint = NO_HINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +99,9 @@ class SessionClosed:
     session_id: SessionId
 
 
-Event = TurnArrived | TurnEnded | SessionClosed
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """The time has come that the scheduler asked to be woken at."""
+
+
+Event = TurnArrived | PrefillEnded | TurnEnded | SessionClosed | Woken

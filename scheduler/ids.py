@@ -7,3 +7,4 @@ from typing import NewType
 SessionId = NewType("SessionId", str)
 TurnId = NewType("TurnId", str)
 ReplicaId = NewType("ReplicaId", int)
+TenantId = NewType("TenantId", str)

@@ -4,19 +4,23 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
+from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch, Refuse
 from scheduler.errors import InvariantError, UnknownPolicyError
 from scheduler.events import SessionClosed, TurnArrived, TurnEnded
 from scheduler.ids import ReplicaId, SessionId, TurnId
-from scheduler.placement import POLICIES, make_policy
-from scheduler.rack_load import LoadOrder
+from scheduler.load_order import LoadOrder
+from scheduler.policies import POLICIES, make_policy
+from scheduler.rack import ReplicaFleet
+from tests.racks import policy_setup
 
 LIMIT = 1000
 
 
 def cluster(policy: str = "panjiu", num_replicas: int = 4) -> ClusterScheduler:
-    return ClusterScheduler(ReplicaFleet(num_replicas, LIMIT), make_policy(policy, num_replicas))
+    return ClusterScheduler(
+        ReplicaFleet(num_replicas, LIMIT), make_policy(policy, policy_setup(num_replicas, LIMIT))
+    )
 
 
 def arrive(
@@ -102,7 +106,7 @@ def test_a_session_closed_while_it_runs_is_forgotten_when_its_turn_ends() -> Non
 
 def test_an_unknown_policy_lists_the_known_ones() -> None:
     with pytest.raises(UnknownPolicyError, match=r"'magic'; known: consistent_hash, least_loaded"):
-        make_policy("magic", 4)
+        make_policy("magic", policy_setup(4, LIMIT))
 
 
 class LoadOrderMachine(RuleBasedStateMachine):

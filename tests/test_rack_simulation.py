@@ -20,7 +20,7 @@ from agent_runtime.workload.session_script import SessionScript
 from hw_model.claim import Band
 from hw_model.engine.solo_turn import solo_turn_s
 from hw_model.step_time import StepTimeModel
-from scheduler.placement import POLICIES
+from scheduler.policies import POLICIES
 from tests.engines import deployment, engine, request
 from tests.scripts import BLOCK, growing_session, workload
 

@@ -13,10 +13,12 @@ from agent_runtime.runtime import Runtime
 from agent_runtime.turns import TurnRequest
 from hw_model.claim import Band
 from hw_model.engine.step_scheduler import EngineLimits
-from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
+from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.ids import SessionId, TurnId
-from scheduler.placement import make_policy
+from scheduler.policies import make_policy
+from scheduler.rack import ReplicaFleet
 from tests.engines import deployment
+from tests.racks import policy_setup
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +32,9 @@ def anyio_backend() -> str:
 async def running_rack() -> AsyncIterator[tuple[Runtime, EmulatedRack, ClusterScheduler]]:
     plan = deployment("qwen3-8b", num_replicas=2)
     clock = Clock(speed=1000.0)
-    scheduler = ClusterScheduler(ReplicaFleet(2, plan.kv_tokens), make_policy("panjiu", 2))
+    scheduler = ClusterScheduler(
+        ReplicaFleet(2, plan.kv_tokens), make_policy("panjiu", policy_setup(2, plan.kv_tokens))
+    )
     async with emulated_rack(plan, Band.BASE, clock, EngineLimits()) as rack:
         yield (
             Runtime(

@@ -8,7 +8,7 @@ real time.
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -34,9 +34,9 @@ from agent_runtime.workload.session_script import (
 from hw_model.claim import Band
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.ttft_boundary import TtftBoundary
-from scheduler.commands import Dispatch
+from scheduler.commands import Dispatch, Drop, Pull, Refuse, Release, Retain
 from scheduler.decision import Decision
-from scheduler.events import SessionClosed, TurnArrived, TurnEnded
+from scheduler.events import PrefillEnded, SessionClosed, TurnArrived, TurnEnded, Woken
 from scheduler.ids import SessionId, TurnId
 from tests.engines import deployment
 from tests.replayed_workload import Replay
@@ -102,25 +102,36 @@ class Row:
     replica: int | None = None
 
 
-def rows(decisions: Sequence[Decision]) -> list[tuple[float, Row]]:
+def rows(decisions: Sequence[Decision]) -> list[tuple[float, Row]]:  # noqa: C901 - flat
     """Return what was decided when, in order of time."""
     whose: dict[TurnId, str] = {}
 
-    def row(decision: Decision) -> Row:
+    def rows_of(decision: Decision) -> Iterator[Row]:
         event = decision.event
         match event:
             case TurnArrived():
                 whose[event.turn_id] = event.session_id
-                (command,) = decision.commands
-                assert isinstance(command, Dispatch)
-                num_tokens = event.num_prompt_tokens + event.num_output_tokens
-                return Row("arrived", event.session_id, num_tokens, command.replica_id)
+                yield Row(
+                    "arrived", event.session_id, event.num_prompt_tokens + event.num_output_tokens
+                )
+            case PrefillEnded():
+                yield Row("prefilled", whose[event.turn_id], event.num_cached_tokens)
             case TurnEnded():
-                return Row("ended", whose[event.turn_id], event.num_context_tokens)
+                yield Row("ended", whose[event.turn_id], event.num_context_tokens)
             case SessionClosed():
-                return Row("closed", event.session_id)
+                yield Row("closed", event.session_id)
+            case Woken():
+                pass
+        for command in decision.commands:
+            match command:
+                case Dispatch():
+                    yield Row("dispatch", whose[command.turn_id], replica=command.replica_id)
+                case Pull() | Retain() | Release() | Drop():
+                    yield Row(type(command).__name__, command.session_id, 0, command.replica_id)
+                case Refuse():
+                    yield Row("refuse", whose[command.turn_id])
 
-    return [(decision.now_s, row(decision)) for decision in decisions]
+    return [(decision.now_s, row) for decision in decisions for row in rows_of(decision)]
 
 
 def short_agents(num_sessions: int, max_turns: int) -> Workload:

@@ -52,11 +52,19 @@ HOT = (
     "agent_runtime/workload/session_script.py",
     *(
         f"scheduler/{name}.py"
-        for name in ("cluster_scheduler", "commands", "events", "rack_load", "session")
+        for name in (
+            "cluster_scheduler",
+            "commands",
+            "events",
+            "load_order",
+            "policy",
+            "rack",
+            "session",
+        )
     ),
     *(
         f"scheduler/placement/{name}.py"
-        for name in ("consistent_hash", "least_loaded", "panjiu", "policy", "round_robin")
+        for name in ("consistent_hash", "least_loaded", "panjiu", "round_robin")
     ),
 )
 

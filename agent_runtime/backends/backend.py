@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from agent_runtime.turns import TurnProgress, TurnRequest
+from scheduler.commands import KvCommand
 from scheduler.ids import ReplicaId, TurnId
 
 
 class Backend(Protocol):
     """A set of replicas, ids from 0."""
 
-    def submit(self, replica_id: ReplicaId, request: TurnRequest) -> AsyncIterator[TurnProgress]:
+    def submit(
+        self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0
+    ) -> AsyncIterator[TurnProgress]:
         """Start a turn; the iterator yields until ``finished``.
 
         Raises:
@@ -26,4 +29,15 @@ class Backend(Protocol):
 
     def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:
         """Stop a turn and free its KV; an unknown turn is ignored."""
+        ...
+
+    def carry_out(self, command: KvCommand, block_hashes: Sequence[int]) -> None:
+        """Keep, move or give up KV of a session whose latest context has these hashes.
+
+        A backend that can't ignores it.
+        """
+        ...
+
+    def call_at(self, at_s: float, wake: Callable[[], None]) -> None:
+        """Call back at an emulated time; instead of what was asked for before."""
         ...

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
 import anyio
 
+from agent_runtime.backends.kv_orders import carry_out
 from agent_runtime.clock import Clock
 from agent_runtime.errors import BackendStoppedError
 from agent_runtime.turns import TurnProgress, TurnRequest
@@ -20,6 +21,7 @@ from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.step_time import StepTimeModel
+from scheduler.commands import KvCommand
 from scheduler.ids import ReplicaId, TurnId
 
 
@@ -107,19 +109,41 @@ class EmulatedRack:
         self._orders = itertools.count()
         self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
         self._wake = anyio.Event()
+        self._alarm: tuple[float, Callable[[], None]] | None = None
 
     @property
     def next_event_s(self) -> float | None:
-        """When a replica is next due, in emulated time; None while all are idle."""
+        """When a replica, or a call back, is next due, in emulated time; None while none is."""
+        due_s, alarm = self._next_due_s, self._alarm
+        return due_s if alarm is None or (due_s is not None and due_s < alarm[0]) else alarm[0]
+
+    @property
+    def _next_due_s(self) -> float | None:
         due = self._due
         while due and self._scheduled_s[due[0][2]] != due[0][0]:
             heapq.heappop(due)
         return due[0][0] if due else None
 
     def advance(self, now_s: float) -> None:
-        """Step every replica that is due and hand out the tokens."""
+        """Call back if it is time, step every replica that is due and hand out the tokens."""
         while (next_s := self.next_event_s) is not None and next_s <= now_s:
-            self._step(heapq.heappop(self._due)[2], now_s)
+            alarm = self._alarm
+            if alarm is not None and alarm[0] == next_s:
+                self._alarm = None
+                alarm[1]()
+            else:
+                self._step(heapq.heappop(self._due)[2], now_s)
+
+    def call_at(self, at_s: float, wake: Callable[[], None]) -> None:
+        """Call back at an emulated time; instead of what was asked for before."""
+        self._alarm = at_s, wake
+        self._wake.set()
+
+    def carry_out(self, command: KvCommand, block_hashes: Sequence[int]) -> None:
+        """Keep, move or give up KV of a session whose latest context has these hashes."""
+        now_s = self._catch_up(command.replica_id)
+        carry_out(command, block_hashes, self.engines, now_s)
+        self._reschedule(command.replica_id)
 
     async def run(self) -> None:
         """Step every replica when it is due, until cancelled."""
@@ -131,7 +155,9 @@ class EmulatedRack:
             self._wake = anyio.Event()
             self.advance(self._clock.now_s())
 
-    def submit(self, replica_id: ReplicaId, request: TurnRequest) -> AsyncIterator[TurnProgress]:
+    def submit(
+        self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0
+    ) -> AsyncIterator[TurnProgress]:
         """Queue a turn on a replica's engine.
 
         Raises:
@@ -145,6 +171,7 @@ class EmulatedRack:
             request.num_prompt_tokens,
             request.num_output_tokens,
             request.block_hashes,
+            priority,
             streams=request.streams,
         )
         self.engines[replica_id].add(engine_request, now_s)

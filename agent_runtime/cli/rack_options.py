@@ -12,7 +12,7 @@ from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
 from hw_model.ttft_boundary import TtftBoundary
-from scheduler.placement import POLICIES, make_policy
+from scheduler.policies import POLICIES, policy_entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def emulated_machine(args: argparse.Namespace) -> EmulatedMachine:
         UnknownNameError: A rack or model that is not in the catalog.
         UnknownPolicyError: A policy that does not exist.
     """
-    make_policy(args.policy, num_replicas=1)
+    policy_entry(args.policy)
     catalog = chosen_catalog(args)
     rack = catalog.rack(args.rack)
     return EmulatedMachine(

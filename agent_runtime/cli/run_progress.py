@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from scheduler.decision import Decision
-from scheduler.events import SessionClosed, TurnArrived, TurnEnded
+from scheduler.events import TurnArrived, TurnEnded
 
 INTERVAL_S = 0.2
 CLEAR_LINE = "\r\x1b[K"
@@ -46,7 +46,7 @@ class RunProgress:
             case TurnEnded():
                 self._num_running -= 1
                 self._num_ended += 1
-            case SessionClosed():
+            case _:
                 pass
         if self._shown and self._stopwatch() - self._shown_at_s >= INTERVAL_S:
             self._shown_at_s = self._stopwatch()

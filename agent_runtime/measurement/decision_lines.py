@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from scheduler.commands import Command, Dispatch, Refuse
+from scheduler.commands import Command, Dispatch, Drop, Pull, Refuse, Release, Retain
 from scheduler.decision import Decision
-from scheduler.events import Event, SessionClosed, TurnArrived, TurnEnded
+from scheduler.events import Event, PrefillEnded, SessionClosed, TurnArrived, TurnEnded, Woken
 
 
 def decision_line(decision: Decision) -> str:
     """Return a decision as JSON, without the end of the line.
 
-    Keys: ``t`` (emulated seconds), ``event`` (``turn_arrived``, ``turn_ended``,
-    ``session_closed``) with what it says, and ``do``: ``dispatch`` to a ``replica``, or ``refuse``.
+    Keys: ``t`` (emulated seconds), ``event`` (``turn_arrived``, ``prefill_ended``, ``turn_ended``,
+    ``session_closed``, ``woken``) with what it says, and ``do``: what was asked for, in order.
     """
-    line = {"t": decision.now_s, **_event(decision.event)}
-    for command in decision.commands:
-        line |= _command(command)
+    line: dict[str, Any] = {"t": decision.now_s, **_event(decision.event)}
+    if decision.commands:
+        line["do"] = [_command(command) for command in decision.commands]
     return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -33,6 +33,14 @@ def _event(event: Event) -> dict[str, Any]:
                 "output_tokens": event.num_output_tokens,
             }
             return arrived if event.parent_id is None else {**arrived, "parent": event.parent_id}
+        case PrefillEnded():
+            return {
+                "event": "prefill_ended",
+                "turn": event.turn_id,
+                "cached_tokens": event.num_cached_tokens,
+            }
+        case Woken():
+            return {"event": "woken"}
         case TurnEnded():
             return {
                 "event": "turn_ended",
@@ -46,6 +54,28 @@ def _event(event: Event) -> dict[str, Any]:
 def _command(command: Command) -> dict[str, Any]:
     match command:
         case Dispatch():
-            return {"do": "dispatch", "replica": command.replica_id}
+            return {
+                "do": "dispatch",
+                "turn": command.turn_id,
+                "replica": command.replica_id,
+            }
         case Refuse():
-            return {"do": "refuse", "limit_tokens": command.limit_tokens}
+            return {
+                "do": "refuse",
+                "turn": command.turn_id,
+                "limit_tokens": command.limit_tokens,
+            }
+        case Pull():
+            return {
+                "do": "pull",
+                "session": command.session_id,
+                "from": command.source_id,
+                "replica": command.replica_id,
+                "ready_s": command.ready_s,
+            }
+        case Retain() | Release() | Drop():
+            return {
+                "do": type(command).__name__.lower(),
+                "session": command.session_id,
+                "replica": command.replica_id,
+            }

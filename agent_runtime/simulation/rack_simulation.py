@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from agent_runtime.backends.engine_probe import EngineProbe
+from agent_runtime.backends.kv_orders import carry_out
 from agent_runtime.measurement.timeline_sampler import TimelineSampler
 from agent_runtime.measurement.turn_log import TurnLog, TurnTimes
 from agent_runtime.simulation.event_queue import EventQueue
+from agent_runtime.simulation.script_oracle import ScriptOracle
 from agent_runtime.simulation.session_run import SessionRun
 from agent_runtime.workload.session_script import SessionScript, Workload, start_times
 from hw_model.claim import Band
@@ -21,19 +24,35 @@ from hw_model.engine.engine_core import EngineCore, TokensGenerated
 from hw_model.engine.host_tier import HostTier, HostTierSpec
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId
+from hw_model.engine.request_queue import SchedulingPolicy
 from hw_model.engine.solo_turn import solo_turn_s
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.step_time import StepTimeModel
 from hw_model.ttft_boundary import TtftBoundary
-from scheduler.cluster_scheduler import ClusterScheduler, ReplicaFleet
-from scheduler.commands import Dispatch, Refuse
+from scheduler.cluster_scheduler import ClusterScheduler
+from scheduler.commands import Command, Dispatch, Refuse
+from scheduler.cost import CostModel
 from scheduler.decision import Decision
-from scheduler.events import SessionClosed, TurnArrived, TurnEnded
-from scheduler.ids import TurnId
-from scheduler.placement import make_policy
+from scheduler.events import (
+    Event,
+    GapCause,
+    GapHint,
+    PrefillEnded,
+    SessionClosed,
+    TurnArrived,
+    TurnEnded,
+    Woken,
+)
+from scheduler.ids import SessionId, TurnId
+from scheduler.policies import make_policy, policy_entry
+from scheduler.rack import ReplicaFleet
+from scheduler.setup import PolicySetup
 
-ARRIVAL_PRIORITY, ENGINE_PRIORITY = 0, 1
+ARRIVAL_PRIORITY, WAKE_PRIORITY, ENGINE_PRIORITY = 0, 1, 2
 """At equal times turns arrive before engines step, so a step sees all who are there."""
+
+WAKE = -1
+"""Stands in the queue for the scheduler, where replicas are from 0 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +113,13 @@ class RackSimulation:
             if options.host_bytes_per_chip
             else None
         )
+        limits = options.limits
+        if policy_entry(options.policy).uses_priorities:
+            limits = replace(limits, policy=SchedulingPolicy.PRIORITY)
         self.engines = [
             EngineCore(
                 KvManager(deployment.kv_blocks, deployment.block_size_tokens),
-                options.limits,
+                limits,
                 self.step_time,
                 host=None if host_spec is None else HostTier(host_spec),
                 progress=False,
@@ -114,10 +136,25 @@ class RackSimulation:
         self._block_size_tokens = deployment.block_size_tokens
         boundary = options.ttft_boundary
         self._before_engine_s = boundary.before_engine_s(deployment.chip, options.band)
-        fleet = ReplicaFleet(deployment.num_replicas, deployment.kv_tokens)
-        self._scheduler = ClusterScheduler(
-            fleet, make_policy(options.policy, deployment.num_replicas), on_decision
+        self._runs: dict[SessionId, SessionRun] = {}
+        setup = PolicySetup(
+            fleet=ReplicaFleet(
+                num_replicas=deployment.num_replicas,
+                max_context_tokens=deployment.kv_tokens,
+                block_size_tokens=deployment.block_size_tokens,
+                max_num_batched_tokens=limits.max_num_batched_tokens,
+                host_kv_tokens=0
+                if host_spec is None
+                else host_spec.capacity_blocks * deployment.block_size_tokens,
+            ),
+            cost=CostModel.of(deployment, options.band, limits.max_num_batched_tokens),
+            seed=options.seed,
+            oracle=ScriptOracle(self._runs),
         )
+        self._scheduler = ClusterScheduler(
+            setup.fleet, make_policy(options.policy, setup), on_decision, EngineProbe(self.engines)
+        )
+        self._wake_s: float | None = None
         self._queue: EventQueue[SessionRun | int] = EventQueue()
         self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
         self._active: dict[RequestId, SessionRun] = {}
@@ -141,6 +178,11 @@ class RackSimulation:
             if isinstance(item, SessionRun):
                 self.now_s = now_s
                 self._arrive(item)
+            elif item == WAKE:
+                if self._wake_s == now_s:
+                    self.now_s = now_s
+                    self._wake_s = None
+                    self._tell(Woken())
             elif self._scheduled_s[item] == now_s:
                 self.now_s = now_s
                 self._advance(item, on_turn)
@@ -168,7 +210,9 @@ class RackSimulation:
 
     def _start(self, script: SessionScript, at_s: float, parent: SessionRun | None) -> None:
         self._num_live_sessions += 1
-        self._send(SessionRun(script, at_s, parent), at_s)
+        run = SessionRun(script, at_s, parent)
+        self._runs[script.session_id] = run
+        self._send(run, at_s)
 
     def _send(self, run: SessionRun, at_s: float) -> None:
         run.sent_s = at_s
@@ -179,28 +223,64 @@ class RackSimulation:
         turn, session_id = run.turn, run.script.session_id
         turn_id = TurnId(f"{session_id}#{run.next_turn}")
         parent_id = None if run.parent is None else run.parent.script.session_id
-        arrived = TurnArrived(turn_id, session_id, turn.isl_tokens, turn.osl_tokens, parent_id)
-        for command in self._scheduler.handle(arrived, self.now_s):
-            match command:
-                case Dispatch(replica_id=replica):
-                    run.arrive(self._block_size_tokens)
-                    request = EngineRequest(
-                        RequestId(turn_id), turn.isl_tokens, turn.osl_tokens, run.chain.hashes
-                    )
-                    self._active[request.request_id] = run
-                    self.num_turns_by_replica[replica] += 1
-                    self.engines[replica].add(request, self.now_s)
-                    self._reschedule(replica)
-                case Refuse():
-                    self.refused.append((run, command))
-                    run.fail()
-                    self._end_session(run)
+        run.arrive(self._block_size_tokens)
+        self._active[RequestId(turn_id)] = run
+        self._tell(
+            TurnArrived(
+                turn_id,
+                session_id,
+                turn.isl_tokens,
+                turn.osl_tokens,
+                parent_id,
+                block_hashes=run.chain.hashes,
+                num_kept_blocks=run.num_kept_blocks,
+            )
+        )
+
+    def _tell(self, event: Event) -> None:
+        """Let the scheduler know, and do what it says."""
+        for command in self._scheduler.handle(event, self.now_s):
+            self._carry_out(command)
+        wake_s = self._scheduler.next_wake_s
+        if wake_s is not None and wake_s != self._wake_s:
+            self._wake_s = max(wake_s, self.now_s)
+            self._queue.push(self._wake_s, WAKE_PRIORITY, WAKE)
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case Dispatch(turn_id=turn_id, replica_id=replica):
+                self._dispatch(self._active[RequestId(turn_id)], command)
+            case Refuse(turn_id=turn_id):
+                run = self._active.pop(RequestId(turn_id))
+                self.refused.append((run, command))
+                run.fail()
+                self._end_session(run)
+            case _:
+                replica = command.replica_id
+                run = self._runs[command.session_id]
+                carry_out(command, run.chain.hashes, self.engines, self.now_s)
+                self._reschedule(replica)
+
+    def _dispatch(self, run: SessionRun, dispatch: Dispatch) -> None:
+        turn, replica = run.turn, dispatch.replica_id
+        request = EngineRequest(
+            RequestId(dispatch.turn_id),
+            turn.isl_tokens,
+            turn.osl_tokens,
+            run.chain.hashes,
+            dispatch.priority,
+        )
+        self.num_turns_by_replica[replica] += 1
+        self.engines[replica].add(request, self.now_s)
+        self._reschedule(replica)
 
     def _advance(self, replica: int, on_turn: Callable[[int], None] | None) -> None:
         for generated in self.engines[replica].advance(self.now_s):
             run = self._active[generated.request_id]
             if run.first_token_s is None:
                 run.first_token_s = generated.at_s
+                turn_id = TurnId(generated.request_id)
+                self._tell(PrefillEnded(turn_id, generated.num_cached_tokens))
             if generated.finished:
                 del self._active[generated.request_id]
                 self._end_turn(run, generated)
@@ -235,8 +315,9 @@ class RackSimulation:
             max_num_batched_tokens=self._options.limits.max_num_batched_tokens,
         )
         turn = run.end_turn()
-        ended = TurnEnded(TurnId(generated.request_id), turn.isl_tokens + turn.osl_tokens)
-        self._scheduler.handle(ended, self.now_s)
+        num_context_tokens = turn.isl_tokens + turn.osl_tokens
+        hint = GapHint(GapCause.CHILDREN) if turn.children else turn.then
+        self._tell(TurnEnded(TurnId(generated.request_id), num_context_tokens, hint))
         run.num_running_children = len(turn.children)
         for child in turn.children:
             self._start(child, self.now_s + child.start_delay_s, run)
@@ -252,7 +333,8 @@ class RackSimulation:
 
     def _end_session(self, run: SessionRun) -> None:
         self._num_live_sessions -= 1
-        self._scheduler.handle(SessionClosed(run.script.session_id), self.now_s)
+        self._tell(SessionClosed(run.script.session_id))
+        del self._runs[run.script.session_id]
         if run.parent is not None:
             run.parent.num_running_children -= 1
             if run.parent.num_running_children == 0:

@@ -29,6 +29,7 @@ from agent_runtime.workload.trace_format import (
     RecordedSubAgent,
     parse_session,
 )
+from scheduler.events import NO_HINT, GapCause, GapHint
 from scheduler.ids import SessionId
 
 SCOPE_SIZE = 1 << 34
@@ -39,6 +40,9 @@ FIRST_UNKNOWN_ID = 1 << 33
 
 CLOCK_RESOLUTION_S = 1.0
 """Captures round the times of calls to seconds."""
+
+_GAPS = {"tool_use": GapHint(GapCause.TOOL), "end_turn": GapHint(GapCause.HUMAN)}
+"""What a session does after a reply that stops so."""
 
 Trunk = tuple[int, int]
 """``(tool_tokens, system_tokens)``: equal for sessions of the same harness."""
@@ -172,6 +176,7 @@ class _TraceReader:
                     gap_s=self._gap_s(calls, index, children),
                     block_id_runs=self._with_output(calls, contexts, index, following),
                     children=tuple(script for _, script in children[index]),
+                    then=_GAPS.get(call.stop or "", NO_HINT),
                 )
             )
             self._num_empty_outputs += call.out == 0

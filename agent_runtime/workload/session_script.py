@@ -12,6 +12,7 @@ import numpy as np
 
 from agent_runtime.workload.block_id_runs import BlockIdRun
 from agent_runtime.workload.published_figure import PublishedFigure, as_note
+from scheduler.events import NO_HINT, GapHint
 from scheduler.ids import SessionId
 
 
@@ -28,6 +29,7 @@ class ScriptedTurn:
             chained hash): equal ids are equal prefixes. Covers at least the prompt's full
             blocks, and those of the output if a later prompt is known to contain it.
         children: Sub-agents that start when this turn ends. The next turn waits for all of them.
+        then: What the session does after it, as the reply tells whoever reads it.
     """
 
     isl_tokens: int
@@ -35,6 +37,7 @@ class ScriptedTurn:
     gap_s: float
     block_id_runs: tuple[BlockIdRun, ...]
     children: tuple[SessionScript, ...] = ()
+    then: GapHint = NO_HINT
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class RecordedCall(_Recorded):
     out: TokenCount
     think_time: Seconds | None = None
     api_time: Seconds | None = None
+    stop: str | None = None
     hash_runs: list[tuple[LocalId, LocalId]] | None = None
     hash_ids: list[LocalId] | None = None
 

@@ -39,7 +39,7 @@ from agent_runtime.workload.session_script import ScriptedTurn, SessionScript
 from hw_model.catalog import Catalog
 from hw_model.deployment import DeploymentRequest, plan_deployment
 from scheduler.ids import SessionId
-from scheduler.placement import POLICIES
+from scheduler.policies import POLICIES
 
 FIRST_OWN_ID = (1 + len(HARNESSES) + len(SUB_AGENT_TRUNKS)) * SCOPE_SIZE
 """Block ids below are of trunks, which sessions share."""

@@ -150,6 +150,25 @@ class KvResidency:
         self._catch_up(now_s)
         return self._num_beyond(self._kv.pool.find_prefix(hashes, limit), hashes, limit, now_s)
 
+    def num_cached(self, hashes: Sequence[int]) -> int:
+        """Return how many leading blocks of a chain are in HBM; changes nothing."""
+        return self._kv.pool.find_prefix(hashes, len(hashes)).num_blocks
+
+    def num_in_host(self, hashes: Sequence[int]) -> int:
+        """Return how many blocks the host has beyond them; changes nothing."""
+        if self._host is None:
+            return 0
+        return self._host.num_held(hashes, self.num_cached(hashes))
+
+    def forget(self, hashes: Sequence[int], now_s: float) -> int:
+        """Give up the HBM of a chain that is worth nothing any more, as far as nobody holds it.
+
+        Returns:
+            Blocks given up.
+        """
+        self._catch_up(now_s)
+        return self._kv.pool.forget(hashes)
+
     def lacks_room(self, num_blocks: int) -> bool:
         """Return whether fewer blocks than that are free."""
         return self._kv.pool.num_free < num_blocks

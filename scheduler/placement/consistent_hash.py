@@ -5,10 +5,10 @@ from __future__ import annotations
 import bisect
 from hashlib import blake2b
 
-from scheduler.events import TurnArrived
 from scheduler.ids import ReplicaId
-from scheduler.rack_load import RackLoad
-from scheduler.session import Session
+from scheduler.policy import Placement
+from scheduler.rack import Rack
+from scheduler.session import Session, Turn
 
 POINTS_PER_REPLICA = 160
 """Virtual nodes a replica; vllm-router's number."""
@@ -26,10 +26,10 @@ class ConsistentHash:
         self._points = [point for point, _ in points]
         self._replicas = [replica for _, replica in points]
 
-    def place(self, turn: TurnArrived, session: Session, rack: RackLoad) -> ReplicaId:  # noqa: ARG002 - protocol
+    def place(self, turn: Turn, session: Session, rack: Rack) -> Placement:  # noqa: ARG002 - protocol
         """Return the replica at the first point at or after the session's own."""
         index = bisect.bisect_left(self._points, _point(session.session_id))
-        return ReplicaId(self._replicas[index % len(self._replicas)])
+        return Placement(ReplicaId(self._replicas[index % len(self._replicas)]))
 
 
 def _point(key: str) -> int:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from scheduler.events import TurnArrived
-from scheduler.ids import ReplicaId
-from scheduler.rack_load import RackLoad
-from scheduler.session import Session
+from scheduler.policy import Placement
+from scheduler.rack import Rack
+from scheduler.session import Session, Turn
 
 
 class LeastLoaded:
     """Fewest active turns first, the lowest id among equals."""
 
-    def place(self, turn: TurnArrived, session: Session, rack: RackLoad) -> ReplicaId:  # noqa: ARG002 - protocol
+    def place(self, turn: Turn, session: Session, rack: Rack) -> Placement:  # noqa: ARG002 - protocol
         """Return the replica with the fewest active turns."""
-        return rack.active_turns.least()
+        return Placement(rack.active_turns.least())

@@ -8,15 +8,14 @@ at any moment, and they come back.
 
 from __future__ import annotations
 
-from scheduler.events import TurnArrived
-from scheduler.ids import ReplicaId
-from scheduler.rack_load import RackLoad
-from scheduler.session import Session
+from scheduler.policy import Placement
+from scheduler.rack import Rack
+from scheduler.session import Session, Turn
 
 
 class Panjiu:
     """Sticky to the KV, least resident context at birth."""
 
-    def place(self, turn: TurnArrived, session: Session, rack: RackLoad) -> ReplicaId:  # noqa: ARG002 - protocol
+    def place(self, turn: Turn, session: Session, rack: Rack) -> Placement:  # noqa: ARG002 - protocol
         """Return the session's home, or for a new one the replica with the least context."""
-        return rack.session_tokens.least() if session.home is None else session.home
+        return Placement(rack.session_tokens.least() if session.home is None else session.home)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from scheduler.events import TurnArrived
 from scheduler.ids import ReplicaId
-from scheduler.rack_load import RackLoad
-from scheduler.session import Session
+from scheduler.policy import Placement
+from scheduler.rack import Rack
+from scheduler.session import Session, Turn
 
 
 class RoundRobin:
@@ -15,8 +15,8 @@ class RoundRobin:
         self._num_replicas = num_replicas
         self._next = 0
 
-    def place(self, turn: TurnArrived, session: Session, rack: RackLoad) -> ReplicaId:  # noqa: ARG002 - protocol
+    def place(self, turn: Turn, session: Session, rack: Rack) -> Placement:  # noqa: ARG002 - protocol
         """Return the next replica in turn."""
         replica = ReplicaId(self._next)
         self._next = (self._next + 1) % self._num_replicas
-        return replica
+        return Placement(replica)

@@ -1,4 +1,4 @@
-"""How busy and how full each replica is, with the least of them at hand in O(log n)."""
+"""Replicas by how loaded they are, with the least of them at hand in O(log n)."""
 
 from __future__ import annotations
 
@@ -40,19 +40,3 @@ class LoadOrder:
             if self.loads[replica] == load:
                 return ReplicaId(replica)
             heapq.heappop(self._heap)
-
-
-class RackLoad:
-    """What placement policies may look at.
-
-    Attributes:
-        active_turns: Turns dispatched and not ended, per replica.
-        session_tokens: Context of the live sessions whose home a replica is.
-    """
-
-    __slots__ = ("active_turns", "num_replicas", "session_tokens")
-
-    def __init__(self, num_replicas: int) -> None:
-        self.num_replicas = num_replicas
-        self.active_turns = LoadOrder(num_replicas)
-        self.session_tokens = LoadOrder(num_replicas)

@@ -1,0 +1,68 @@
+"""All policies by name: how each is made, where it is from, and what engines it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scheduler.errors import UnknownPolicyError
+from scheduler.placement.consistent_hash import ConsistentHash
+from scheduler.placement.least_loaded import LeastLoaded
+from scheduler.placement.panjiu import Panjiu
+from scheduler.placement.round_robin import RoundRobin
+from scheduler.policy import PlaceAtOnce, Policy
+from scheduler.setup import PolicySetup
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEntry:
+    """A policy that can be asked for.
+
+    Attributes:
+        make: Makes one for a rack.
+        source: Whose it is, and where its formula stands.
+        settings: What it is set to here, and why that is its best.
+        uses_priorities: Whether its engines must look at priorities.
+        needs_future: Whether it knows what nobody can; a bound and no policy.
+    """
+
+    make: Callable[[PolicySetup], Policy]
+    source: str
+    settings: str = ""
+    uses_priorities: bool = False
+    needs_future: bool = False
+
+
+POLICIES: dict[str, PolicyEntry] = {
+    "round_robin": PolicyEntry(
+        lambda setup: PlaceAtOnce(RoundRobin(setup.fleet.num_replicas)), "common"
+    ),
+    "least_loaded": PolicyEntry(lambda _: PlaceAtOnce(LeastLoaded()), "common"),
+    "consistent_hash": PolicyEntry(
+        lambda setup: PlaceAtOnce(ConsistentHash(setup.fleet.num_replicas)),
+        "vllm-router 0.1.17 consistent_hash",
+        "160 virtual nodes a replica, by session id",
+    ),
+    "panjiu": PolicyEntry(lambda _: PlaceAtOnce(Panjiu()), "this project"),
+}
+
+
+def policy_entry(name: str) -> PolicyEntry:
+    """Return what is known of a policy.
+
+    Raises:
+        UnknownPolicyError: No such policy; lists those there are.
+    """
+    try:
+        return POLICIES[name]
+    except KeyError:
+        raise UnknownPolicyError(name, POLICIES) from None
+
+
+def make_policy(name: str, setup: PolicySetup) -> Policy:
+    """Return a fresh policy.
+
+    Raises:
+        UnknownPolicyError: No such policy; lists those there are.
+    """
+    return policy_entry(name).make(setup)

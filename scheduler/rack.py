@@ -1,0 +1,180 @@
+"""The rack as policies see it and act on it: loads, what replicas report, and what to do.
+
+A policy calls ``dispatch``, ``retain``, ``pull`` and so on; what it asked for leaves the scheduler
+as commands, in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from scheduler.commands import Command, Dispatch, Drop, Pull, Release, Retain
+from scheduler.errors import InvariantError
+from scheduler.ids import ReplicaId
+from scheduler.load_order import LoadOrder
+from scheduler.session import Session, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaFleet:
+    """What there is to place turns on, every replica alike.
+
+    Attributes:
+        num_replicas: Replicas, ids from 0.
+        max_context_tokens: Longest prompt + output one replica holds: its KV, in tokens.
+        block_size_tokens: Tokens in a KV block.
+        max_num_batched_tokens: New tokens in one step of an engine.
+        host_kv_tokens: KV that the host memory behind one replica holds.
+    """
+
+    num_replicas: int
+    max_context_tokens: int
+    block_size_tokens: int = 64
+    max_num_batched_tokens: int = 8192
+    host_kv_tokens: int = 0
+
+
+class ReplicaProbe(Protocol):
+    """What replicas report of themselves, e.g. at ``/metrics`` and in KV events."""
+
+    def num_waiting(self, replica_id: ReplicaId) -> int:
+        """Return vLLM's ``num_requests_waiting``."""
+        ...
+
+    def num_running(self, replica_id: ReplicaId) -> int:
+        """Return vLLM's ``num_requests_running``."""
+        ...
+
+    def kv_usage(self, replica_id: ReplicaId) -> float:
+        """Return vLLM's ``kv_cache_usage_perc``: the share of blocks that requests hold."""
+        ...
+
+    def num_cached_blocks(self, replica_id: ReplicaId, block_hashes: Sequence[int]) -> int:
+        """Return how many leading blocks of a chain are in its HBM."""
+        ...
+
+    def num_host_blocks(self, replica_id: ReplicaId, block_hashes: Sequence[int]) -> int:
+        """Return how many blocks the host memory has beyond those in HBM."""
+        ...
+
+
+class Rack:
+    """Loads to look at, and what can be done.
+
+    Attributes:
+        now_s: The time of the event that is handled.
+        probe: What the replicas report; None where nobody listens.
+        active_turns: Turns dispatched and not ended, per replica.
+        session_tokens: Context of the live sessions whose home a replica is.
+        prefill_tokens: Prompt tokens to compute of the turns dispatched and not yet prefilled.
+        active_tokens: Context of the turns dispatched and not ended.
+        turns: Those turns.
+        commands: What was asked for since the driver last took it.
+    """
+
+    __slots__ = (
+        "active_tokens",
+        "active_turns",
+        "commands",
+        "fleet",
+        "now_s",
+        "num_replicas",
+        "prefill_tokens",
+        "probe",
+        "session_tokens",
+        "turns",
+    )
+
+    def __init__(self, fleet: ReplicaFleet, probe: ReplicaProbe | None = None) -> None:
+        self.fleet = fleet
+        self.num_replicas = fleet.num_replicas
+        self.probe = probe
+        self.now_s = 0.0
+        self.active_turns = LoadOrder(fleet.num_replicas)
+        self.session_tokens = LoadOrder(fleet.num_replicas)
+        self.prefill_tokens = LoadOrder(fleet.num_replicas)
+        self.active_tokens = LoadOrder(fleet.num_replicas)
+        self.turns: list[dict[Turn, None]] = [{} for _ in range(fleet.num_replicas)]
+        self.commands: list[Command] = []
+
+    def dispatch(
+        self, turn: Turn, replica_id: ReplicaId, *, num_cached_tokens: int = 0, priority: int = 0
+    ) -> None:
+        """Run a held turn on a replica.
+
+        Args:
+            turn: Held.
+            replica_id: Where.
+            num_cached_tokens: How much of its prompt is expected to be there.
+            priority: For engines that look at it; smaller goes first.
+
+        Raises:
+            InvariantError: It was dispatched before.
+        """
+        if turn.replica_id is not None:
+            raise InvariantError(f"turn {turn.turn_id} was dispatched twice")
+        session = turn.session
+        turn.replica_id = replica_id
+        turn.dispatched_s = self.now_s
+        turn.num_expected_cached_tokens = min(num_cached_tokens, turn.num_prompt_tokens)
+        session.wait_s += self.now_s - turn.arrived_s
+        self.active_turns.add(replica_id, 1)
+        self.prefill_tokens.add(
+            replica_id, turn.num_prompt_tokens - turn.num_expected_cached_tokens
+        )
+        self.active_tokens.add(replica_id, turn.num_prompt_tokens)
+        self.turns[replica_id][turn] = None
+        self.settle(session, replica_id, turn.num_prompt_tokens)
+        self.commands.append(Dispatch(turn.turn_id, replica_id, priority))
+
+    def retain(self, session: Session, replica_id: ReplicaId) -> None:
+        """Keep the session's KV there until it is released or dropped."""
+        self.commands.append(Retain(session.session_id, replica_id))
+
+    def release(self, session: Session, replica_id: ReplicaId) -> None:
+        """Keep it no longer."""
+        self.commands.append(Release(session.session_id, replica_id))
+
+    def drop(self, session: Session, replica_id: ReplicaId) -> None:
+        """Give up its HBM there."""
+        self.commands.append(Drop(session.session_id, replica_id))
+
+    def pull(
+        self, session: Session, source_id: ReplicaId, replica_id: ReplicaId, ready_s: float
+    ) -> None:
+        """Copy its KV from one replica to another; it is there at ``ready_s``."""
+        self.commands.append(Pull(session.session_id, source_id, replica_id, ready_s))
+
+    def end_prefill(self, turn: Turn) -> None:
+        """Take note of a turn's first token, or its end without one; once is enough."""
+        if turn.replica_id is not None and not turn.is_prefilled:
+            turn.is_prefilled = True
+            num_tokens = turn.num_prompt_tokens - turn.num_expected_cached_tokens
+            self.prefill_tokens.add(turn.replica_id, -num_tokens)
+
+    def end_turn(self, turn: Turn, num_context_tokens: int) -> None:
+        """Take a dispatched turn off its replica."""
+        replica = turn.replica_id
+        if replica is None:
+            return
+        self.end_prefill(turn)
+        self.active_turns.add(replica, -1)
+        self.active_tokens.add(replica, -turn.num_prompt_tokens)
+        del self.turns[replica][turn]
+        turn.session.service_s += self.now_s - turn.dispatched_s
+        if turn.session.home == replica:
+            self.settle(turn.session, replica, num_context_tokens)
+
+    def settle(self, session: Session, replica_id: ReplicaId, context_tokens: int) -> None:
+        """Move a session's context to a replica."""
+        self.forget(session)
+        session.home = replica_id
+        session.context_tokens = context_tokens
+        self.session_tokens.add(replica_id, context_tokens)
+
+    def forget(self, session: Session) -> None:
+        """Count a session's context nowhere."""
+        if session.home is not None:
+            self.session_tokens.add(session.home, -session.context_tokens)

@@ -1,0 +1,18 @@
+"""Racks for policies to decide on, without replicas."""
+
+from functools import cache
+
+from hw_model.claim import Band
+from scheduler.cost import CostModel
+from scheduler.rack import ReplicaFleet
+from scheduler.setup import PolicySetup
+from tests.engines import deployment
+
+
+@cache
+def cost_model() -> CostModel:
+    return CostModel.of(deployment("qwen3-8b", num_replicas=2), Band.BASE, 8192)
+
+
+def policy_setup(num_replicas: int, kv_tokens: int) -> PolicySetup:
+    return PolicySetup(ReplicaFleet(num_replicas, kv_tokens), cost_model())
