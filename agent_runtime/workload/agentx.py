@@ -67,6 +67,19 @@ def agentx_replay(workload: Workload, *, num_lanes: int | None, seed: int) -> Wo
     return replace(workload, sessions=tuple(trajectories), notes=(*workload.notes, note))
 
 
+def again(workload: Workload, index: int, round_number: int) -> SessionScript:
+    """Return a session of a workload once more, under names and with KV of its own.
+
+    Args:
+        workload: Whose session.
+        index: Which.
+        round_number: Which time, >= 1.
+    """
+    scope_size = 1 << max(_largest_id(script.turns) for script in workload.sessions).bit_length()
+    own = _Trajectory(round_number * scope_size, f"@{round_number}")
+    return own.of(workload.sessions[index])
+
+
 def _from_the_middle(script: SessionScript, seed: int, lane: int) -> SessionScript:
     ratio = np.random.default_rng([seed, lane]).uniform(*START_RATIOS)
     first, *following = script.turns[int(ratio * len(script.turns)) :]
