@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from scheduler.errors import UnknownPolicyError
 from scheduler.placement.consistent_hash import ConsistentHash
 from scheduler.placement.least_loaded import LeastLoaded
-from scheduler.placement.panjiu import Panjiu
+from scheduler.panjiu.policy import Panjiu
+from scheduler.placement.home_for_life import HomeForLife
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.setup import PolicySetup
@@ -43,7 +44,10 @@ POLICIES: dict[str, PolicyEntry] = {
         "vllm-router 0.1.17 consistent_hash",
         "160 virtual nodes a replica, by session id",
     ),
-    "panjiu": PolicyEntry(lambda _: PlaceAtOnce(Panjiu()), "this project"),
+    "home_for_life": PolicyEntry(
+        lambda _: PlaceAtOnce(HomeForLife()), "common", "least context at birth, then sticky"
+    ),
+    "panjiu": PolicyEntry(Panjiu, "this project"),
 }
 
 

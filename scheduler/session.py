@@ -76,6 +76,8 @@ class Turn:
         "num_output_tokens",
         "num_prompt_tokens",
         "priority",
+        "replica_hint",
+        "due_s",
         "replica_id",
         "session",
         "turn_id",

@@ -1,4 +1,4 @@
-"""Panjiu's own policy, first form: a session stays with its KV; at birth it goes where KV is least.
+"""A session stays with its KV for life; at birth it goes where KV is least.
 
 A session's prefix is worth seconds of prefill and a few turns' queueing is worth less, so a turn
 goes to its session's home. Balance is decided once, at birth, by the context of the sessions that
@@ -13,7 +13,7 @@ from scheduler.rack import Rack
 from scheduler.session import Session, Turn
 
 
-class Panjiu:
+class HomeForLife:
     """Sticky to the KV, least resident context at birth."""
 
     def place(self, turn: Turn, session: Session, rack: Rack) -> Placement:  # noqa: ARG002 - protocol
