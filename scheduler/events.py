@@ -28,11 +28,13 @@ class GapHint:
         cause: Whom the session waits for.
         tools: Names of the tools that run, if they are known.
         expected_s: How long it takes, if the user says so; overrides what was learned.
+        lease_s: How long the user asks that the KV be kept, whatever happens; within a quota.
     """
 
     cause: GapCause = GapCause.UNKNOWN
     tools: tuple[str, ...] = ()
     expected_s: float | None = None
+    lease_s: float = 0.0
 
 
 NO_HINT = GapHint()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scheduler.errors import UnknownPolicyError
-from scheduler.placement.consistent_hash import ConsistentHash
-from scheduler.placement.least_loaded import LeastLoaded
 from scheduler.panjiu.policy import Panjiu
+from scheduler.placement.consistent_hash import ConsistentHash
 from scheduler.placement.home_for_life import HomeForLife
+from scheduler.placement.least_loaded import LeastLoaded
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.setup import PolicySetup
@@ -47,7 +47,12 @@ POLICIES: dict[str, PolicyEntry] = {
     "home_for_life": PolicyEntry(
         lambda _: PlaceAtOnce(HomeForLife()), "common", "least context at birth, then sticky"
     ),
-    "panjiu": PolicyEntry(Panjiu, "this project"),
+    "panjiu": PolicyEntry(Panjiu, "this project (docs/scheduling.md)", "PanjiuSettings' defaults"),
+    "clairvoyant": PolicyEntry(
+        lambda setup: Panjiu(setup, knows_future=True),
+        "a bound: panjiu, with every gap known (Belady's rule)",
+        needs_future=True,
+    ),
 }
 
 

@@ -76,8 +76,6 @@ class Turn:
         "num_output_tokens",
         "num_prompt_tokens",
         "priority",
-        "replica_hint",
-        "due_s",
         "replica_id",
         "session",
         "turn_id",

@@ -17,10 +17,6 @@ class Oracle(Protocol):
         """Return how long the tool gap that begins now will be; infinite after the last turn."""
         ...
 
-    def num_turns_left(self, session_id: SessionId) -> int:
-        """Return how many turns of a session are still to end."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class PolicySetup:

@@ -19,8 +19,3 @@ class ScriptOracle:
         run = self._runs[session_id]
         following = run.next_turn
         return float("inf") if following >= len(run.script.turns) else run.turn.gap_s
-
-    def num_turns_left(self, session_id: SessionId) -> int:
-        """Return the turns that have not ended."""
-        run = self._runs[session_id]
-        return len(run.script.turns) - run.next_turn

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
+
 from scheduler.errors import InvariantError
 from scheduler.ids import ReplicaId
 from scheduler.load_order import LoadOrder
 from scheduler.prefix_tree import PrefixNode, PrefixTree
 from scheduler.rack import ReplicaFleet
 from scheduler.session import Session
+
+
+class KvState(Enum):
+    """What a session's KV waits for."""
+
+    IDLE = auto()
+    """The session's return: it may be dropped."""
+    HELD = auto()
+    """A place for the session's turn."""
+    RUNNING = auto()
+    """Nothing: a turn uses it, or is about to."""
 
 
 class SessionKv:
@@ -18,19 +31,23 @@ class SessionKv:
         held_on: The replica that holds its KV; None where it has none, or lost it.
         held_leaf: Up to where.
         num_loose_blocks: Room set aside there beyond it, for what the turn under way generates.
-        is_idle: Whether no turn of it is held back or under way, so that it may be dropped.
+        solo_s: What its ended turns would have taken alone.
+        num_drops: How often its KV was dropped for others'.
+        host_on: The replica behind which its KV may be in host memory.
+        lease_until_s: Until when its user asked that it be kept.
     """
 
     __slots__ = (
         "held_leaf",
         "held_on",
-        "is_idle",
+        "host_on",
         "leaf",
+        "lease_until_s",
+        "num_drops",
         "num_loose_blocks",
-        "num_pauses",
-        "order",
         "session",
         "solo_s",
+        "state",
     )
 
     def __init__(self, session: Session, root: PrefixNode) -> None:
@@ -39,9 +56,11 @@ class SessionKv:
         self.held_on: ReplicaId | None = None
         self.held_leaf = root
         self.num_loose_blocks = 0
-        self.is_idle = False
-        self.num_pauses = 0
-        self.solo_s = 0.0  # what its ended turns would have taken alone
+        self.state = KvState.IDLE
+        self.solo_s = 0.0
+        self.num_drops = 0
+        self.host_on: ReplicaId | None = None
+        self.lease_until_s = 0.0
 
     @property
     def num_held_blocks(self) -> int:
@@ -60,7 +79,7 @@ class KvLedger:
         ``used_blocks`` are the distinct blocks held and those set aside.
     """
 
-    __slots__ = ("capacity_blocks", "residents", "tree", "used_blocks")
+    __slots__ = ("capacity_blocks", "residents", "tree", "used_blocks", "versions")
 
     def __init__(self, fleet: ReplicaFleet, reserve: float) -> None:
         num = fleet.num_replicas
@@ -69,6 +88,7 @@ class KvLedger:
         self.capacity_blocks -= int(self.capacity_blocks * reserve)
         self.residents: list[dict[SessionKv, None]] = [{} for _ in range(num)]
         self.used_blocks = LoadOrder(num)
+        self.versions = [0] * num  # count what may change who could be dropped
 
     def free_blocks(self, replica_id: ReplicaId) -> int:
         """Return the room on a replica; below zero where a context was too long to plan with."""
@@ -86,6 +106,7 @@ class KvLedger:
         self.used_blocks.add(replica_id, gained + num_loose_blocks)
         kv.held_on, kv.held_leaf, kv.num_loose_blocks = replica_id, kv.leaf, num_loose_blocks
         self.residents[replica_id][kv] = None
+        self.versions[replica_id] += 1
         tree.join(kv.leaf)
 
     def release(self, kv: SessionKv) -> None:
@@ -104,6 +125,13 @@ class KvLedger:
         if kv.held_on is not None:
             self.used_blocks.add(kv.held_on, num_blocks - kv.num_loose_blocks)
             kv.num_loose_blocks = num_blocks
+
+    def set_state(self, kv: SessionKv, state: KvState) -> None:
+        """Take note of what a session's KV waits for."""
+        if kv.state is not state:
+            kv.state = state
+            if kv.held_on is not None:
+                self.versions[kv.held_on] += 1
 
     def truncate(self, kv: SessionKv) -> None:
         """Let go of what is held beyond where the session's history was replaced."""
@@ -125,6 +153,7 @@ class KvLedger:
             tree.hold(node, replica)
         tree.release(kv.held_leaf, replica)
         self.used_blocks.add(replica, tree.held_blocks[replica] - before)
+        self.versions[replica] += 1
         kv.held_leaf = node
 
     def forget(self, kv: SessionKv) -> None:
@@ -157,3 +186,4 @@ class KvLedger:
         lost = held - tree.held_blocks[replica]
         self.used_blocks.add(replica, -lost - kv.num_loose_blocks)
         del self.residents[replica][kv]
+        self.versions[replica] += 1

@@ -1,300 +1,359 @@
-"""Panjiu's policy."""
+"""Panjiu's policy: one objective in seconds over place, hold, move, keep and drop.
+
+A turn goes where its first token costs least, counting what is ahead of it there, pulling its KV
+there, loading or computing what is missing, and the delay of the turns that decode beside it. A
+replica takes on little more prefill than it can do at once; the rest is held back, where the least
+work goes first, so that warm turns never stand behind cold ones and a session that holds KV moves
+on. As KV moves over the interconnect in a hundredth of the time it takes to compute, the rack is
+one pool, and a session's home is where its turn ran last.
+
+What is held in HBM stays until somebody needs the room more (``room``). Nothing is dropped for a
+newcomer that would save more by staying: under overload sessions wait at their beginning, or where
+they lost their KV, and those inside go on at full speed. Nobody waits for ever: a turn that was
+held ``patience`` times as long as all its session's work takes goes before all others.
+"""
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from scheduler.events import GapCause
-from scheduler.gap_model import GapModel
 from scheduler.ids import ReplicaId, SessionId
-from scheduler.load_order import LoadOrder
-from scheduler.panjiu.kv_ledger import KvLedger, SessionKv
+from scheduler.panjiu.foresight import Foresight, KnownForesight, LearnedForesight
+from scheduler.panjiu.held_turns import HeldTurns
+from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
+from scheduler.panjiu.links import Links
+from scheduler.panjiu.option import Option
+from scheduler.panjiu.prefill_backlog import PrefillBacklog
+from scheduler.panjiu.room import RoomPlanner, Victim
+from scheduler.panjiu.settings import PanjiuSettings
+from scheduler.panjiu.tenant_shares import TenantShares
 from scheduler.rack import Rack
 from scheduler.session import Session, Turn
 from scheduler.setup import PolicySetup
 
+RETRY_S = 1.0
+"""Held turns are looked at again after so long, though nothing happened: gaps have gone on."""
 
-@dataclass(frozen=True, slots=True)
-class PanjiuSettings:
-    reserve: float = 0.02
-    gate_s: float = 1.0
-    slack: float = 4.0
-    price: float = 1.0
-    tries: int = 8
-    crowd: float = 0.5
-    output_tokens: float = 300.0
+CRITICAL = 0.5
+"""Weight of a turn whose session has a parent that waits for it."""
+
+URGENT = 0.25
+"""Weight of a turn whose session would miss its deadline if it waited for much longer."""
 
 
 class Panjiu:
-    def __init__(self, setup: PolicySetup, settings: PanjiuSettings | None = None) -> None:
-        self.settings = settings or PanjiuSettings()
+    """The policy.
+
+    Args:
+        setup: The rack.
+        settings: See there.
+        knows_future: Takes gaps from the setup's oracle: a bound, and no policy.
+
+    Invariant: a turn that has arrived and not ended is held, on its way (``_moving``), or
+        dispatched; its session's KV is HELD or RUNNING accordingly.
+    """
+
+    def __init__(
+        self,
+        setup: PolicySetup,
+        settings: PanjiuSettings | None = None,
+        *,
+        knows_future: bool = False,
+    ) -> None:
+        self._settings = settings or PanjiuSettings()
         fleet = setup.fleet
+        self._fleet = fleet
         self._cost = setup.cost
-        self._oracle = setup.oracle
         self._block = fleet.block_size_tokens
-        self.ledger = KvLedger(fleet, self.settings.reserve)
-        self.gaps = GapModel()
+        self._foresight: Foresight = (
+            KnownForesight(setup.oracle)
+            if knows_future and setup.oracle is not None
+            else LearnedForesight()
+        )
+        self.ledger = KvLedger(fleet, self._settings.reserve)
+        self._room = RoomPlanner(self.ledger, setup.cost, self._foresight, self._settings, fleet)
+        self._links = Links(setup.cost.transfer, fleet.num_replicas)
+        self._backlog = PrefillBacklog(fleet.num_replicas)
+        self._held = HeldTurns()
+        self._shares = TenantShares()
         self._kvs: dict[SessionId, SessionKv] = {}
-        self._backlog_s = [0.0] * fleet.num_replicas  # of prefill dispatched, by our reckoning
-        self._backlog = LoadOrder(fleet.num_replicas)  # the same in ms
-        self._held: list[tuple[float, int, Turn]] = []
-        self._orders = 0
-        self._withdrawn: set[Turn] = set()
-        self._moving: list[tuple[float, int, Turn, ReplicaId, int]] = []
-        self._prefill_s: dict[Turn, float] = {}
-        self._now_s = 0.0
-        self._running: set[SessionKv] = set()
+        self._moving: list[tuple[float, int, Turn, Option]] = []
+        self._num_moves = 0
+        self._looked_s = 0.0
 
     @property
     def next_wake_s(self) -> float | None:
-        moving = self._moving[0][0] if self._moving else None
-        if self._held:
-            due = max(self._held[0][0], self._now_s + 1.0)
-            return due if moving is None else min(due, moving)
-        return moving
+        """When KV on its way arrives, or held turns are to be looked at again."""
+        moved_s = self._moving[0][0] if self._moving else None
+        if not self._held:
+            return moved_s
+        look_s = self._looked_s + RETRY_S
+        return look_s if moved_s is None else min(look_s, moved_s)
 
-    # ---- events
+    @property
+    def num_held(self) -> int:
+        """Turns held back."""
+        return len(self._held)
 
     def turn_arrived(self, turn: Turn, rack: Rack) -> None:
+        """Find it a place, or hold it."""
         session = turn.session
         kv = self._kvs.get(session.session_id)
-        ledger = self.ledger
         if kv is None:
-            kv = self._kvs[session.session_id] = SessionKv(session, ledger.tree.root)
-        elif session.num_turns_ended:
-            self.gaps.observe(session.gap, rack.now_s - session.last_ended_s)
-        kv.is_idle = False
-        if turn.block_hashes:
-            num = turn.num_prompt_tokens // self._block
-            rewound = turn.num_kept_blocks < kv.leaf.end
-            kv.leaf = ledger.tree.extend(kv.leaf, turn.block_hashes[:num], turn.num_kept_blocks)
-            if rewound:
-                ledger.truncate(kv)
-        if not self._try(turn, kv, rack):
-            self._hold(turn, kv, rack)
+            kv = self._kvs[session.session_id] = SessionKv(session, self.ledger.tree.root)
+        elif session.num_active_turns == 1:
+            self._foresight.gap_ended(session, rack.now_s - session.last_ended_s)
+        self._follow(turn, kv)
+        if kv.state is not KvState.RUNNING:
+            self.ledger.set_state(kv, KvState.HELD)
+        if not self._held_by_others(kv) and self._place(turn, kv, rack, is_due=False):
+            return
+        self._hold(turn, kv, rack)
 
-    def prefill_ended(self, turn: Turn, num_cached_tokens: int, rack: Rack) -> None:
-        self._end_prefill(turn)
-        self._drain(rack)
+    def prefill_ended(self, turn: Turn, num_cached_tokens: int, rack: Rack) -> None:  # noqa: ARG002 - protocol
+        """Its replica has time for others."""
+        self._backlog.remove(turn)
+        self._place_held(rack)
 
     def turn_ended(self, turn: Turn, rack: Rack) -> None:
-        kv = self._kvs[turn.session.session_id]
-        if turn.replica_id is None:
-            self._withdrawn.add(turn)
-            kv.is_idle = turn.session.num_active_turns == 0
-            return
-        self._end_prefill(turn)
-        self._running.discard(kv)
-        # solo time of this turn
-        kv.solo_s += rack.now_s - turn.dispatched_s
-        if kv.held_on == turn.replica_id and turn.session.num_active_turns == 0:
-            context = turn.session.context_tokens
-            self.ledger.set_loose(kv, max(0, -(-context // self._block) - kv.held_leaf.end))
-            rack.retain(turn.session, turn.replica_id)
-        kv.is_idle = turn.session.num_active_turns == 0
-        self._drain(rack)
+        """Keep its KV for the turn after it."""
+        session = turn.session
+        kv = self._kvs[session.session_id]
+        self._backlog.remove(turn)
+        self._held.remove(turn)
+        if turn.replica_id is not None:
+            num_output = max(0, session.context_tokens - turn.num_prompt_tokens)
+            kv.solo_s += num_output * self._cost.decode_s + self._cost.prefill_s(
+                turn.num_expected_cached_tokens, turn.num_prompt_tokens
+            )
+        if session.num_active_turns == 0:
+            if kv.held_on is not None and kv.held_on == turn.replica_id:
+                num_blocks = -(-session.context_tokens // self._block)
+                self.ledger.set_loose(kv, max(0, num_blocks - kv.held_leaf.end))
+                rack.retain(session, kv.held_on)
+            self.ledger.set_state(kv, KvState.IDLE)
+            kv.lease_until_s = rack.now_s + session.gap.lease_s
+            self._foresight.gap_began(session, rack.now_s)
+        self._place_held(rack)
 
     def session_closed(self, session: Session, rack: Rack) -> None:
+        """Its KV is worth nothing any more."""
         kv = self._kvs.pop(session.session_id)
+        self._foresight.gap_ended_unseen(session)
         if kv.held_on is not None:
             rack.drop(session, kv.held_on)
+            self._shares.change(session.tenant_id, -kv.num_held_blocks, rack.now_s)
         self.ledger.forget(kv)
-        self._drain(rack)
+        self._place_held(rack)
 
     def woken(self, rack: Rack) -> None:
+        """Dispatch the turns whose KV has arrived; look at those held."""
         while self._moving and self._moving[0][0] <= rack.now_s:
-            _, _, turn, replica, cached = heapq.heappop(self._moving)
-            if turn in self._withdrawn:
-                self._withdrawn.discard(turn)
-                self._end_prefill(turn)
-                continue
-            rack.dispatch(turn, replica, num_cached_tokens=cached)
-        self._drain(rack)
+            _, _, turn, option = heapq.heappop(self._moving)
+            if turn in self._backlog:  # else it was withdrawn
+                replica = option.replica_id
+                rack.dispatch(turn, replica, num_cached_tokens=option.num_cached_tokens)
+        self._place_held(rack)
 
-    # ---- deciding
+    def check_invariants(self) -> None:
+        """Raise if the books contradict themselves. O(sessions + nodes).
+
+        Raises:
+            InvariantError: Names what is broken.
+        """
+        self.ledger.check_invariants(list(self._kvs.values()))
+
+    def _follow(self, turn: Turn, kv: SessionKv) -> None:
+        """Bring the tree up to the turn's prompt; a history that was replaced is let go of."""
+        num_blocks = turn.num_prompt_tokens // self._block
+        hashes: Sequence[int] = turn.block_hashes[:num_blocks]
+        num_kept = min(turn.num_kept_blocks, kv.leaf.end)
+        if not turn.block_hashes:
+            # Nobody shares what nobody knows.
+            first = (turn.session.order + 1) << 40
+            hashes = range(first, first + num_blocks)
+            num_kept = min(kv.leaf.end, num_blocks)
+        is_rewound = num_kept < kv.leaf.end
+        kv.leaf = self.ledger.tree.extend(kv.leaf, hashes, num_kept)
+        if is_rewound:
+            self.ledger.truncate(kv)
+
+    def _held_by_others(self, kv: SessionKv) -> bool:
+        """Return whether another turn of the session uses its KV: turns of one go in order."""
+        return kv.state is KvState.RUNNING
 
     def _hold(self, turn: Turn, kv: SessionKv, rack: Rack) -> None:
-        self._orders += 1
-        cached = kv.num_held_blocks * self._block
-        service = self._cost.prefill_s(
-            min(cached, turn.num_prompt_tokens - 1), turn.num_prompt_tokens
-        )
-        k = self.settings.slack
+        num_cached = min(kv.num_held_blocks * self._block, turn.num_prompt_tokens - 1)
+        weight = self._cost.prefill_s(num_cached, turn.num_prompt_tokens)
+        whole_s = self._cost.prefill_s(0, turn.num_prompt_tokens) + kv.solo_s
+        due_s = rack.now_s + self._settings.patience * whole_s
         session = turn.session
-        solo = kv.solo_s + service + 3.0
-        key = rack.now_s + k * solo - (session.service_s + session.wait_s)
-        turn.due_s = key
-        self._now_s = rack.now_s
-        heapq.heappush(self._held, (key, self._orders, turn))
+        weight *= self._shares.excess(session.tenant_id, rack.now_s) * 2.0**turn.priority
+        parent = None if session.parent_id is None else self._kvs.get(session.parent_id)
+        if parent is not None and parent.session.gap.cause is GapCause.CHILDREN:
+            weight *= CRITICAL
+        if turn.deadline_s is not None:
+            if turn.deadline_s - rack.now_s < self._settings.patience * weight:
+                weight *= URGENT
+            due_s = min(due_s, turn.deadline_s)
+        if not self._held:
+            self._looked_s = rack.now_s
+        self._held.add(turn, weight, due_s)
 
-    def _drain(self, rack: Rack) -> None:
-        self._now_s = rack.now_s
-        put_back = []
-        tries = self.settings.tries
-        while self._held and tries:
-            entry = heapq.heappop(self._held)
-            turn = entry[2]
-            if turn in self._withdrawn:
-                self._withdrawn.discard(turn)
-                continue
+    def _place_held(self, rack: Rack) -> None:
+        """Place held turns, the first ones first, as far as there are places."""
+        self._looked_s = rack.now_s
+        if not self._held:
+            return
+        is_first = True
+        for turn, is_due in self._held.first(self._settings.tries, rack.now_s):
             kv = self._kvs[turn.session.session_id]
-            if not self._try(turn, kv, rack):
-                put_back.append(entry)
-                tries -= 1
-        for entry in put_back:
-            heapq.heappush(self._held, entry)
+            if self._held_by_others(kv):
+                continue
+            stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
+            if self._place(turn, kv, rack, is_due=is_due or stuck):
+                self._held.remove(turn)
+            is_first = False
 
-    def _try(self, turn: Turn, kv: SessionKv, rack: Rack) -> bool:
-        """Dispatch if there is a good place now."""
-        home = kv.held_on
-        least = self._backlog.least()
-        roomy = self.ledger.used_blocks.least()
-        best = None
-        for replica in {least, roomy} if home is None else {home, least, roomy}:
-            option = self._option(turn, kv, replica, rack)
-            if option is not None and (best is None or option[0] < best[0]):
+    def _place(self, turn: Turn, kv: SessionKv, rack: Rack, *, is_due: bool) -> bool:
+        """Run a turn where it costs least, if it has a place; return whether it has."""
+        best: Option | None = None
+        for replica in self._candidates(kv):
+            option = self._option(turn, kv, replica, rack, is_due=is_due)
+            if option is not None and (best is None or option.seconds < best.seconds):
                 best = option
         if best is None:
             return False
-        self._go(turn, kv, best, rack)
+        self._take(turn, kv, best, rack)
         return True
 
+    def _candidates(self, kv: SessionKv) -> set[ReplicaId]:
+        """Return the replicas that may be best: where its KV is, the idlest, the emptiest."""
+        candidates = {self._backlog.least(), self.ledger.used_blocks.least()}
+        if kv.held_on is not None:
+            candidates.add(kv.held_on)
+        elif kv.host_on is not None:
+            candidates.add(kv.host_on)
+        return candidates
+
     def _option(
-        self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack
-    ) -> tuple[float, ReplicaId, int, float, float, int] | None:
-        """Return (seconds, replica, cached tokens, prefill seconds, move seconds, blocks)."""
-        s, block, tree = self.settings, self._block, self.ledger.tree
-        backlog = self._backlog_s[replica]
-        there = tree.num_held(kv.leaf, replica)
-        move_s, cached = 0.0, there
-        home = kv.held_on
-        if home is not None and home != replica and self._cost.transfer.same_domain(home, replica):
+        self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack, *, is_due: bool
+    ) -> Option | None:
+        """Price a turn on a replica; None where it has no place now."""
+        block, prompt, home = self._block, turn.num_prompt_tokens, kv.held_on
+        there = self.ledger.tree.num_held(kv.leaf, replica)
+        num_cached, move_s, load_s = there, 0.0, 0.0
+        if home is not None and home != replica and self._links.reach(home, replica):
             held = kv.num_held_blocks
             if held > there:
-                move_s = self._cost.transfer.pull_s((held - there) * block)
-                cached = held
-        prompt = turn.num_prompt_tokens
-        cached_tokens = min(cached * block, (prompt - 1) // block * block)
-        prefill_s = self._cost.prefill_s(cached_tokens, prompt)
-        if backlog > 1e-6 and backlog + prefill_s > s.gate_s:
+                move_s = self._links.pull_s(home, replica, (held - there) * block, rack.now_s)
+                num_cached = held
+        elif home is None and kv.host_on == replica and rack.probe is not None:
+            in_host = rack.probe.num_host_blocks(replica, turn.block_hashes)
+            in_hbm = rack.probe.num_cached_blocks(replica, turn.block_hashes)
+            num_cached = max(there, in_hbm + in_host)
+            load_s = self._cost.transfer.load_s(max(0, num_cached - there) * block)
+        num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
+        prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
+        ahead_s = self._backlog.ahead_s(replica)
+        if ahead_s > 0 and ahead_s + prefill_s > self._settings.gate_s:
             return None
-        needed = -(-(prompt + int(s.output_tokens)) // block) - there
+        needed = -(-(prompt + self._settings.output_tokens) // block) - there
         if home == replica:
             needed -= kv.num_loose_blocks
-        room = self.ledger.free_blocks(replica)
-        loss_s = 0.0
-        if needed > room:
-            loss = self._loss(needed - room, turn, kv, replica, rack)
-            if loss is None:
+        victims: list[Victim] = []
+        missing = needed - self.ledger.free_blocks(replica)
+        if missing > 0:
+            found = self._victims(kv, replica, missing, needed, rack, is_due=is_due)
+            if found is None:
                 return None
-            loss_s = loss
-        crowd = rack.active_turns.loads[replica] * s.crowd
-        seconds = backlog + move_s + prefill_s * (1 + crowd) + loss_s
-        return seconds, replica, cached_tokens, prefill_s, move_s, needed
-
-    def _value(self, kv: SessionKv, rack: Rack) -> tuple[float, int]:
-        """Return (value per block-second of keeping, blocks freed)."""
-        replica = kv.held_on
-        assert replica is not None
-        blocks = self.ledger.tree.num_private(kv.held_leaf, replica) + kv.num_loose_blocks
-        if not blocks:
-            return float("inf"), 0
-        tokens = kv.held_leaf.end * self._block
-        shared = tokens - blocks * self._block
-        again_s = self._cost.prefill_s(max(0, shared), max(1, tokens))
-        elapsed = rack.now_s - kv.session.last_ended_s
-        rate = self.gaps.return_rate(kv.session.gap, elapsed)
-        return again_s * rate / blocks, blocks
-
-    def _loss(
-        self, missing: int, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack
-    ) -> float | None:
-        """Return what it costs to make room, None if it is not worth it."""
-        due = getattr(turn, "due_s", None)
-        overdue = due is not None and due <= rack.now_s
-        victims = self._victims(missing, kv, replica, rack, overdue)
-        if victims is None:
-            return None
-        if overdue:
-            return 0.0
-        blocks = -(-turn.num_prompt_tokens // self._block)
-        worth = self.settings.price * self._density(turn, kv, blocks)
-        if victims and victims[-1][0] > worth:
-            return None
-        return 0.0
-
-    def _density(self, turn: Turn, kv: SessionKv, blocks: int) -> float:
-        """Useful seconds per block-second of a session that goes on."""
-        service = 2.0
-        cycle = 40.0
-        return service / (cycle * blocks)
+            victims = found
+        return Option(
+            replica_id=replica,
+            wait_s=ahead_s,
+            move_s=move_s,
+            load_s=load_s,
+            prefill_s=prefill_s,
+            crowd_s=prefill_s * rack.active_turns.loads[replica] * self._settings.crowd,
+            loss_s=sum([victim.again_s for victim in victims]) if is_due else 0.0,
+            num_cached_tokens=num_cached_tokens,
+            num_needed_blocks=needed,
+            victims=victims,
+        )
 
     def _victims(
-        self, missing: int, kv: SessionKv, replica: ReplicaId, rack: Rack, overdue: bool
-    ) -> list[tuple[float, int, SessionKv]] | None:
-        candidates = []
-        for other in self.ledger.residents[replica]:
-            if other.is_idle and other is not kv:
-                value, blocks = self._value(other, rack)
-                candidates.append((value, blocks, other))
-            elif overdue and other is not kv and other not in self._running:
-                value, blocks = self._value(other, rack)
-                candidates.append((1e9 + value, blocks, other))
-        candidates.sort(key=lambda c: c[0])
-        chosen = []
-        for candidate in candidates:
-            if missing <= 0:
-                break
-            chosen.append(candidate)
-            missing -= candidate[1]
-        if missing > 0 and not (overdue and rack.active_turns.loads[replica] == 0):
-            return None
-        return chosen
-
-    def _go(
         self,
-        turn: Turn,
         kv: SessionKv,
-        option: tuple[float, ReplicaId, int, float, float, int],
+        replica: ReplicaId,
+        missing: int,
+        needed: int,
         rack: Rack,
-    ) -> None:
-        _, replica, cached, prefill_s, move_s, needed = option
-        room = self.ledger.free_blocks(replica)
-        if needed > room:
-            for _, _, victim in self._victims(
-                needed - room, kv, replica, rack, getattr(turn, "due_s", 1e99) <= rack.now_s
-            ) or ():
-                self.ledger.release(victim)
-                rack.release(victim.session, replica)
-                victim.num_pauses += 1
+        *,
+        is_due: bool,
+    ) -> list[Victim] | None:
+        if is_due:
+            is_empty = rack.active_turns.loads[replica] == 0
+            return self._room.victims_at_any_price(
+                replica, missing, kv, rack.now_s, is_empty=is_empty
+            )
+        settings = self._settings
+        worth = settings.price * settings.turn_s / (settings.cycle_s * max(1, needed))
+        return self._room.victims(replica, missing, worth, kv, rack.now_s)
+
+    def _take(self, turn: Turn, kv: SessionKv, option: Option, rack: Rack) -> None:
+        """Make room, have the KV moved if it is elsewhere, and dispatch the turn."""
+        replica, session = option.replica_id, turn.session
+        for victim in option.victims:
+            self._drop(victim, rack)
         source = kv.held_on
-        prompt_blocks = turn.num_prompt_tokens // self._block
-        if not turn.block_hashes:
-            prompt_blocks = 0
-        loose = -(-(turn.num_prompt_tokens + int(self.settings.output_tokens)) // self._block)
-        self.ledger.hold(kv, replica, max(0, loose - kv.leaf.end))
-        self._prefill_s[turn] = prefill_s
-        self._running.add(kv)
-        self._add_backlog(replica, prefill_s)
-        turn.replica_hint = replica
-        if move_s > 0 and source is not None:
-            ready_s = rack.now_s + move_s
-            rack.pull(turn.session, source, replica, ready_s)
-            rack.release(turn.session, source)
-            self._orders += 1
-            heapq.heappush(self._moving, (ready_s, self._orders, turn, replica, cached))
-        else:
-            if source is not None and source != replica:
-                rack.release(turn.session, source)
-            rack.dispatch(turn, replica, num_cached_tokens=cached)
+        self._shares.change(session.tenant_id, kv.leaf.end - kv.num_held_blocks, rack.now_s)
+        num_blocks = -(-(turn.num_prompt_tokens + self._settings.output_tokens) // self._block)
+        num_held = kv.num_held_blocks
+        there = self.ledger.tree.num_held(kv.leaf, replica)
+        self.ledger.hold(kv, replica, max(0, num_blocks - kv.leaf.end))
+        self.ledger.set_state(kv, KvState.RUNNING)
+        self._backlog.add(turn, replica, option.prefill_s)
+        kv.host_on = replica
+        if source is None or source == replica:
+            rack.dispatch(turn, replica, num_cached_tokens=option.num_cached_tokens)
+            return
+        if option.move_s == 0.0:
+            rack.release(session, source)
+            rack.dispatch(turn, replica, num_cached_tokens=option.num_cached_tokens)
+            return
+        num_tokens = (num_held - there) * self._block
+        ready_s = self._links.book(source, replica, num_tokens, rack.now_s)
+        rack.pull(session, source, replica, ready_s)
+        rack.release(session, source)
+        self._num_moves += 1
+        heapq.heappush(self._moving, (ready_s, self._num_moves, turn, option))
 
-    def _add_backlog(self, replica: ReplicaId, seconds: float) -> None:
-        self._backlog_s[replica] += seconds
-        self._backlog.add(replica, round(seconds * 1000))
-
-    def _end_prefill(self, turn: Turn) -> None:
-        seconds = self._prefill_s.pop(turn, None)
-        if seconds is not None:
-            replica = turn.replica_hint
-            self._add_backlog(replica, -seconds)
+    def _drop(self, victim: Victim, rack: Rack) -> None:
+        """Give up a session's KV, or move it where there is room for it."""
+        kv = victim.kv
+        source = kv.held_on
+        if source is None:
+            return
+        session, target = kv.session, self.ledger.used_blocks.least()
+        if (
+            self._links.reach(source, target)
+            and victim.num_blocks < self.ledger.free_blocks(target)
+            and self._links.wait_s(source, target, rack.now_s) < self._settings.link_lead_s
+        ):
+            held, leaf = kv.held_leaf, kv.leaf
+            there = self.ledger.tree.num_held(held, target)
+            kv.leaf = held
+            self.ledger.hold(kv, target, kv.num_loose_blocks)
+            kv.leaf = leaf
+            num_tokens = (held.end - there) * self._block
+            ready_s = self._links.book(source, target, num_tokens, rack.now_s)
+            rack.pull(session, source, target, ready_s)
+            rack.release(session, source)
+            kv.host_on = target
+            return
+        self._shares.change(session.tenant_id, -kv.num_held_blocks, rack.now_s)
+        self.ledger.release(kv)
+        kv.num_drops += 1
+        rack.release(session, source)
