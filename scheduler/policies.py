@@ -9,8 +9,14 @@ from scheduler.errors import UnknownPolicyError
 from scheduler.panjiu.policy import Panjiu
 from scheduler.placement.consistent_hash import ConsistentHash
 from scheduler.placement.home_for_life import HomeForLife
+from scheduler.placement.kv_cost import KvCost
 from scheduler.placement.least_loaded import LeastLoaded
+from scheduler.placement.llmd_default import LlmdDefault
+from scheduler.placement.lmetric import LMetric
+from scheduler.placement.power_of_two import PowerOfTwo
+from scheduler.placement.prefix_affinity import PrefixAffinity
 from scheduler.placement.round_robin import RoundRobin
+from scheduler.placement.sticky_least_loaded import StickyLeastLoaded
 from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.setup import PolicySetup
 
@@ -43,6 +49,35 @@ POLICIES: dict[str, PolicyEntry] = {
         lambda setup: PlaceAtOnce(ConsistentHash(setup.fleet.num_replicas)),
         "vllm-router 0.1.17 consistent_hash",
         "160 virtual nodes a replica, by session id",
+    ),
+    "power_of_two": PolicyEntry(
+        lambda setup: PlaceAtOnce(PowerOfTwo(setup.seed)),
+        "Mitzenmacher 2001; vllm-router 0.1.17 power_of_two",
+    ),
+    "sticky_least_loaded": PolicyEntry(
+        lambda setup: StickyLeastLoaded(setup.fleet.num_replicas),
+        "vllm-router 0.1.17 sticky_least_loaded",
+        "sessions are finished explicitly, so no TTL is needed",
+    ),
+    "prefix_affinity": PolicyEntry(
+        lambda setup: PlaceAtOnce(PrefixAffinity(setup.fleet)),
+        "SGLang and vllm-router 0.1.17 cache_aware",
+        "imbalance 64 and 1.5, match 0.3 (defaults); remembers as much as the replica's KV holds",
+    ),
+    "kv_cost": PolicyEntry(
+        lambda _: PlaceAtOnce(KvCost()),
+        "NVIDIA Dynamo 1.6.1 KV router",
+        "exact overlap from KV events, temperature 0, credits 1 (HBM) and 0.75 (host)",
+    ),
+    "lmetric": PolicyEntry(
+        lambda _: PlaceAtOnce(LMetric()),
+        "LMetric (arXiv 2603.15202), vllm-router 0.1.17 kv_aware",
+        "exact overlap from KV events, temperature 0, host credit 0.8",
+    ),
+    "llmd_default": PolicyEntry(
+        lambda _: PlaceAtOnce(LlmdDefault()),
+        "llm-d-router at ebab687, default profile",
+        "weights 2, 2, 3; exact prefixes; metrics without delay",
     ),
     "home_for_life": PolicyEntry(
         lambda _: PlaceAtOnce(HomeForLife()), "common", "least context at birth, then sticky"

@@ -15,6 +15,7 @@ from agent_runtime.backends.kv_orders import carry_out
 from agent_runtime.measurement.timeline_sampler import TimelineSampler
 from agent_runtime.measurement.turn_log import TurnLog, TurnTimes
 from agent_runtime.simulation.event_queue import EventQueue
+from agent_runtime.simulation.held_turn_log import HeldTurnLog
 from agent_runtime.simulation.script_oracle import ScriptOracle
 from agent_runtime.simulation.session_run import SessionRun
 from agent_runtime.workload.session_script import SessionScript, Workload, start_times
@@ -129,6 +130,7 @@ class RackSimulation:
         self.num_turns_by_replica = [0] * deployment.num_replicas
         self.refused: list[tuple[SessionRun, Refuse]] = []
         self.num_failed_sessions = 0
+        self.held = HeldTurnLog()
         self.now_s = 0.0
         self._workload = workload
         self._successor = successor
@@ -271,6 +273,7 @@ class RackSimulation:
             dispatch.priority,
         )
         self.num_turns_by_replica[replica] += 1
+        self.held.dispatched(run, self.now_s - self._before_engine_s)
         self.engines[replica].add(request, self.now_s)
         self._reschedule(replica)
 
@@ -314,6 +317,7 @@ class RackSimulation:
             num_output_tokens=run.turn.osl_tokens,
             max_num_batched_tokens=self._options.limits.max_num_batched_tokens,
         )
+        self.held.ended(run, self.now_s)
         turn = run.end_turn()
         num_context_tokens = turn.isl_tokens + turn.osl_tokens
         hint = GapHint(GapCause.CHILDREN) if turn.children else turn.then
