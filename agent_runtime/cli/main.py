@@ -12,6 +12,7 @@ from rich.console import Console
 import agent_runtime.errors
 import hw_model.errors
 import scheduler.errors
+from agent_runtime.cli.bench import add_bench_command
 from agent_runtime.cli.calibrate import add_calibrate_command
 from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
@@ -30,6 +31,7 @@ start here:
   panjiu simulate             256 coding agents on the rack, in about ten seconds
   panjiu run AGENTS.py --virtual
                               your own agent program against the rack, in virtual time
+  panjiu bench                scheduling policies beside each other, on the same sessions
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
   panjiu plan                 which layouts carry 300 agents, and what would carry more
   panjiu rack                 what is emulated, and how far to trust each number
@@ -88,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"panjiu {version('panjiu')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_simulate_command(commands)
+    add_bench_command(commands)
     add_run_command(commands)
     add_serve_command(commands)
     add_trace_command(commands)

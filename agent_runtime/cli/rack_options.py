@@ -45,6 +45,18 @@ class EmulatedMachine:
 
 def add_rack_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that ``emulated_machine`` reads, and ``--policy`` and ``--seed``."""
+    group = add_machine_options(parser)
+    group.add_argument(
+        "--policy",
+        default="panjiu",
+        metavar="NAME",
+        help=f"who decides where and when turns run: {', '.join(POLICIES)} (default: %(default)s)",
+    )
+    group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="(default: 0)")
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the options of the rack, the model and the engines; return their group."""
     group = parser.add_argument_group("the emulated rack")
     group.add_argument(
         "--rack",
@@ -59,12 +71,6 @@ def add_rack_options(parser: argparse.ArgumentParser) -> None:
         help="one that 'panjiu models' lists (default: %(default)s)",
     )
     add_catalog_option(group)
-    group.add_argument(
-        "--policy",
-        default="panjiu",
-        metavar="NAME",
-        help=f"where turns run: {', '.join(POLICIES)} (default: %(default)s)",
-    )
     group.add_argument(
         "--tp",
         type=positive_int,
@@ -82,7 +88,7 @@ def add_rack_options(parser: argparse.ArgumentParser) -> None:
         "--kv-precision", choices=precisions, default="bf16", help="of the KV (default: bf16)"
     )
     _add_engine_options(group)
-    group.add_argument("--seed", type=natural_int, default=0, metavar="N", help="(default: 0)")
+    return group
 
 
 def _add_engine_options(group: argparse._ArgumentGroup) -> None:
@@ -146,7 +152,8 @@ def emulated_machine(args: argparse.Namespace) -> EmulatedMachine:
         UnknownNameError: A rack or model that is not in the catalog.
         UnknownPolicyError: A policy that does not exist.
     """
-    policy_entry(args.policy)
+    if "policy" in args:
+        policy_entry(args.policy)
     catalog = chosen_catalog(args)
     rack = catalog.rack(args.rack)
     return EmulatedMachine(

@@ -1,0 +1,109 @@
+"""What a comparison shows of every policy: columns, and how numbers are written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agent_runtime.comparison.cell import CellResult
+from agent_runtime.comparison.statistics import Estimate, estimate
+from agent_runtime.report import quantities
+from scheduler.policies import POLICIES
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A measure as a column.
+
+    Attributes:
+        field: Of ``CellResult``.
+        title: Of the column.
+        write: A number as a reader reads it.
+        sign: +1 where less is better, -1 where more is, 0 where neither is.
+    """
+
+    field: str
+    title: str
+    write: Callable[[float], str]
+    sign: int = 1
+
+
+def _factor(value: float) -> str:
+    return f"{value:.3g}x"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _number(value: float) -> str:
+    return quantities.count(value)
+
+
+TABLE = (
+    Column("jct_mean_s", "JCT mean", quantities.seconds),
+    Column("jct_p50_s", "p50", quantities.seconds),
+    Column("jct_p99_s", "p99", quantities.seconds),
+    Column("ttft_p99_s", "TTFT p99", quantities.seconds),
+    Column("slowdown_p99", "slowdown p99", _factor),
+    Column("goodput_per_h", "good/h", lambda value: f"{value:.3g}", -1),
+    Column("hit_ratio", "hit", _share, -1),
+)
+"""What the terminal has room for."""
+
+ALL = (
+    *TABLE[:2],
+    Column("jct_p95_s", "JCT p95", quantities.seconds),
+    *TABLE[2:3],
+    Column("jct_max_s", "JCT max", quantities.seconds),
+    Column("ttft_mean_s", "TTFT mean", quantities.seconds),
+    *TABLE[3:4],
+    Column("tpot_mean_s", "TPOT mean", quantities.seconds),
+    Column("slowdown_mean", "slowdown mean", _factor),
+    *TABLE[4:5],
+    Column("slowdown_max", "slowdown max", _factor),
+    Column("jain_slowdown", "Jain index", lambda value: f"{value:.3f}", -1),
+    Column("sessions_per_h", "sessions/h", lambda value: f"{value:.3g}", -1),
+    Column("turns_per_s", "turns/s", lambda value: f"{value:.3g}", -1),
+    *TABLE[5:],
+    Column("recomputed_tokens", "recomputed tokens", _number),
+    Column("preemptions", "preemptions", _number),
+    Column("pulled_bytes", "pulled over links", quantities.num_bytes, 0),
+    Column("host_loaded_bytes", "loaded from host", quantities.num_bytes, 0),
+    Column("idle_kv_byte_s", "idle KV, byte-seconds", lambda value: f"{value:.3g}", 0),
+    Column("busy_ratio", "busy", _share, 0),
+    Column("pauses", "pauses", _number, 0),
+    Column("longest_held_s", "longest held", quantities.seconds),
+    Column("failed_sessions", "failed", _number),
+)
+"""What JSON, CSV and the page hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A policy at a load."""
+
+    policy: str
+    is_bound: bool
+    estimates: tuple[Estimate, ...]
+
+
+def rows(results: Sequence[CellResult], load: float, columns: Sequence[Column]) -> list[Row]:
+    """Return the policies at a load, the least mean JCT first."""
+    names = sorted({result.policy for result in results if result.load == load})
+    found = [
+        Row(
+            name,
+            POLICIES[name].needs_future,
+            tuple(estimate(results, name, load, column.field) for column in columns),
+        )
+        for name in names
+    ]
+    by_jct = {name: estimate(results, name, load, "jct_mean_s").mean for name in names}
+    return sorted(found, key=lambda row: by_jct[row.policy])
+
+
+def best(rows_: Sequence[Row], index: int, sign: int) -> float | None:
+    """Return the best mean of a column among policies; bounds don't count."""
+    means = [row.estimates[index].mean for row in rows_ if not row.is_bound]
+    return min(means, key=lambda mean: sign * mean) if means and sign else None
