@@ -11,6 +11,7 @@ from scheduler.placement.least_loaded import LeastLoaded
 from scheduler.placement.panjiu import Panjiu
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.policy import PlaceAtOnce, Policy
+from scheduler.programs.concur import Concur
 from scheduler.setup import PolicySetup
 
 
@@ -44,6 +45,11 @@ POLICIES: dict[str, PolicyEntry] = {
         "160 virtual nodes a replica, by session id",
     ),
     "panjiu": PolicyEntry(lambda _: PlaceAtOnce(Panjiu()), "this project"),
+    "concur": PolicyEntry(
+        lambda setup: Concur(setup.fleet.num_replicas),
+        "CONCUR (PACE), arXiv 2601.22705",
+        "its U and H thresholds, which it found to matter; a window a replica, set once a second",
+    ),
 }
 
 
