@@ -12,6 +12,7 @@ from scheduler.placement.panjiu import Panjiu
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.programs.concur import Concur
+from scheduler.programs.thunderagent import ThunderAgent
 from scheduler.setup import PolicySetup
 
 
@@ -48,7 +49,14 @@ POLICIES: dict[str, PolicyEntry] = {
     "concur": PolicyEntry(
         lambda setup: Concur(setup.fleet.num_replicas),
         "CONCUR (PACE), arXiv 2601.22705",
-        "its U and H thresholds, which it found to matter; a window a replica, set once a second",
+        "the paper's U and H; a window a replica, decided on once a minute: of 1 s to 20 min that "
+        "was best or near it, overloaded or not; shorter ones see too few prompts for a hit rate",
+    ),
+    "thunderagent": PolicyEntry(
+        lambda setup: ThunderAgent(setup.fleet.num_replicas, setup.fleet.max_context_tokens),
+        "ThunderAgent, arXiv 2602.13692 and its code; thresholds of NVIDIA Dynamo 1.6's port",
+        "5 s tick, pause at 95 % down to 80 %, resume below 85 %, decay 1 s: Dynamo's defaults, "
+        "and as there the decay, off by default in the original, which keeps replicas fuller",
     ),
 }
 

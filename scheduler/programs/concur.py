@@ -21,7 +21,8 @@ LOW_USAGE, HIGH_USAGE = 0.2, 0.5
 LOW_HIT_RATE = 0.2
 ADDED_AGENTS, KEPT_SHARE = 2, 0.5
 CONTROL_S = 60.0
-"""Between two decisions. The paper does not say; engines report once a second."""
+"""Between two decisions. The paper does not say. With contexts that take ten seconds to compute, a
+hit rate over less says nothing, and the window opens before anybody notices that it is too wide."""
 
 
 def next_window(window: float, kv_usage: float, hit_rate: float | None) -> float:
