@@ -12,7 +12,8 @@ from scheduler.placement.panjiu import Panjiu
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.programs.concur import Concur
-from scheduler.programs.thunderagent import ThunderAgent
+from scheduler.programs.plas import Plas
+from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
 from scheduler.setup import PolicySetup
 
 
@@ -55,8 +56,22 @@ POLICIES: dict[str, PolicyEntry] = {
     "thunderagent": PolicyEntry(
         lambda setup: ThunderAgent(setup.fleet.num_replicas, setup.fleet.max_context_tokens),
         "ThunderAgent, arXiv 2602.13692 and its code; thresholds of NVIDIA Dynamo 1.6's port",
-        "5 s tick, pause at 95 % down to 80 %, resume below 85 %, decay 1 s: Dynamo's defaults, "
-        "and as there the decay, off by default in the original, which keeps replicas fuller",
+        "as published: 5 s tick, pause at 95 % down to 80 %, resume below 85 %, decay 1 s",
+    ),
+    "thunderagent_tuned": PolicyEntry(
+        lambda setup: ThunderAgent(
+            setup.fleet.num_replicas, setup.fleet.max_context_tokens, decay_s=TUNED_DECAY_S
+        ),
+        "as thunderagent",
+        "decay 60 s, the best of 1 s to none: tools and humans that take minutes come back to KV "
+        "that the published second gives away",
+    ),
+    "plas": PolicyEntry(
+        lambda setup: Plas(setup.cost),
+        "PLAS of Autellix (Agentix), arXiv 2502.13965",
+        "8 classes from 64 s on, the best of 2 s to 64 s: the longest agents are served for hours; "
+        "promotion after waiting 8 times as long; 2,048 tokens are the paper's",
+        uses_priorities=True,
     ),
 }
 

@@ -69,7 +69,9 @@ class AgentWindow:
     def control(self, kv_usage: float) -> None:
         """Decide anew; a window that agents do not fill must not grow, or it would say nothing."""
         prompt = self._num_prompt_tokens
-        size = next_window(self.size, kv_usage, self._num_cached_tokens / prompt if prompt else None)
+        size = next_window(
+            self.size, kv_usage, self._num_cached_tokens / prompt if prompt else None
+        )
         self._num_prompt_tokens = self._num_cached_tokens = 0
         if size > self.size:
             size = max(self.size, min(size, len(self.agents) + ADDED_AGENTS))
@@ -154,4 +156,3 @@ class Concur:
         program.is_paused = False
         self._windows[replica_id].agents[program] = None
         program.run(rack, replica_id)
-

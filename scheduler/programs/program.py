@@ -117,4 +117,3 @@ class ProgramTable:
     def any_reasoning(self) -> bool:
         """Return whether a turn waits or runs."""
         return any(program.is_reasoning for program in self._programs.values())
-

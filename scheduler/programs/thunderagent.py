@@ -24,17 +24,19 @@ RESUME_BELOW = PAUSE_ABOVE - 0.10
 BUFFER_TOKENS = 100
 """Of every program, for what it generates."""
 DECAY_S = 1.0
+"""In which the weight of an acting program halves, when room is sought to resume others."""
+TUNED_DECAY_S = 60.0
 FORCED_RESUME_S = 1800.0
 
 
-def resume_weight(program: Program, now_s: float) -> float:
+def resume_weight(program: Program, now_s: float, decay_s: float) -> float:
     """Return the share of a program's context that a resume reckons with.
 
-    ``f(t) = 2**-t``, t seconds since it began to act; all of it while it reasons.
+    ``f(t) = 2**(-t / decay_s)``, t since it began to act; all of it while it reasons.
     """
     if program.is_reasoning:
         return 1.0
-    return float(2.0 ** (-(now_s - program.acting_since_s) / DECAY_S))
+    return float(2.0 ** (-(now_s - program.acting_since_s) / decay_s))
 
 
 def best_fit_decreasing(tokens: list[int], room: list[float]) -> list[int | None]:
@@ -67,10 +69,16 @@ def best_fit_decreasing(tokens: list[int], room: list[float]) -> list[int | None
 class ThunderAgent:
     """Pauses and resumes programs by the KV they amount to.
 
+    Args:
+        num_replicas: Of the rack.
+        capacity_tokens: KV of one replica.
+        decay_s: See ``DECAY_S``.
+
     Invariant: a program that is not paused has a replica, and none of its turns is held.
     """
 
-    def __init__(self, num_replicas: int, capacity_tokens: int) -> None:
+    def __init__(self, num_replicas: int, capacity_tokens: int, decay_s: float = DECAY_S) -> None:
+        self._decay_s = decay_s
         self._num_replicas = num_replicas
         self._capacity = capacity_tokens
         self._programs = ProgramTable()
@@ -124,21 +132,21 @@ class ThunderAgent:
             self._ticker.want(rack.now_s)
 
     def _on(self, replica_id: ReplicaId) -> list[Program]:
-        return [
-            one for one in self._programs if one.replica == replica_id and not one.is_paused
-        ]
+        return [one for one in self._programs if one.replica == replica_id and not one.is_paused]
 
-    def _room(self, replica_id: ReplicaId, now_s: float) -> float:
-        used = sum(
-            one.context_tokens * resume_weight(one, now_s) + BUFFER_TOKENS
-            for one in self._on(replica_id)
-        )
-        return RESUME_BELOW * self._capacity - used + self._shared[replica_id]
+    def _rooms(self, now_s: float, decay_s: float) -> list[float]:
+        """Return the tokens that may be added to each replica; negative when some must go."""
+        rooms = [RESUME_BELOW * self._capacity + shared for shared in self._shared]
+        for one in self._programs:
+            if one.replica is not None and not one.is_paused:
+                tokens = one.context_tokens * resume_weight(one, now_s, decay_s)
+                rooms[one.replica] -= tokens + BUFFER_TOKENS
+        return rooms
 
     def _place_new(self, program: Program, rack: Rack) -> ReplicaId | None:
-        """Return the replica with the fewest tokens that has room for it."""
+        """Return the replica with the fewest tokens, if it has room without any decay."""
         need = program.context_tokens + BUFFER_TOKENS
-        room = [self._room(ReplicaId(at), rack.now_s) for at in range(self._num_replicas)]
+        room = self._rooms(rack.now_s, float("inf"))
         most = ReplicaId(room.index(max(room)))
         return most if room[most] >= need else None
 
@@ -166,7 +174,7 @@ class ThunderAgent:
     def _resume(self, rack: Rack) -> None:
         paused = self._resume_order()
         needs = [one.context_tokens + BUFFER_TOKENS for one in paused]
-        room = [self._room(ReplicaId(at), rack.now_s) for at in range(self._num_replicas)]
+        room = self._rooms(rack.now_s, self._decay_s)
         for program, place in zip(paused, best_fit_decreasing(needs, room), strict=True):
             if place is not None:
                 self._resume_on(program, ReplicaId(place), rack)
