@@ -12,8 +12,10 @@ from scheduler.placement.panjiu import Panjiu
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.programs.concur import Concur
+from scheduler.programs.continuum import Continuum
 from scheduler.programs.plas import Plas
 from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
+from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
 from scheduler.setup import PolicySetup
 
 
@@ -71,6 +73,21 @@ POLICIES: dict[str, PolicyEntry] = {
         "PLAS of Autellix (Agentix), arXiv 2502.13965",
         "8 classes from 64 s on, the best of 2 s to 64 s: the longest agents are served for hours; "
         "promotion after waiting 8 times as long; 2,048 tokens are the paper's",
+        uses_priorities=True,
+    ),
+    "continuum": PolicyEntry(
+        lambda setup: Continuum(
+            PaperTtl(setup.cost, has_host_memory=setup.fleet.host_kv_tokens > 0), setup.cost
+        ),
+        "Continuum as in the paper, arXiv 2511.02230",
+        "its equation with this rack's prefill times; the paper's 100 samples; human gaps are a "
+        "class of their own, which the paper has not and which keeps them from being pinned for",
+        uses_priorities=True,
+    ),
+    "continuum_public": PolicyEntry(
+        lambda setup: Continuum(PublicTtl(), setup.cost),
+        "Continuum as in its public code, vllm-continuum",
+        "fixed at 2 s there",
         uses_priorities=True,
     ),
 }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from typing_extensions import override
 
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch, Pull, Refuse
@@ -205,6 +206,8 @@ class SchedulerMachine(RuleBasedStateMachine):
                 case Pull():
                     assert command.source_id != command.replica_id
                     assert command.ready_s >= self.now_s
+                case _:
+                    assert command.session_id.startswith("s")
 
     @rule(session=st.integers(0, 6), prompt=st.integers(1, 1200))
     def a_turn_arrives(self, session: int, prompt: int) -> None:
@@ -265,6 +268,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.check_invariants()
             assert self.scheduler.num_held_turns == len(self.held)
 
+    @override
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
             return
