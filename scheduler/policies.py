@@ -13,6 +13,7 @@ from scheduler.placement.round_robin import RoundRobin
 from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.programs.concur import Concur
 from scheduler.programs.continuum import Continuum
+from scheduler.programs.infercept import InferCept
 from scheduler.programs.plas import Plas
 from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
 from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
@@ -88,6 +89,13 @@ POLICIES: dict[str, PolicyEntry] = {
         lambda setup: Continuum(PublicTtl(), setup.cost),
         "Continuum as in its public code, vllm-continuum",
         "fixed at 2 s there",
+        uses_priorities=True,
+    ),
+    "infercept": PolicyEntry(
+        InferCept,
+        "InferCept, arXiv 2402.01869",
+        "its three wastes with this rack's prefill and host link; first come first served by "
+        "session, as requests keep their place there",
         uses_priorities=True,
     ),
 }

@@ -98,11 +98,13 @@ class Continuum:
     def session_closed(self, session: Session, rack: Rack) -> None:
         """Give up its KV."""
         self._rule.saw_end(session.num_turns_ended)
-        self._pins.forget(session, rack)
+        self._pins.drop(session, rack)
 
     def woken(self, rack: Rack) -> None:
         """Unpin whose time is over."""
-        self._pins.woken(rack)
+        for session in self._pins.due(rack.now_s):
+            self._pins.unpin(session, rack)
+        self._pins.look_again(rack)
 
     def _make_room(self, replica_id: ReplicaId | None, rack: Rack) -> None:
         if replica_id is not None:

@@ -57,7 +57,7 @@ class Pins:
 
     @property
     def next_wake_s(self) -> float | None:
-        """When ``woken`` has something to do."""
+        """When pins are due, or a queue is to be looked at again."""
         times = [
             pin.until_s
             for session, pin in self._pins.items()
@@ -69,11 +69,6 @@ class Pins:
         """Return whether a session's KV is kept, and still should be."""
         pin = self._pins.get(session)
         return pin is not None and now_s <= pin.until_s
-
-    def until_s(self, session: Session) -> float | None:
-        """Return when a session's pin ends; None without one."""
-        pin = self._pins.get(session)
-        return None if pin is None else pin.until_s
 
     def sessions(self, replica_id: ReplicaId) -> list[Session]:
         """Return whose KV is kept on a replica."""
@@ -96,17 +91,26 @@ class Pins:
         if pin is not None:
             rack.release(session, pin.replica_id)
 
-    def forget(self, session: Session, rack: Rack) -> None:
-        """Give up the KV of a session that is over."""
+    def drop(self, session: Session, rack: Rack) -> None:
+        """Give up the KV of a session that is over, or better off elsewhere."""
         pin = self._pins.pop(session, None)
         if pin is not None:
             rack.drop(session, pin.replica_id)
 
-    def woken(self, rack: Rack) -> None:
-        """Unpin whose time is over, and look after replicas whose queue stood still."""
-        for session, pin in list(self._pins.items()):
-            if session.num_active_turns == 0 and pin.until_s <= rack.now_s:
-                self.unpin(session, rack)
+    def due(self, now_s: float) -> list[Session]:
+        """Return the sessions still away whose time is over."""
+        return [
+            session
+            for session, pin in self._pins.items()
+            if session.num_active_turns == 0 and pin.until_s <= now_s
+        ]
+
+    def extend(self, session: Session, until_s: float) -> None:
+        """Give a pinned session more time."""
+        self._pins[session].until_s = until_s
+
+    def look_again(self, rack: Rack) -> None:
+        """Look after replicas whose queue may have stood still, if it is time."""
         if self._look_s is not None and self._look_s <= rack.now_s:
             self._look_s = None
             for at in sorted({pin.replica_id for pin in self._pins.values()}):
