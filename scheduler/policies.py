@@ -14,6 +14,7 @@ from scheduler.policy import PlaceAtOnce, Policy
 from scheduler.programs.concur import Concur
 from scheduler.programs.continuum import Continuum
 from scheduler.programs.infercept import InferCept
+from scheduler.programs.mori import Mori
 from scheduler.programs.plas import Plas
 from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
 from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
@@ -97,6 +98,12 @@ POLICIES: dict[str, PolicyEntry] = {
         "its three wastes with this rack's prefill and host link; first come first served by "
         "session, as requests keep their place there",
         uses_priorities=True,
+    ),
+    "mori": PolicyEntry(
+        lambda setup: Mori(setup.fleet),
+        "MORI, arXiv 2606.00866",
+        "5 cycles and a 5 s tick as in the paper; its tier in host memory is there if the rack has "
+        "host memory",
     ),
 }
 
