@@ -18,6 +18,13 @@ from scheduler.placement.prefix_affinity import PrefixAffinity
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.placement.sticky_least_loaded import StickyLeastLoaded
 from scheduler.policy import PlaceAtOnce, Policy
+from scheduler.programs.concur import Concur
+from scheduler.programs.continuum import Continuum
+from scheduler.programs.infercept import InferCept
+from scheduler.programs.mori import Mori
+from scheduler.programs.plas import Plas
+from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
+from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
 from scheduler.setup import PolicySetup
 
 
@@ -78,6 +85,60 @@ POLICIES: dict[str, PolicyEntry] = {
         lambda _: PlaceAtOnce(LlmdDefault()),
         "llm-d-router at ebab687, default profile",
         "weights 2, 2, 3; exact prefixes; metrics without delay",
+    ),
+    "concur": PolicyEntry(
+        lambda setup: Concur(setup.fleet.num_replicas),
+        "CONCUR (PACE), arXiv 2601.22705",
+        "the paper's U and H; a window a replica, decided on once a minute: of 1 s to 20 min that "
+        "was best or near it, overloaded or not; shorter ones see too few prompts for a hit rate",
+    ),
+    "thunderagent": PolicyEntry(
+        lambda setup: ThunderAgent(setup.fleet.num_replicas, setup.fleet.max_context_tokens),
+        "ThunderAgent, arXiv 2602.13692 and its code; thresholds of NVIDIA Dynamo 1.6's port",
+        "as published: 5 s tick, pause at 95 % down to 80 %, resume below 85 %, decay 1 s",
+    ),
+    "thunderagent_tuned": PolicyEntry(
+        lambda setup: ThunderAgent(
+            setup.fleet.num_replicas, setup.fleet.max_context_tokens, decay_s=TUNED_DECAY_S
+        ),
+        "as thunderagent",
+        "decay 60 s, the best of 1 s to none: tools and humans that take minutes come back to KV "
+        "that the published second gives away",
+    ),
+    "plas": PolicyEntry(
+        lambda setup: Plas(setup.cost),
+        "PLAS of Autellix (Agentix), arXiv 2502.13965",
+        "8 classes from 64 s on, the best of 2 s to 64 s: the longest agents are served for hours; "
+        "promotion after waiting 8 times as long; 2,048 tokens are the paper's",
+        uses_priorities=True,
+    ),
+    "continuum": PolicyEntry(
+        lambda setup: Continuum(
+            PaperTtl(setup.cost, has_host_memory=setup.fleet.host_kv_tokens > 0), setup.cost
+        ),
+        "Continuum as in the paper, arXiv 2511.02230",
+        "its equation with this rack's prefill times; the paper's 100 samples; human gaps are a "
+        "class of their own, which the paper has not and which keeps them from being pinned for",
+        uses_priorities=True,
+    ),
+    "continuum_public": PolicyEntry(
+        lambda setup: Continuum(PublicTtl(), setup.cost),
+        "Continuum as in its public code, vllm-continuum",
+        "fixed at 2 s there",
+        uses_priorities=True,
+    ),
+    "infercept": PolicyEntry(
+        InferCept,
+        "InferCept, arXiv 2402.01869",
+        "its three wastes with this rack's prefill and host link; first come first served by "
+        "session, as requests keep their place there",
+        uses_priorities=True,
+    ),
+    "mori": PolicyEntry(
+        lambda setup: Mori(setup.fleet),
+        "MORI, arXiv 2606.00866",
+        "5 cycles and a 5 s tick as in the paper; its tier in host memory is there if the rack has "
+        "host memory",
     ),
     "home_for_life": PolicyEntry(
         lambda _: PlaceAtOnce(HomeForLife()), "common", "least context at birth, then sticky"
