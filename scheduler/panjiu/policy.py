@@ -105,12 +105,13 @@ class Panjiu:
             kv = self._kvs[session.session_id] = SessionKv(session, self.ledger.tree.root)
         elif session.num_active_turns == 1:
             self._foresight.gap_ended(session, rack.now_s - session.last_ended_s)
-        self._follow(turn, kv)
-        if kv.state is not KvState.RUNNING:
-            self.ledger.set_state(kv, KvState.HELD)
-        if not self._held_by_others(kv) and self._place(turn, kv, rack, is_due=False):
+        if kv.state is KvState.RUNNING and kv.held_on is not None:
+            self._join(turn, kv, kv.held_on, rack)
             return
-        self._hold(turn, kv, rack)
+        self._follow(turn, kv)
+        self.ledger.set_state(kv, KvState.HELD)
+        if not self._place(turn, kv, rack, is_due=False):
+            self._hold(turn, kv, rack)
 
     def prefill_ended(self, turn: Turn, num_cached_tokens: int, rack: Rack) -> None:  # noqa: ARG002 - protocol
         """Its replica has time for others."""
@@ -143,7 +144,7 @@ class Panjiu:
         kv = self._kvs.pop(session.session_id)
         self._foresight.gap_ended_unseen(session)
         if kv.held_on is not None:
-            rack.drop(session, kv.held_on)
+            rack.release(session, kv.held_on)
             self._shares.change(session.tenant_id, -kv.num_held_blocks, rack.now_s)
         self.ledger.forget(kv)
         self._place_held(rack)
@@ -180,9 +181,22 @@ class Panjiu:
         if is_rewound:
             self.ledger.truncate(kv)
 
-    def _held_by_others(self, kv: SessionKv) -> bool:
-        """Return whether another turn of the session uses its KV: turns of one go in order."""
-        return kv.state is KvState.RUNNING
+    def _join(self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack) -> None:
+        """Run a turn beside others of its session, which brought its KV to that replica."""
+        num_shared = min(turn.num_kept_blocks, kv.num_held_blocks)
+        num_blocks = -(-(turn.num_prompt_tokens + self._settings.output_tokens) // self._block)
+        self.ledger.set_loose(kv, kv.num_loose_blocks + num_blocks - num_shared)
+        num_cached = min(num_shared * self._block, turn.num_prompt_tokens - 1)
+        self._backlog.add(turn, replica, self._cost.prefill_s(num_cached, turn.num_prompt_tokens))
+        moved_s = next(
+            (at_s for at_s, _, other, _ in self._moving if other.session is kv.session), 0.0
+        )
+        if moved_s > rack.now_s:
+            option = Option(replica, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, num_cached, 0, [])
+            self._num_moves += 1
+            heapq.heappush(self._moving, (moved_s, self._num_moves, turn, option))
+        else:
+            rack.dispatch(turn, replica, num_cached_tokens=num_cached)
 
     def _hold(self, turn: Turn, kv: SessionKv, rack: Rack) -> None:
         num_cached = min(kv.num_held_blocks * self._block, turn.num_prompt_tokens - 1)
@@ -210,7 +224,9 @@ class Panjiu:
         is_first = True
         for turn, is_due in self._held.first(self._settings.tries, rack.now_s):
             kv = self._kvs[turn.session.session_id]
-            if self._held_by_others(kv):
+            if kv.state is KvState.RUNNING and kv.held_on is not None:
+                self._held.remove(turn)
+                self._join(turn, kv, kv.held_on, rack)
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
             if self._place(turn, kv, rack, is_due=is_due or stuck):
@@ -250,11 +266,13 @@ class Panjiu:
             if held > there:
                 move_s = self._links.pull_s(home, replica, (held - there) * block, rack.now_s)
                 num_cached = held
-        elif home is None and kv.host_on == replica and rack.probe is not None:
-            in_host = rack.probe.num_host_blocks(replica, turn.block_hashes)
-            in_hbm = rack.probe.num_cached_blocks(replica, turn.block_hashes)
-            num_cached = max(there, in_hbm + in_host)
-            load_s = self._cost.transfer.load_s(max(0, num_cached - there) * block)
+        elif home is None and rack.probe is not None:
+            # What nobody holds may still be there, as long as nobody needed the room.
+            num_cached = max(there, rack.probe.num_cached_blocks(replica, turn.block_hashes))
+            if kv.host_on == replica and self._fleet.host_kv_tokens:
+                in_host = rack.probe.num_host_blocks(replica, turn.block_hashes)
+                num_cached += in_host
+                load_s = self._cost.transfer.load_s(in_host * block)
         num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
         prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
         ahead_s = self._backlog.ahead_s(replica)
