@@ -16,6 +16,7 @@ from scheduler.programs.continuum import Continuum
 from scheduler.programs.infercept import InferCept
 from scheduler.programs.mori import Mori
 from scheduler.programs.plas import Plas
+from scheduler.programs.progress_ttl import ProgressTtl
 from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
 from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
 from scheduler.setup import PolicySetup
@@ -104,6 +105,12 @@ POLICIES: dict[str, PolicyEntry] = {
         "MORI, arXiv 2606.00866",
         "5 cycles and a 5 s tick as in the paper; its tier in host memory is there if the rack has "
         "host memory",
+    ),
+    "progress_ttl": PolicyEntry(
+        lambda setup: ProgressTtl(setup.fleet, setup.cost),
+        "vllm-router 0.1.17 --enable-program-scheduling",
+        "its defaults, with this rack's prefill times for those calibrated there; global queue on "
+        "and programs bound where the fewest are, since its hash ignores load",
     ),
 }
 
