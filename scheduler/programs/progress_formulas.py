@@ -17,12 +17,24 @@ from scheduler.programs.rank_window import WINDOW, RankWindow
 
 DECODE_ALPHA = 0.15
 """Share of decoding that goes on beside a prefill."""
-MIN_TTL_S, MAX_TTL_S = 0.05, 10.0
+MIN_TTL_S = 0.05
 NUM_STEPS = 32
 MAX_ROUNDS = 14
-MIN_FORCE_S, MAX_FORCE_S = 30.0, 300.0
+MIN_FORCE_S = 30.0
 STEP_S, REQUEST_STEP_S, TOKEN_STEP_S = 0.0106, 0.00042, 1.42e-7
 """Of a decode step: fixed, a request and a token of context; as calibrated there."""
+
+
+class ProgressLimits(NamedTuple):
+    """Options of the router's command line.
+
+    Attributes:
+        max_ttl_s: Longest time to live in a tool gap.
+        max_force_s: Longest that a turn waits for room.
+    """
+
+    max_ttl_s: float = 10.0
+    max_force_s: float = 300.0
 
 
 def miss_impact_s(cost: CostModel, num_uncached_tokens: int) -> float:
@@ -35,14 +47,14 @@ def miss_impact_s(cost: CostModel, num_uncached_tokens: int) -> float:
     return cost.prefill_s(0, num_uncached_tokens) * (2 - DECODE_ALPHA)
 
 
-def acting_ttl_s(gaps_s: Sequence[float], impact_s: float) -> float:
+def acting_ttl_s(gaps_s: Sequence[float], impact_s: float, max_ttl_s: float) -> float:
     """Return the time to stay active in a tool gap.
 
     It maximises ``P(T < d) * C - E[T; T < d] - d * P(T >= d)`` over 35 candidates ``d``, 32 of them
     evenly spaced in their logarithm, ``T`` log-normal; 0 until a hundred gaps were seen.
     """
     law = LogNormal.fit(gaps_s) if len(gaps_s) >= WINDOW else None
-    longest_s = min(MAX_TTL_S, impact_s)
+    longest_s = min(max_ttl_s, impact_s)
     if law is None or longest_s <= 0:
         return 0.0
     shortest_s = min(MIN_TTL_S, longest_s)
@@ -70,11 +82,11 @@ def growth_reserve_tokens(window: RankWindow, remaining_rounds: Sequence[float])
     return window.mean_growth_tokens * (rounds + sum(remaining_rounds)) if rounds > 0 else 0.0
 
 
-def force_after_s(rounds_ahead: float, requests_per_s: float) -> float:
-    """Return how long a program waits at most: thrice the work ahead, 30 to 300 s."""
+def force_after_s(rounds_ahead: float, requests_per_s: float, max_force_s: float) -> float:
+    """Return how long a program waits at most: thrice the work ahead, and 30 s at least."""
     if requests_per_s <= 0:
-        return MAX_FORCE_S
-    return min(max(3 * rounds_ahead / requests_per_s, MIN_FORCE_S), MAX_FORCE_S)
+        return max_force_s
+    return min(max(3 * rounds_ahead / requests_per_s, MIN_FORCE_S), max_force_s)
 
 
 def repair_score(active_s: float, input_tokens: int, mean_prompt_tokens: float) -> float:

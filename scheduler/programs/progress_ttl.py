@@ -17,8 +17,8 @@ from scheduler.ids import ReplicaId
 from scheduler.programs.program import ProgramTable
 from scheduler.programs.progress_admission import Rank, other_rank
 from scheduler.programs.progress_formulas import (
-    MAX_FORCE_S,
     MAX_ROUNDS,
+    ProgressLimits,
     acting_ttl_s,
     force_after_s,
     miss_impact_s,
@@ -33,6 +33,7 @@ from scheduler.rack import Rack, ReplicaFleet
 from scheduler.session import Session, Turn
 
 TICK_S = 1.0
+PUBLISHED = ProgressLimits()
 
 
 class ProgressTtl:
@@ -41,8 +42,11 @@ class ProgressTtl:
     Invariant: a replica's rank has exactly the active programs bound to it.
     """
 
-    def __init__(self, fleet: ReplicaFleet, cost: CostModel) -> None:
+    def __init__(
+        self, fleet: ReplicaFleet, cost: CostModel, limits: ProgressLimits = PUBLISHED
+    ) -> None:
         self._cost = cost
+        self._limits = limits
         self._table = ProgramTable()
         self._programs: dict[Session, ProgressProgram] = {}
         self._ranks = [
@@ -123,12 +127,13 @@ class ProgressTtl:
     def _force_after_s(self, progress: ProgressProgram, now_s: float) -> float:
         """Return how long a program waits at most, by the work ahead of it on all replicas."""
         if not all(rank.window.is_full for rank in self._ranks):
-            return MAX_FORCE_S
+            return self._limits.max_force_s
         active = sum(sum(rank.remaining_rounds(floor=True)) for rank in self._ranks)
         waiting = self._waiting(now_s)
         ahead = waiting[: waiting.index(progress)]
         pool = sum(max(1.0, target_rounds(self._ranks[one.replica].window)) for one in ahead)
-        return force_after_s(active + pool, sum(rank.window.requests_per_s for rank in self._ranks))
+        rate = sum(rank.window.requests_per_s for rank in self._ranks)
+        return force_after_s(active + pool, rate, self._limits.max_force_s)
 
     def _sample(self, progress: ProgressProgram, turn: Turn, now_s: float) -> None:
         session = turn.session
@@ -155,7 +160,8 @@ class ProgressTtl:
         if progress.program.is_marked:
             self._pause(progress)
             return
-        progress.ttl_end_s = now_s + acting_ttl_s(window.gaps_s, progress.impact_s)
+        ttl_s = acting_ttl_s(window.gaps_s, progress.impact_s, self._limits.max_ttl_s)
+        progress.ttl_end_s = now_s + ttl_s
         others_wait = any(
             one.replica == progress.replica and not one.is_active and one.program.held
             for one in self._programs.values()
