@@ -18,6 +18,7 @@ from scheduler.programs.mori import Mori
 from scheduler.programs.plas import Plas
 from scheduler.programs.progress_formulas import ProgressLimits
 from scheduler.programs.progress_ttl import ProgressTtl
+from scheduler.programs.saga import Saga
 from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
 from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
 from scheduler.setup import PolicySetup
@@ -119,6 +120,12 @@ POLICIES: dict[str, PolicyEntry] = {
         "times to live up to 300 s and turns held up to 1,800 s, both options of the router: of "
         "10 to 300 s and 300 to 1,800 s the best under overload, and little worse without; with "
         "the defaults nearly half of all resumptions under overload are forced, without room",
+    ),
+    "saga_walru": PolicyEntry(
+        Saga,
+        "SAGA, arXiv 2605.00528: WA-LRU, TTL, session affinity and work stealing",
+        "weights .3, .5 and .2, load 0.8, P95 up to 300 s and 100 ms are the paper's; load is the "
+        "share of KV that turns take",
     ),
 }
 
