@@ -26,7 +26,7 @@ from scheduler.programs.progress_formulas import (
 )
 from scheduler.programs.progress_program import ProgressProgram
 from scheduler.programs.rank_window import RequestSample
-from scheduler.programs.replica_load import idle_replicas
+from scheduler.programs.replica_load import idle_replicas, least_loaded
 from scheduler.programs.ticker import Ticker
 from scheduler.programs.tool_gaps import ended_gap_s
 from scheduler.rack import Rack, ReplicaFleet
@@ -65,7 +65,7 @@ class ProgressTtl:
         known = self._programs.get(turn.session)
         before = 0.0 if known is None else known.private_tokens
         program = self._table.arrived(turn)
-        progress = known or self._bind(turn.session)
+        progress = known or self._bind(turn.session, rack)
         rank = self._ranks[progress.replica]
         if gap_s is not None:
             rank.window.gaps_s.append(gap_s)
@@ -113,14 +113,14 @@ class ProgressTtl:
         if self._table.any_reasoning() or any(rank.active for rank in self._ranks):
             self._ticker.want(rack.now_s)
 
-    def _bind(self, session: Session) -> ProgressProgram:
+    def _bind(self, session: Session, rack: Rack) -> ProgressProgram:
         """Bind a new program where the fewest are; it starts paused."""
         counts = [0] * len(self._ranks)
         for one in self._programs.values():
             counts[one.replica] += one.is_active or one.program.is_reasoning
         program = self._table.of(session)
         program.is_paused = True
-        progress = ProgressProgram(program, ReplicaId(counts.index(min(counts))))
+        progress = ProgressProgram(program, least_loaded(counts, rack))
         self._programs[session] = progress
         return progress
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from scheduler.ids import ReplicaId
 from scheduler.programs.pins import Pins
-from scheduler.programs.replica_load import kv_usage
+from scheduler.programs.replica_load import kv_usage, least_loaded
 from scheduler.programs.running_mean import RunningMean
 from scheduler.programs.saga_formulas import (
     END_PROBABILITY,
@@ -118,7 +118,7 @@ class Saga:
         home = turn.session.home
         if home is not None and loads[home] < MAX_LOAD and self._is_cached(turn, home, rack):
             return home
-        return ReplicaId(loads.index(min(loads)))
+        return least_loaded(loads, rack)
 
     def _is_cached(self, turn: Turn, worker: ReplicaId, rack: Rack) -> bool:
         """Return whether a worker has most of what the session had computed."""
