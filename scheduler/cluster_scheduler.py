@@ -42,6 +42,8 @@ class ClusterScheduler:
         self._policy = policy
         self._on_decision = on_decision
         self._rack = Rack(fleet, probe)
+        if on_decision is not None:
+            self._rack.receipts = []
         self._sessions: dict[SessionId, Session] = {}
         self._turns: dict[TurnId, Turn] = {}
         self._num_opened = 0
@@ -89,8 +91,9 @@ class ClusterScheduler:
         if rack.commands:
             commands = tuple(rack.commands)
             rack.commands.clear()
-        if self._on_decision is not None:
-            self._on_decision(Decision(now_s, event, commands))
+        if self._on_decision is not None and rack.receipts is not None:
+            self._on_decision(Decision(now_s, event, commands, tuple(rack.receipts)))
+            rack.receipts.clear()
         return commands
 
     def check_invariants(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scheduler.commands import Command
 from scheduler.events import Event
+from scheduler.receipt import Receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +18,10 @@ class Decision:
         now_s: When, in emulated seconds.
         event: What happened.
         commands: What to do about it, in order; often nothing.
+        receipts: Why turns were sent or held, from policies that say so.
     """
 
     now_s: float
     event: Event
     commands: Sequence[Command]
+    receipts: Sequence[Receipt] = ()

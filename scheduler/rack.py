@@ -14,6 +14,7 @@ from scheduler.commands import Command, Dispatch, Drop, Pull, Release, Retain
 from scheduler.errors import InvariantError
 from scheduler.ids import ReplicaId
 from scheduler.load_order import LoadOrder
+from scheduler.receipt import Receipt
 from scheduler.session import Session, Turn
 
 
@@ -72,6 +73,7 @@ class Rack:
         active_tokens: Context of the turns dispatched and not ended.
         turns: Those turns.
         commands: What was asked for since the driver last took it.
+        receipts: Where policies say why; None where nobody listens.
     """
 
     __slots__ = (
@@ -83,6 +85,7 @@ class Rack:
         "num_replicas",
         "prefill_tokens",
         "probe",
+        "receipts",
         "session_tokens",
         "turns",
     )
@@ -98,6 +101,7 @@ class Rack:
         self.active_tokens = LoadOrder(fleet.num_replicas)
         self.turns: list[dict[Turn, None]] = [{} for _ in range(fleet.num_replicas)]
         self.commands: list[Command] = []
+        self.receipts: list[Receipt] | None = None
 
     def dispatch(
         self, turn: Turn, replica_id: ReplicaId, *, num_cached_tokens: int = 0, priority: int = 0

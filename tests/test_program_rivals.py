@@ -557,8 +557,8 @@ def test_the_ttl_is_the_95th_percentile_less_up_to_half_of_it_under_pressure() -
 
 
 def test_a_tools_latency_is_averaged_exponentially() -> None:
+    assert ToolLatency().law is None
     latency = ToolLatency()
-    assert latency.law is None
     latency.add(10.0)
     assert latency.law == LogNormal(log(10.0), 1.0)
     latency.add(10.0)

@@ -14,6 +14,7 @@ import hw_model.errors
 import scheduler.errors
 from agent_runtime.cli.bench import add_bench_command
 from agent_runtime.cli.calibrate import add_calibrate_command
+from agent_runtime.cli.explain import add_explain_command
 from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
 from agent_runtime.cli.run import add_run_command, run_program
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_simulate_command(commands)
     add_bench_command(commands)
+    add_explain_command(commands)
     add_run_command(commands)
     add_serve_command(commands)
     add_trace_command(commands)

@@ -8,18 +8,45 @@ from typing import Any
 from scheduler.commands import Command, Dispatch, Drop, Pull, Refuse, Release, Retain
 from scheduler.decision import Decision
 from scheduler.events import Event, PrefillEnded, SessionClosed, TurnArrived, TurnEnded, Woken
+from scheduler.receipt import Receipt
 
 
 def decision_line(decision: Decision) -> str:
     """Return a decision as JSON, without the end of the line.
 
     Keys: ``t`` (emulated seconds), ``event`` (``turn_arrived``, ``prefill_ended``, ``turn_ended``,
-    ``session_closed``, ``woken``) with what it says, and ``do``: what was asked for, in order.
+    ``session_closed``, ``woken``) with what it says, ``do``: what was asked for, in order, and
+    ``why``: the receipts of turns that were sent or held, with every option's seconds.
     """
     line: dict[str, Any] = {"t": decision.now_s, **_event(decision.event)}
     if decision.commands:
         line["do"] = [_command(command) for command in decision.commands]
+    if decision.receipts:
+        line["why"] = [_receipt(receipt) for receipt in decision.receipts]
     return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
+    return {
+        "turn": receipt.turn_id,
+        "chosen": receipt.chosen,
+        "due": receipt.is_due,
+        "options": [
+            {
+                "replica": option.replica_id,
+                "ttft_s": option.ttft_s,
+                "wait_s": option.wait_s,
+                "move_s": option.move_s,
+                "load_s": option.load_s,
+                "prefill_s": option.prefill_s,
+                "crowd_s": option.crowd_s,
+                "loss_s": option.loss_s,
+                "cached_tokens": option.num_cached_tokens,
+                "dropped_sessions": option.num_dropped_sessions,
+            }
+            for option in receipt.options
+        ],
+    }
 
 
 def _event(event: Event) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from scheduler.ids import ReplicaId
 from scheduler.panjiu.room import Victim
+from scheduler.receipt import PricedOption
 
 
 @dataclass(slots=True)
@@ -35,6 +36,20 @@ class Option:
     num_cached_tokens: int
     num_needed_blocks: int
     victims: list[Victim]
+
+    def priced(self) -> PricedOption:
+        """Return it as a receipt shows it."""
+        return PricedOption(
+            self.replica_id,
+            self.wait_s,
+            self.move_s,
+            self.load_s,
+            self.prefill_s,
+            self.crowd_s,
+            self.loss_s,
+            self.num_cached_tokens,
+            len(self.victims),
+        )
 
     @property
     def seconds(self) -> float:

@@ -30,6 +30,7 @@ from scheduler.panjiu.room import RoomPlanner, Victim
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.panjiu.tenant_shares import TenantShares
 from scheduler.rack import Rack
+from scheduler.receipt import Receipt
 from scheduler.session import Session, Turn
 from scheduler.setup import PolicySetup
 
@@ -250,6 +251,7 @@ class Panjiu:
             if loads[home] <= loads[self._backlog.least()]:
                 option = self._option(turn, kv, home, rack, is_due=False)
                 if option is not None and not option.victims:
+                    self._explain(turn, [option], option, rack, is_due=False)
                     self._take(turn, kv, option, rack)
                     return True
         return self._place_on(self._candidates(kv), turn, kv, rack, is_due=False)
@@ -265,14 +267,28 @@ class Panjiu:
     ) -> bool:
         """Run a turn on the candidate where it costs least; return whether one has a place."""
         best: Option | None = None
+        options: list[Option] = []
         for replica in candidates:
             option = self._option(turn, kv, replica, rack, is_due=is_due)
-            if option is not None and (best is None or option.seconds < best.seconds):
-                best = option
+            if option is not None:
+                options.append(option)
+                if best is None or option.seconds < best.seconds:
+                    best = option
+        self._explain(turn, options, best, rack, is_due=is_due)
         if best is None:
             return False
         self._take(turn, kv, best, rack)
         return True
+
+    def _explain(
+        self, turn: Turn, options: list[Option], best: Option | None, rack: Rack, *, is_due: bool
+    ) -> None:
+        """Leave a receipt, if anybody wants one; of turns held again and again, the first."""
+        if rack.receipts is None or (best is None and turn in self._held):
+            return
+        chosen = None if best is None else best.replica_id
+        priced = tuple(option.priced() for option in options)
+        rack.receipts.append(Receipt(turn.turn_id, chosen, priced, is_due))
 
     def _candidates(self, kv: SessionKv) -> set[ReplicaId]:
         """Return the replicas that may be best: where its KV is, the idlest, the emptiest."""
