@@ -152,9 +152,9 @@ def test_kv_is_pulled_to_an_idle_replica_when_its_own_is_busy_and_the_turn_waits
 def test_what_a_human_left_is_dropped_before_what_a_tool_will_need() -> None:
     rack = Driver(1, 100_000)
     rack.run("human", 40_000, GapHint(GapCause.HUMAN))
-    rack.run("tool", 40_000, GapHint(GapCause.TOOL, expected_s=700.0))
+    rack.run("tool", 40_000, GapHint(GapCause.TOOL, expected_s=110.0))
     turn = rack.arrive("new", 20_000)
-    rack.wake(600.0)
+    rack.wake(100.0)
     assert turn in rack.where
     held = {kv.session.session_id for kv in rack.policy.ledger.residents[0]}
     assert held == {"tool", "new"}
