@@ -92,8 +92,9 @@ POLICIES: dict[str, PolicyEntry] = {
     "concur": PolicyEntry(
         lambda setup: Concur(setup.fleet.num_replicas),
         "CONCUR (PACE), arXiv 2601.22705",
-        "the paper's U and H; a window a replica, decided on once a minute: of 1 s to 20 min that "
-        "was best or near it, overloaded or not; shorter ones see too few prompts for a hit rate",
+        "the paper's U and H; a window a replica, decided on once a minute: of 10 s to 5 min the "
+        "best under light load and within a tenth of the best under heavy; shorter ones see too "
+        "few prompts for a hit rate",
     ),
     "thunderagent": PolicyEntry(
         lambda setup: ThunderAgent(setup.fleet.num_replicas, setup.fleet.max_context_tokens),
@@ -105,13 +106,13 @@ POLICIES: dict[str, PolicyEntry] = {
             setup.fleet.num_replicas, setup.fleet.max_context_tokens, decay_s=TUNED_DECAY_S
         ),
         "as thunderagent",
-        "decay 60 s, the best of 1 s to none: tools and humans that take minutes come back to KV "
-        "that the published second gives away",
+        "decay 60 s, of 1 s to none the best under overload, if not under light load: who comes "
+        "back after a minute finds KV that the published second gives away",
     ),
     "plas": PolicyEntry(
         lambda setup: Plas(setup.cost),
         "PLAS of Autellix (Agentix), arXiv 2502.13965",
-        "8 classes from 64 s on, the best of 2 s to 64 s: the longest agents are served for hours; "
+        "8 classes from 64 s on, of 2, 16 and 64 s the best: the longest agents run for hours; "
         "promotion after waiting 8 times as long; 2,048 tokens are the paper's",
         uses_priorities=True,
     ),

@@ -188,11 +188,17 @@ class SchedulerMachine(RuleBasedStateMachine):
     """
 
     @initialize(
-        policy=st.sampled_from(sorted(POLICIES)), probe=probes, host_kv=st.sampled_from([0, 5000])
+        policy=st.sampled_from(sorted(POLICIES)),
+        probe=probes,
+        num_replicas=st.sampled_from([1, 4]),
+        host_kv=st.sampled_from([0, 5000]),
     )
-    def start(self, policy: str, probe: WhimsicalProbe | None, host_kv: int) -> None:
-        setup = policy_setup(4, LIMIT, host_kv)
+    def start(
+        self, policy: str, probe: WhimsicalProbe | None, num_replicas: int, host_kv: int
+    ) -> None:
+        setup = policy_setup(num_replicas, LIMIT, host_kv)
         self.scheduler = ClusterScheduler(setup.fleet, make_policy(policy, setup), probe=probe)
+        self.num_replicas = num_replicas
         self.now_s = 0.0
         self.held: dict[str, int] = {}
         self.active: dict[str, int] = {}
@@ -202,7 +208,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         """Hand in an event and take note of what is to be done."""
         for command in self.scheduler.handle(event, self.now_s):
             assert not isinstance(command, Refuse)
-            assert 0 <= command.replica_id < 4
+            assert 0 <= command.replica_id < self.num_replicas
             match command:
                 case Dispatch():
                     self.active[command.turn_id] = self.held.pop(command.turn_id)
