@@ -17,7 +17,7 @@ from scheduler.placement.power_of_two import PowerOfTwo
 from scheduler.placement.prefix_affinity import PrefixAffinity
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.placement.sticky_least_loaded import StickyLeastLoaded
-from scheduler.policy import PlaceAtOnce, Policy
+from scheduler.policy import PlaceAndRemember, PlaceAtOnce, Policy
 from scheduler.setup import PolicySetup
 
 
@@ -52,32 +52,36 @@ POLICIES: dict[str, PolicyEntry] = {
     ),
     "power_of_two": PolicyEntry(
         lambda setup: PlaceAtOnce(PowerOfTwo(setup.seed)),
-        "Mitzenmacher 2001; vllm-router 0.1.17 power_of_two",
+        "Mitzenmacher 2001; vllm-router 0.1.17 src/policies/power_of_two.rs",
+        "load: turns under way, exact; polled loads could only be older",
     ),
     "sticky_least_loaded": PolicyEntry(
-        lambda setup: StickyLeastLoaded(setup.fleet.num_replicas),
-        "vllm-router 0.1.17 sticky_least_loaded",
-        "sessions are finished explicitly, so no TTL is needed",
+        lambda setup: PlaceAndRemember(StickyLeastLoaded(setup.fleet.num_replicas)),
+        "vllm-router 0.1.17 src/policies/sticky_least_loaded.rs",
+        "every session is finished explicitly, so no TTL moves one that only paused",
     ),
     "prefix_affinity": PolicyEntry(
         lambda setup: PlaceAtOnce(PrefixAffinity(setup.fleet)),
-        "SGLang and vllm-router 0.1.17 cache_aware",
-        "imbalance 64 and 1.5, match 0.3 (defaults); remembers as much as the replica's KV holds",
+        "vllm-router 0.1.17 src/policies/cache_aware.rs select_prepared; SGLang cache_aware",
+        "match 0.3, imbalance 64 and 1.5 (router_args.py); remembers as much as a replica's KV "
+        "holds, so it seldom believes in what is evicted",
     ),
     "kv_cost": PolicyEntry(
-        lambda _: PlaceAtOnce(KvCost()),
-        "NVIDIA Dynamo 1.6.1 KV router",
-        "exact overlap from KV events, temperature 0, credits 1 (HBM) and 0.75 (host)",
+        lambda setup: PlaceAndRemember(KvCost(setup.fleet, setup.seed)),
+        "NVIDIA Dynamo 1.6.1 lib/kv-router/src/scheduling/selector",
+        "the defaults: credit 1 (HBM) and 0.75 (host), prefill scale 1, no decay, request weight "
+        "0, temperature 0; KV events without delay",
     ),
     "lmetric": PolicyEntry(
         lambda _: PlaceAtOnce(LMetric()),
-        "LMetric (arXiv 2603.15202), vllm-router 0.1.17 kv_aware",
-        "exact overlap from KV events, temperature 0, host credit 0.8",
+        "LMetric (arXiv 2603.15202); vllm-router 0.1.17 src/policies/kv_aware.rs",
+        "the defaults: host credit 0.8, temperature 0; KV events without delay",
     ),
     "llmd_default": PolicyEntry(
         lambda _: PlaceAtOnce(LlmdDefault()),
-        "llm-d-router at ebab687, default profile",
-        "weights 2, 2, 3; exact prefixes; metrics without delay",
+        "llm-d-router at ebab687 pkg/epp/config/loader/defaults.go",
+        "weights 2, 2 and 3 (default profile); its precise prefixes instead of approximate ones, "
+        "host credit 0.8; metrics and KV events without delay",
     ),
     "home_for_life": PolicyEntry(
         lambda _: PlaceAtOnce(HomeForLife()), "common", "least context at birth, then sticky"
