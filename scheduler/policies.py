@@ -9,7 +9,7 @@ from scheduler.errors import UnknownPolicyError
 from scheduler.panjiu.policy import Panjiu
 from scheduler.placement.consistent_hash import ConsistentHash
 from scheduler.placement.home_for_life import HomeForLife
-from scheduler.placement.kv_cost import KvCost
+from scheduler.placement.kv_cost import TUNED_PREFILL_SCALE, KvCost
 from scheduler.placement.least_loaded import LeastLoaded
 from scheduler.placement.llmd_default import LlmdDefault
 from scheduler.placement.lmetric import LMetric
@@ -18,6 +18,13 @@ from scheduler.placement.prefix_affinity import PrefixAffinity
 from scheduler.placement.round_robin import RoundRobin
 from scheduler.placement.sticky_least_loaded import StickyLeastLoaded
 from scheduler.policy import PlaceAndRemember, PlaceAtOnce, Policy
+from scheduler.programs.concur import Concur
+from scheduler.programs.continuum import Continuum
+from scheduler.programs.infercept import InferCept
+from scheduler.programs.mori import Mori
+from scheduler.programs.plas import Plas
+from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
+from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
 from scheduler.setup import PolicySetup
 
 
@@ -63,14 +70,21 @@ POLICIES: dict[str, PolicyEntry] = {
     "prefix_affinity": PolicyEntry(
         lambda setup: PlaceAtOnce(PrefixAffinity(setup.fleet)),
         "vllm-router 0.1.17 src/policies/cache_aware.rs select_prepared; SGLang cache_aware",
-        "match 0.3, imbalance 64 and 1.5 (router_args.py); remembers as much as a replica's KV "
-        "holds, so it seldom believes in what is evicted",
+        "match 0.5 (the library's and SGLang's, better than the command line's 0.3 where sessions "
+        "share a trunk); imbalance 64 and 1.5 (8 and 1.1 is no better); remembers as much as a "
+        "replica's KV holds, for a longer memory believes in what is evicted",
     ),
     "kv_cost": PolicyEntry(
         lambda setup: PlaceAndRemember(KvCost(setup.fleet, setup.seed)),
         "NVIDIA Dynamo 1.6.1 lib/kv-router/src/scheduling/selector",
-        "the defaults: credit 1 (HBM) and 0.75 (host), prefill scale 1, no decay, request weight "
+        "the defaults: prefill scale 1, credit 1 (HBM) and 0.75 (host), no decay, request weight "
         "0, temperature 0; KV events without delay",
+    ),
+    "kv_cost_tuned": PolicyEntry(
+        lambda setup: PlaceAndRemember(KvCost(setup.fleet, setup.seed, TUNED_PREFILL_SCALE)),
+        "as kv_cost",
+        "prefill scale 20, the best of 1 to 100: at 1 a cached block is worth no more than an "
+        "active one, so long contexts leave their KV for an emptier replica; decay makes it worse",
     ),
     "lmetric": PolicyEntry(
         lambda _: PlaceAtOnce(LMetric()),
@@ -82,6 +96,60 @@ POLICIES: dict[str, PolicyEntry] = {
         "llm-d-router at ebab687 pkg/epp/config/loader/defaults.go",
         "weights 2, 2 and 3 (default profile); its precise prefixes instead of approximate ones, "
         "host credit 0.8; metrics and KV events without delay",
+    ),
+    "concur": PolicyEntry(
+        lambda setup: Concur(setup.fleet.num_replicas),
+        "CONCUR (PACE), arXiv 2601.22705",
+        "the paper's U and H; a window a replica, decided on once a minute: of 1 s to 20 min that "
+        "was best or near it, overloaded or not; shorter ones see too few prompts for a hit rate",
+    ),
+    "thunderagent": PolicyEntry(
+        lambda setup: ThunderAgent(setup.fleet.num_replicas, setup.fleet.max_context_tokens),
+        "ThunderAgent, arXiv 2602.13692 and its code; thresholds of NVIDIA Dynamo 1.6's port",
+        "as published: 5 s tick, pause at 95 % down to 80 %, resume below 85 %, decay 1 s",
+    ),
+    "thunderagent_tuned": PolicyEntry(
+        lambda setup: ThunderAgent(
+            setup.fleet.num_replicas, setup.fleet.max_context_tokens, decay_s=TUNED_DECAY_S
+        ),
+        "as thunderagent",
+        "decay 60 s, the best of 1 s to none: tools and humans that take minutes come back to KV "
+        "that the published second gives away",
+    ),
+    "plas": PolicyEntry(
+        lambda setup: Plas(setup.cost),
+        "PLAS of Autellix (Agentix), arXiv 2502.13965",
+        "8 classes from 64 s on, the best of 2 s to 64 s: the longest agents are served for hours; "
+        "promotion after waiting 8 times as long; 2,048 tokens are the paper's",
+        uses_priorities=True,
+    ),
+    "continuum": PolicyEntry(
+        lambda setup: Continuum(
+            PaperTtl(setup.cost, has_host_memory=setup.fleet.host_kv_tokens > 0), setup.cost
+        ),
+        "Continuum as in the paper, arXiv 2511.02230",
+        "its equation with this rack's prefill times; the paper's 100 samples; human gaps are a "
+        "class of their own, which the paper has not and which keeps them from being pinned for",
+        uses_priorities=True,
+    ),
+    "continuum_public": PolicyEntry(
+        lambda setup: Continuum(PublicTtl(), setup.cost),
+        "Continuum as in its public code, vllm-continuum",
+        "fixed at 2 s there",
+        uses_priorities=True,
+    ),
+    "infercept": PolicyEntry(
+        InferCept,
+        "InferCept, arXiv 2402.01869",
+        "its three wastes with this rack's prefill and host link; first come first served by "
+        "session, as requests keep their place there",
+        uses_priorities=True,
+    ),
+    "mori": PolicyEntry(
+        lambda setup: Mori(setup.fleet),
+        "MORI, arXiv 2606.00866",
+        "5 cycles and a 5 s tick as in the paper; its tier in host memory is there if the rack has "
+        "host memory",
     ),
     "home_for_life": PolicyEntry(
         lambda _: PlaceAtOnce(HomeForLife()), "common", "least context at birth, then sticky"

@@ -14,5 +14,6 @@ def cost_model() -> CostModel:
     return CostModel.of(deployment("qwen3-8b", num_replicas=2), Band.BASE, 8192)
 
 
-def policy_setup(num_replicas: int, kv_tokens: int) -> PolicySetup:
-    return PolicySetup(ReplicaFleet(num_replicas, kv_tokens), cost_model())
+def policy_setup(num_replicas: int, kv_tokens: int, host_kv_tokens: int = 0) -> PolicySetup:
+    fleet = ReplicaFleet(num_replicas, kv_tokens, host_kv_tokens=host_kv_tokens)
+    return PolicySetup(fleet, cost_model())

@@ -1,13 +1,25 @@
 """The scheduler: events in, commands out, counters that always add up."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from typing_extensions import override
 
 from scheduler.cluster_scheduler import ClusterScheduler
-from scheduler.commands import Dispatch, Refuse
+from scheduler.commands import Dispatch, Pull, Refuse
 from scheduler.errors import InvariantError, UnknownPolicyError
-from scheduler.events import SessionClosed, TurnArrived, TurnEnded
+from scheduler.events import (
+    Event,
+    GapCause,
+    GapHint,
+    PrefillEnded,
+    SessionClosed,
+    TurnArrived,
+    TurnEnded,
+    Woken,
+)
 from scheduler.ids import ReplicaId, SessionId, TurnId
 from scheduler.load_order import LoadOrder
 from scheduler.policies import POLICIES, make_policy
@@ -15,6 +27,15 @@ from scheduler.rack import ReplicaFleet
 from tests.racks import policy_setup
 
 LIMIT = 1000
+MOST_WAKE_UPS = 2000
+"""Those of half an hour, more than any policy makes a turn wait for."""
+GAPS = [
+    GapHint(),
+    GapHint(GapCause.TOOL),
+    GapHint(GapCause.TOOL, ("grep",)),
+    GapHint(GapCause.HUMAN),
+    GapHint(GapCause.CHILDREN),
+]
 
 
 def cluster(policy: str = "panjiu", num_replicas: int = 4) -> ClusterScheduler:
@@ -105,7 +126,7 @@ def test_a_session_closed_while_it_runs_is_forgotten_when_its_turn_ends() -> Non
 
 
 def test_an_unknown_policy_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownPolicyError, match=r"'magic'; known: .*consistent_hash, .*least_loaded"):
+    with pytest.raises(UnknownPolicyError, match=r"'magic'; known: concur, consistent_hash"):
         make_policy("magic", policy_setup(4, LIMIT))
 
 
@@ -128,40 +149,148 @@ class LoadOrderMachine(RuleBasedStateMachine):
 TestLoadOrder = LoadOrderMachine.TestCase
 
 
-class SchedulerMachine(RuleBasedStateMachine):
-    """Any order of arrivals, ends and closes, under every policy."""
+class WhimsicalProbe:
+    """Replicas that report anything, so that no policy can hang on what they say."""
 
-    @initialize(policy=st.sampled_from(sorted(POLICIES)))
-    def start(self, policy: str) -> None:
-        self.scheduler = cluster(policy)
-        self.active: list[tuple[str, int]] = []
+    def __init__(self, kv_usage: float, num_waiting: int, num_cached_blocks: int) -> None:
+        self._kv_usage = kv_usage
+        self._num_waiting = num_waiting
+        self._num_cached_blocks = num_cached_blocks
+
+    def num_waiting(self, replica_id: ReplicaId) -> int:
+        return self._num_waiting
+
+    def num_running(self, replica_id: ReplicaId) -> int:
+        return self._num_waiting
+
+    def kv_usage(self, replica_id: ReplicaId) -> float:
+        return self._kv_usage
+
+    def num_cached_blocks(self, replica_id: ReplicaId, block_hashes: Sequence[int]) -> int:
+        return min(self._num_cached_blocks, len(block_hashes))
+
+    def num_host_blocks(self, replica_id: ReplicaId, block_hashes: Sequence[int]) -> int:
+        return 0
+
+
+probes = st.none() | st.builds(
+    WhimsicalProbe, st.sampled_from([0.0, 0.3, 0.9, 1.0]), st.integers(0, 3), st.integers(0, 9)
+)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Any order of arrivals, ends, closes and wake-ups, under every policy.
+
+    Held turns are allowed: they leave when a turn ends or a wake-up comes, each of them once.
+    """
+
+    @initialize(
+        policy=st.sampled_from(sorted(POLICIES)), probe=probes, host_kv=st.sampled_from([0, 5000])
+    )
+    def start(self, policy: str, probe: WhimsicalProbe | None, host_kv: int) -> None:
+        setup = policy_setup(4, LIMIT, host_kv)
+        self.scheduler = ClusterScheduler(setup.fleet, make_policy(policy, setup), probe=probe)
+        self.now_s = 0.0
+        self.held: dict[str, int] = {}
+        self.active: dict[str, int] = {}
         self.count = 0
 
-    @rule(session=st.integers(0, 4), prompt=st.integers(1, 1200))
+    def handle(self, event: Event) -> None:
+        """Hand in an event and take note of what is to be done."""
+        for command in self.scheduler.handle(event, self.now_s):
+            assert not isinstance(command, Refuse)
+            assert 0 <= command.replica_id < 4
+            match command:
+                case Dispatch():
+                    self.active[command.turn_id] = self.held.pop(command.turn_id)
+                case Pull():
+                    assert command.source_id != command.replica_id
+                    assert command.ready_s >= self.now_s
+                case _:
+                    assert command.session_id.startswith("s")
+
+    @rule(session=st.integers(0, 6), prompt=st.integers(1, 1200))
     def a_turn_arrives(self, session: int, prompt: int) -> None:
         self.count += 1
-        event = TurnArrived(TurnId(f"t{self.count}"), SessionId(f"s{session}"), prompt, 10)
-        (command,) = self.scheduler.handle(event, float(self.count))
-        if isinstance(command, Dispatch):
-            assert 0 <= command.replica_id < 4
-            self.active.append((event.turn_id, prompt))
-        else:
-            assert prompt + 10 > LIMIT
+        turn_id = TurnId(f"t{self.count}")
+        blocks = tuple(hash((session, block)) for block in range(prompt // 64))
+        event = TurnArrived(turn_id, SessionId(f"s{session}"), prompt, 10, block_hashes=blocks)
+        if prompt + 10 > LIMIT:
+            refusal = Refuse(turn_id, prompt + 10, LIMIT)
+            assert self.scheduler.handle(event, self.now_s) == (refusal,)
+            return
+        self.held[turn_id] = prompt
+        self.handle(event)
 
     @precondition(lambda self: self.active)
-    @rule(data=st.data(), generated=st.integers(0, 10))
-    def a_turn_ends(self, data: st.DataObject, generated: int) -> None:
-        turn, prompt = self.active.pop(data.draw(st.integers(0, len(self.active) - 1)))
-        end(self.scheduler, turn, prompt + generated, float(self.count))
+    @rule(data=st.data(), num_cached=st.integers(0, 500))
+    def a_turn_has_its_first_token(self, data: st.DataObject, num_cached: int) -> None:
+        turn = data.draw(st.sampled_from(sorted(self.active)))
+        self.handle(PrefillEnded(TurnId(turn), min(num_cached, self.active[turn])))
 
-    @rule(session=st.integers(0, 4))
+    @precondition(lambda self: self.active)
+    @rule(data=st.data(), generated=st.integers(0, 10), gap=st.sampled_from(GAPS))
+    def a_turn_ends(self, data: st.DataObject, generated: int, gap: GapHint) -> None:
+        turn = data.draw(st.sampled_from(sorted(self.active)))
+        self.handle(TurnEnded(TurnId(turn), self.active.pop(turn) + generated, gap))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def a_held_turn_is_withdrawn(self, data: st.DataObject) -> None:
+        turn = data.draw(st.sampled_from(sorted(self.held)))
+        self.handle(TurnEnded(TurnId(turn), self.held.pop(turn)))
+
+    @rule(session=st.integers(0, 6))
     def a_session_closes(self, session: int) -> None:
-        self.scheduler.handle(SessionClosed(SessionId(f"s{session}")), float(self.count))
+        self.handle(SessionClosed(SessionId(f"s{session}")))
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 7.0, 400.0]))
+    def time_passes(self, seconds: float) -> None:
+        until_s = self.now_s + seconds
+        while (wake_s := self.scheduler.next_wake_s) is not None and wake_s <= until_s:
+            self.wake(wake_s)
+        self.now_s = until_s
+
+    def wake(self, wake_s: float) -> None:
+        """Deliver the wake-up that is due; it must not ask for itself again."""
+        self.now_s = max(self.now_s, wake_s)
+        self.handle(Woken())
+        next_s = self.scheduler.next_wake_s
+        assert next_s is None or next_s > self.now_s
+
+    @rule()
+    def somebody_wakes_it_for_nothing(self) -> None:
+        self.handle(Woken())
 
     @invariant()
     def the_counters_add_up(self) -> None:
         if hasattr(self, "scheduler"):
             self.scheduler.check_invariants()
+            assert self.scheduler.num_held_turns == len(self.held)
+
+    @override
+    def teardown(self) -> None:
+        if not hasattr(self, "scheduler"):
+            return
+        for _ in range(MOST_WAKE_UPS):
+            for turn in sorted(self.active):
+                self.handle(TurnEnded(TurnId(turn), self.active.pop(turn)))
+            if self.active:
+                continue
+            if not self.held:
+                break
+            wake_s = self.scheduler.next_wake_s
+            assert wake_s is not None, "held for ever"
+            self.wake(wake_s)
+        assert not self.held, "held for too long"
+        for session in range(7):
+            self.handle(SessionClosed(SessionId(f"s{session}")))
+        for _ in range(MOST_WAKE_UPS):
+            if (wake_s := self.scheduler.next_wake_s) is None:
+                break
+            self.wake(wake_s)
+        assert self.scheduler.next_wake_s is None, "a simulation would never end"
+        assert self.scheduler.num_sessions == 0
 
 
 TestSchedulerLives = SchedulerMachine.TestCase

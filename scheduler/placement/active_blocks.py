@@ -86,5 +86,6 @@ class ActiveBlocks:
         hashes = turn.block_hashes[: turn.num_prompt_tokens // self._block_size]
         before = self._ends.get(session_id, self._tree.root)
         end = self._tree.extend(before, hashes, turn.num_kept_blocks)
+        self._tree.join(end)
         self._ends[session_id] = end
         return end

@@ -14,9 +14,12 @@ from scheduler.session import Session, Turn
 HOST_CREDIT = 0.75
 """What a block in host memory is worth of one in HBM; ``host_cache_hit_weight``."""
 
+TUNED_PREFILL_SCALE = 20.0
+"""``prefill_load_scale`` for contexts so long that a step of prefill outweighs many of decode."""
+
 
 class KvCost:
-    """``max(0, (active prefill + prompt) / block - overlap) + decode blocks``, the least of it.
+    """``scale * max(0, (active prefill + prompt) / block - overlap) + decode blocks``, the least.
 
     Overlap is by KV events: blocks in HBM, and ``HOST_CREDIT`` times those that go on in host
     memory. Active prefill is what was not expected to be cached of the prompts without a first
@@ -26,10 +29,16 @@ class KvCost:
     Source: NVIDIA Dynamo 1.6.1 ``lib/kv-router/src/scheduling/selector``, ``worker_logit`` and
     ``minimum_cost_index``; ``sequences/prompt_registry.rs``, ``potential_decode_blocks``.
 
+    Args:
+        fleet: The replicas.
+        seed: Of the choice among equals.
+        prefill_scale: What a block to prefill costs in blocks to decode with.
+
     Cost: O(replicas) a turn, as there.
     """
 
-    def __init__(self, fleet: ReplicaFleet, seed: int) -> None:
+    def __init__(self, fleet: ReplicaFleet, seed: int, prefill_scale: float = 1.0) -> None:
+        self._prefill_scale = prefill_scale
         self._active = ActiveBlocks(fleet)
         self._rng = np.random.default_rng([seed, 3])
 
@@ -38,9 +47,9 @@ class KvCost:
         block = rack.fleet.block_size_tokens
         prefixes = cached_prefixes(turn, rack, turn.num_prompt_tokens)
         decode_blocks = self._active.with_turn(turn)
+        scale, num_tokens = self._prefill_scale, turn.num_prompt_tokens
         costs = [
-            max(0.0, (prefill + turn.num_prompt_tokens) / block - prefix.blocks(HOST_CREDIT))
-            + decode
+            scale * max(0.0, (prefill + num_tokens) / block - prefix.blocks(HOST_CREDIT)) + decode
             for prefill, prefix, decode in zip(
                 rack.prefill_tokens.loads, prefixes, decode_blocks, strict=True
             )

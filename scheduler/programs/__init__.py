@@ -1,0 +1,1 @@
+"""Policies that look at whole agents and not at single turns, as others have published them."""
