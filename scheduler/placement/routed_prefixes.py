@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import heapq
 from collections.abc import Sequence
 
 
@@ -27,18 +27,19 @@ class RoutedPrefixes:
     Cost: O(log blocks) to match a chain or to go over what is known of it, for each stretch on its
         path, and O(new blocks) to remember; paths are as short as chains seldom branch.
 
-    Invariant: a stretch is found by its first hash, which tells all before it; ``_leaves`` has
-        those without children, the least recently used first.
+    Invariant: a stretch is found by its first hash, which tells all before it; for every stretch
+        without children the heap has an entry with its latest use, beside stale ones.
     """
 
-    __slots__ = ("_budget_blocks", "_by_first", "_leaves", "_num_chains", "num_blocks")
+    __slots__ = ("_budget_blocks", "_by_first", "_heap", "_num_chains", "_num_pushed", "num_blocks")
 
     def __init__(self, budget_blocks: int) -> None:
         self.num_blocks = 0
         self._budget_blocks = budget_blocks
         self._by_first: dict[int, _Stretch] = {}
-        self._leaves: OrderedDict[_Stretch, None] = OrderedDict()
+        self._heap: list[tuple[int, int, _Stretch]] = []
         self._num_chains = 0
+        self._num_pushed = 0  # tells equal entries apart
 
     def num_matched(self, hashes: Sequence[int]) -> int:
         """Return how many leading blocks of a chain were sent there; changes nothing."""
@@ -70,7 +71,7 @@ class RoutedPrefixes:
             position += length
             last = stretch
         if last is not None and last.num_children == 0:
-            self._leaves.move_to_end(last)
+            self._push(last)
         self._make_room()
 
     def _append(self, last: _Stretch | None, hashes: list[int]) -> _Stretch:
@@ -82,7 +83,6 @@ class RoutedPrefixes:
         if last is not None:
             last.num_children += 1
         self._by_first[hashes[0]] = stretch
-        self._leaves[stretch] = None
         return stretch
 
     def _cut(self, stretch: _Stretch, length: int) -> _Stretch:
@@ -97,27 +97,32 @@ class RoutedPrefixes:
 
     def _make_room(self) -> None:
         while self.num_blocks > self._budget_blocks:
-            leaf = next(iter(self._leaves))
-            excess = self.num_blocks - self._budget_blocks
-            if excess < len(leaf.hashes):
-                del leaf.hashes[-excess:]
-                self.num_blocks -= excess
-            else:
+            used, _, leaf = self._heap[0]
+            if used != leaf.used or leaf.num_children or not leaf.hashes:
+                heapq.heappop(self._heap)
+                continue
+            num_kept = max(0, len(leaf.hashes) - (self.num_blocks - self._budget_blocks))
+            self.num_blocks -= len(leaf.hashes) - num_kept
+            if num_kept == 0:
                 self._remove(leaf)
+            del leaf.hashes[num_kept:]
 
     def _remove(self, leaf: _Stretch) -> None:
-        self.num_blocks -= len(leaf.hashes)
-        del self._leaves[leaf]
         del self._by_first[leaf.hashes[0]]
         parent = leaf.parent
-        if parent is None:
-            return
-        parent.num_children -= 1
-        if parent.num_children == 0:
-            self._leaves[parent] = None
-            # It was used when its last child was, unless a chain has ended in it since.
-            if parent.used == leaf.used:
-                self._leaves.move_to_end(parent, last=False)
+        if parent is not None:
+            parent.num_children -= 1
+            if parent.num_children == 0:
+                self._push(parent)
+
+    def _push(self, leaf: _Stretch) -> None:
+        if len(self._heap) > 4 * len(self._by_first):
+            leaves = [s for s in self._by_first.values() if s.num_children == 0]
+            self._heap = [(s.used, number, s) for number, s in enumerate(leaves)]
+            heapq.heapify(self._heap)
+            self._num_pushed = len(leaves)
+        self._num_pushed += 1
+        heapq.heappush(self._heap, (leaf.used, self._num_pushed, leaf))
 
 
 def _common(stretch: Sequence[int], hashes: Sequence[int], position: int) -> int:
