@@ -151,17 +151,20 @@ class Runtime:
             )
 
     def _tell(self, event: Event) -> None:
+        self._tell_at(event, self._clock.now_s())
+
+    def _tell_at(self, event: Event, now_s: float) -> None:
         """Let the scheduler know, and do what it says."""
-        for command in self._scheduler.handle(event, self._clock.now_s()):
-            self._carry_out(command)
+        for command in self._scheduler.handle(event, now_s):
+            self._carry_out(command, now_s)
         wake_s = self._scheduler.next_wake_s
         if wake_s is not None:
             self._backend.call_at(wake_s, self._wake)
 
-    def _wake(self) -> None:
-        self._tell(Woken())
+    def _wake(self, now_s: float) -> None:
+        self._tell_at(Woken(), now_s)
 
-    def _carry_out(self, command: Command) -> None:
+    def _carry_out(self, command: Command, now_s: float) -> None:
         match command:
             case Dispatch():
                 arrived = self._arrived[command.turn_id]
@@ -176,7 +179,8 @@ class Runtime:
                 arrived.refusal = command
                 arrived.decided.set()
             case _:
-                self._backend.carry_out(command, self._chains.get(command.session_id, ()))
+                hashes = self._chains.get(command.session_id, ())
+                self._backend.carry_out(command, hashes, now_s)
 
     def _progressed(self, turn: _DispatchedTurn, step: TurnProgress) -> None:
         """Pass on what a turn got, at once: whoever reads it may take its time."""

@@ -23,6 +23,9 @@ from scheduler.programs.continuum import Continuum
 from scheduler.programs.infercept import InferCept
 from scheduler.programs.mori import Mori
 from scheduler.programs.plas import Plas
+from scheduler.programs.progress_formulas import ProgressLimits
+from scheduler.programs.progress_ttl import ProgressTtl
+from scheduler.programs.saga import Saga
 from scheduler.programs.thunderagent import TUNED_DECAY_S, ThunderAgent
 from scheduler.programs.ttl_rules import PaperTtl, PublicTtl
 from scheduler.setup import PolicySetup
@@ -150,6 +153,25 @@ POLICIES: dict[str, PolicyEntry] = {
         "MORI, arXiv 2606.00866",
         "5 cycles and a 5 s tick as in the paper; its tier in host memory is there if the rack has "
         "host memory",
+    ),
+    "progress_ttl": PolicyEntry(
+        lambda setup: ProgressTtl(setup.fleet, setup.cost),
+        "vllm-router 0.1.17 --enable-program-scheduling",
+        "its defaults, with this rack's prefill times for those calibrated there; global queue on "
+        "and programs bound where the fewest are, since its hash ignores load",
+    ),
+    "progress_ttl_tuned": PolicyEntry(
+        lambda setup: ProgressTtl(setup.fleet, setup.cost, ProgressLimits(300.0, 1800.0)),
+        "as progress_ttl",
+        "times to live up to 300 s and turns held up to 1,800 s, both options of the router: of "
+        "10 to 300 s and 300 to 1,800 s the best under overload, and little worse without; with "
+        "the defaults nearly half of all resumptions under overload are forced, without room",
+    ),
+    "saga_walru": PolicyEntry(
+        Saga,
+        "SAGA, arXiv 2605.00528: WA-LRU, TTL, session affinity and work stealing",
+        "weights .3, .5 and .2, load 0.8, P95 up to 300 s and 100 ms are the paper's; load is the "
+        "share of KV that turns take",
     ),
     "home_for_life": PolicyEntry(
         lambda _: PlaceAtOnce(HomeForLife()), "common", "least context at birth, then sticky"

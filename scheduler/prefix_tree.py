@@ -118,7 +118,7 @@ class PrefixTree:
         node = leaf
         while node.parent is not None:
             if replica_id in node.holders:
-                return node.end
+                return node.start + len(node.blocks)
             node = node.parent
         return 0
 

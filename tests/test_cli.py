@@ -93,7 +93,7 @@ def test_the_page_is_written_and_its_path_is_printed(
 USAGE = [
     (["--model", "gpt-9"], "unknown model 'gpt-9'; known: deepseek-v3, "),
     (["--rack", "nvl72"], "unknown rack 'nvl72'; known: h100-node8, "),
-    (["--policy", "magic"], "unknown policy 'magic'; known: consistent_hash, "),
+    (["--policy", "magic"], "unknown policy 'magic'; known: clairvoyant, "),
     (["--band", "best"], "invalid choice: 'best'"),
     (["--limit", "0"], "--limit: expected a whole number >= 1, got '0'"),
     (["--max-gap-s", "nan"], "--max-gap-s: expected a number >= 0, got 'nan'"),

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from typing_extensions import override
 
 from scheduler.cluster_scheduler import ClusterScheduler
-from scheduler.commands import Dispatch, Pull, Refuse
+from scheduler.commands import Dispatch, Pull, Refuse, Release, Retain
 from scheduler.errors import InvariantError, UnknownPolicyError
 from scheduler.events import (
     Event,
@@ -54,7 +54,8 @@ def arrive(
 
 
 def end(scheduler: ClusterScheduler, turn: str, tokens: int = 110, now_s: float = 0.0) -> None:
-    assert scheduler.handle(TurnEnded(TurnId(turn), tokens), now_s) == ()
+    commands = scheduler.handle(TurnEnded(TurnId(turn), tokens), now_s)
+    assert all(isinstance(command, Retain | Release) for command in commands)
 
 
 def test_round_robin_goes_round_whoever_asks() -> None:
@@ -80,8 +81,8 @@ def test_consistent_hash_is_sticky_and_moves_few_sessions_when_a_replica_is_adde
     assert len(moved) < 400 / 8 * 2
 
 
-def test_panjiu_keeps_a_session_with_its_kv_however_busy_its_home() -> None:
-    scheduler = cluster("panjiu", 2)
+def test_a_home_for_life_is_kept_however_busy_it_is() -> None:
+    scheduler = cluster("home_for_life", 2)
     home = arrive(scheduler, "a", "a0", prompt=500)
     end(scheduler, "a0", 510)
     for number in range(6):
@@ -89,8 +90,8 @@ def test_panjiu_keeps_a_session_with_its_kv_however_busy_its_home() -> None:
     assert arrive(scheduler, "a", "a1", prompt=520) == home
 
 
-def test_panjiu_gives_a_new_session_the_replica_with_the_least_context() -> None:
-    scheduler = cluster("panjiu", 2)
+def test_a_home_for_life_is_where_least_context_lives_at_birth() -> None:
+    scheduler = cluster("home_for_life", 2)
     assert arrive(scheduler, "long", "t0", prompt=900) == 0
     assert arrive(scheduler, "short 1", "t1", prompt=100) == 1
     assert arrive(scheduler, "short 2", "t2", prompt=100) == 1
@@ -126,7 +127,9 @@ def test_a_session_closed_while_it_runs_is_forgotten_when_its_turn_ends() -> Non
 
 
 def test_an_unknown_policy_lists_the_known_ones() -> None:
-    with pytest.raises(UnknownPolicyError, match=r"'magic'; known: concur, consistent_hash"):
+    with pytest.raises(
+        UnknownPolicyError, match=r"'magic'; known: clairvoyant, concur, consistent_hash"
+    ):
         make_policy("magic", policy_setup(4, LIMIT))
 
 

@@ -36,7 +36,7 @@ from hw_model.ttft_boundary import TtftBoundary
 from scheduler.ids import SessionId
 
 BLOCK, LIMITS = 64, EngineLimits()
-AT_ENGINE = SimulationOptions(ttft_boundary=TtftBoundary.ENGINE)
+AT_ENGINE = SimulationOptions(policy="home_for_life", ttft_boundary=TtftBoundary.ENGINE)
 CATALOG = Catalog.packaged()
 
 
@@ -90,7 +90,7 @@ def test_means_are_near_those_of_the_simulator(model, tp, context, gap_s, sessio
     load = AgentLoad(sessions, context, 900, 220, ExponentialGap(gap_s))
     deployment = replica(model, tp)
     planned = estimate(deployment, load)
-    options = SimulationOptions(start_window_s=2 * gap_s, ttft_boundary=TtftBoundary.ENGINE)
+    options = replace(AT_ENGINE, start_window_s=2 * gap_s)
     run = simulate(steady_sessions(load), deployment, options, stopwatch=lambda: 0.0)
     warm = 3 * sessions
     assert planned.tpot_s == pytest.approx(run.tpot_s[warm:].mean(), rel=0.2)

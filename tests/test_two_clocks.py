@@ -180,7 +180,7 @@ async def lived_over_loopback(
 ) -> tuple[list[Decision], dict[tuple[str, int], int]]:
     decisions: list[Decision] = []
     clock = Clock(speed)
-    emulated = service("panjiu", clock, decisions, TtftBoundary.ENGINE)
+    emulated = service("home_for_life", clock, decisions, TtftBoundary.ENGINE)
     config = uvicorn.Config(emulated.app, log_level="error", lifespan="off", ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -207,8 +207,8 @@ def by_session(decisions: Sequence[Decision]) -> dict[str, list[Row]]:
 
 def test_real_time_agrees_logically_with_virtual_time_and_the_discrete_event_driver() -> None:
     workload = spaced_agents()
-    expected = by_session(simulated(workload, "panjiu", window_s=0))
-    assert by_session(lived_virtually(workload, "panjiu", 0, streaming=True)) == expected
+    expected = by_session(simulated(workload, "home_for_life", window_s=0))
+    assert by_session(lived_virtually(workload, "home_for_life", 0, streaming=True)) == expected
     decisions, cached = anyio.run(lived_over_loopback, workload, 20.0)
     assert by_session(decisions) == expected
     assert len({row.replica for rows in expected.values() for row in rows} - {None}) == 3

@@ -31,13 +31,13 @@ class Backend(Protocol):
         """Stop a turn and free its KV; an unknown turn is ignored."""
         ...
 
-    def carry_out(self, command: KvCommand, block_hashes: Sequence[int]) -> None:
+    def carry_out(self, command: KvCommand, block_hashes: Sequence[int], now_s: float) -> None:
         """Keep, move or give up KV of a session whose latest context has these hashes.
 
         A backend that can't ignores it.
         """
         ...
 
-    def call_at(self, at_s: float, wake: Callable[[], None]) -> None:
-        """Call back at an emulated time; instead of what was asked for before."""
+    def call_at(self, at_s: float, wake: Callable[[float], None]) -> None:
+        """Call back at an emulated time, with the time; instead of what was asked for before."""
         ...

@@ -109,7 +109,7 @@ class EmulatedRack:
         self._orders = itertools.count()
         self._scheduled_s: list[float | None] = [None] * deployment.num_replicas
         self._wake = anyio.Event()
-        self._alarm: tuple[float, Callable[[], None]] | None = None
+        self._alarm: tuple[float, Callable[[float], None]] | None = None
 
     @property
     def next_event_s(self) -> float | None:
@@ -130,18 +130,18 @@ class EmulatedRack:
             alarm = self._alarm
             if alarm is not None and alarm[0] == next_s:
                 self._alarm = None
-                alarm[1]()
+                alarm[1](now_s)
             else:
                 self._step(heapq.heappop(self._due)[2], now_s)
 
-    def call_at(self, at_s: float, wake: Callable[[], None]) -> None:
-        """Call back at an emulated time; instead of what was asked for before."""
+    def call_at(self, at_s: float, wake: Callable[[float], None]) -> None:
+        """Call back at an emulated time, with the time; instead of what was asked for before."""
         self._alarm = at_s, wake
         self._wake.set()
 
-    def carry_out(self, command: KvCommand, block_hashes: Sequence[int]) -> None:
+    def carry_out(self, command: KvCommand, block_hashes: Sequence[int], now_s: float) -> None:
         """Keep, move or give up KV of a session whose latest context has these hashes."""
-        now_s = self._catch_up(command.replica_id)
+        self._catch_up(command.replica_id, now_s)
         carry_out(command, block_hashes, self.engines, now_s)
         self._reschedule(command.replica_id)
 
@@ -165,7 +165,8 @@ class EmulatedRack:
         """
         if self._stopped:
             raise BackendStoppedError
-        now_s = self._catch_up(replica_id)
+        now_s = self._clock.now_s()
+        self._catch_up(replica_id, now_s)
         engine_request = EngineRequest(
             RequestId(request.turn_id),
             request.num_prompt_tokens,
@@ -181,7 +182,8 @@ class EmulatedRack:
 
     def end_output(self, replica_id: ReplicaId, turn_id: TurnId, num_tokens: int) -> None:
         """Let a turn stop at so many output tokens, or with the step under way."""
-        now_s = self._catch_up(replica_id)
+        now_s = self._clock.now_s()
+        self._catch_up(replica_id, now_s)
         inbox = self._inboxes.get(RequestId(turn_id))
         if inbox is not None:
             self.engines[replica_id].end_output(inbox.request, num_tokens, now_s)
@@ -189,7 +191,8 @@ class EmulatedRack:
 
     def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:
         """Drop a turn; its blocks are free from the end of the step under way."""
-        now_s = self._catch_up(replica_id)
+        now_s = self._clock.now_s()
+        self._catch_up(replica_id, now_s)
         self._inboxes.pop(RequestId(turn_id), None)
         self.engines[replica_id].abort(RequestId(turn_id), now_s)
         self._reschedule(replica_id)
@@ -213,13 +216,11 @@ class EmulatedRack:
         """Return the mean share of KV blocks that turns hold."""
         return sum(engine.kv_active_ratio for engine in self.engines) / len(self.engines)
 
-    def _catch_up(self, replica: int) -> float:
+    def _catch_up(self, replica: int, now_s: float) -> None:
         """Run the steps that ended before now; one that ends now is still to come."""
-        now_s = self._clock.now_s()
         next_s = self._scheduled_s[replica]
         if next_s is not None and next_s < now_s:
             self._step(replica, now_s)
-        return now_s
 
     def _step(self, replica: int, now_s: float) -> None:
         for generated in self.engines[replica].advance(now_s):

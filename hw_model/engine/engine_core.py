@@ -143,7 +143,8 @@ class EngineCore:
     @property
     def kv_active_ratio(self) -> float:
         """Share of blocks that requests hold; vLLM's ``kv_cache_usage_perc``."""
-        return 1 - self._kv.pool.num_free / self._kv.pool.num_blocks
+        num_free = self._kv.pool.num_free + self.residency.num_idle_blocks()
+        return 1 - num_free / self._kv.pool.num_blocks
 
     def add(self, request: EngineRequest, now_s: float) -> None:
         """Queue a request; it is considered at the next step.

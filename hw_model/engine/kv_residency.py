@@ -97,6 +97,13 @@ class KvResidency:
         tables = [*self._retained.values(), *(fill.table for fill in self._fills.values())]
         return sum(table.num_blocks for table in tables)
 
+    def num_idle_blocks(self) -> int:
+        """Return how many blocks are held for nobody's request. O(runs held)."""
+        tables = set(self._retained.values()) | {fill.table for fill in self._fills.values()}
+        runs = {id(run): run for table in tables for run in table.runs}
+        idle = sum(len(run.hashes) for run in runs.values() if tables.issuperset(run.holders))
+        return idle + sum(table.num_loose for table in tables)
+
     def tables(self) -> Iterator[BlockTable]:
         """Iterate over all tables that hold blocks, for ``BlockPool.check_invariants``."""
         yield from self._retained.values()

@@ -79,7 +79,7 @@ class KvLedger:
         ``used_blocks`` are the distinct blocks held and those set aside.
     """
 
-    __slots__ = ("capacity_blocks", "residents", "tree", "used_blocks", "versions")
+    __slots__ = ("capacity_blocks", "residents", "tree", "used_blocks")
 
     def __init__(self, fleet: ReplicaFleet, reserve: float) -> None:
         num = fleet.num_replicas
@@ -88,7 +88,6 @@ class KvLedger:
         self.capacity_blocks -= int(self.capacity_blocks * reserve)
         self.residents: list[dict[SessionKv, None]] = [{} for _ in range(num)]
         self.used_blocks = LoadOrder(num)
-        self.versions = [0] * num  # count what may change who could be dropped
 
     def free_blocks(self, replica_id: ReplicaId) -> int:
         """Return the room on a replica; below zero where a context was too long to plan with."""
@@ -106,7 +105,6 @@ class KvLedger:
         self.used_blocks.add(replica_id, gained + num_loose_blocks)
         kv.held_on, kv.held_leaf, kv.num_loose_blocks = replica_id, kv.leaf, num_loose_blocks
         self.residents[replica_id][kv] = None
-        self.versions[replica_id] += 1
         tree.join(kv.leaf)
 
     def release(self, kv: SessionKv) -> None:
@@ -125,13 +123,6 @@ class KvLedger:
         if kv.held_on is not None:
             self.used_blocks.add(kv.held_on, num_blocks - kv.num_loose_blocks)
             kv.num_loose_blocks = num_blocks
-
-    def set_state(self, kv: SessionKv, state: KvState) -> None:
-        """Take note of what a session's KV waits for."""
-        if kv.state is not state:
-            kv.state = state
-            if kv.held_on is not None:
-                self.versions[kv.held_on] += 1
 
     def truncate(self, kv: SessionKv) -> None:
         """Let go of what is held beyond where the session's history was replaced."""
@@ -153,7 +144,6 @@ class KvLedger:
             tree.hold(node, replica)
         tree.release(kv.held_leaf, replica)
         self.used_blocks.add(replica, tree.held_blocks[replica] - before)
-        self.versions[replica] += 1
         kv.held_leaf = node
 
     def forget(self, kv: SessionKv) -> None:
@@ -186,4 +176,3 @@ class KvLedger:
         lost = held - tree.held_blocks[replica]
         self.used_blocks.add(replica, -lost - kv.num_loose_blocks)
         del self.residents[replica][kv]
-        self.versions[replica] += 1

@@ -16,7 +16,7 @@ held ``patience`` times as long as all its session's work takes goes before all 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from scheduler.events import GapCause
 from scheduler.ids import ReplicaId, SessionId
@@ -105,17 +105,18 @@ class Panjiu:
             kv = self._kvs[session.session_id] = SessionKv(session, self.ledger.tree.root)
         elif session.num_active_turns == 1:
             self._foresight.gap_ended(session, rack.now_s - session.last_ended_s)
-        self._follow(turn, kv)
-        if kv.state is not KvState.RUNNING:
-            self.ledger.set_state(kv, KvState.HELD)
-        if not self._held_by_others(kv) and self._place(turn, kv, rack, is_due=False):
+        if kv.state is KvState.RUNNING and kv.held_on is not None:
+            self._join(turn, kv, kv.held_on, rack)
             return
-        self._hold(turn, kv, rack)
+        self._follow(turn, kv)
+        kv.state = KvState.HELD
+        if not self._place(turn, kv, rack):
+            self._hold(turn, kv, rack)
 
     def prefill_ended(self, turn: Turn, num_cached_tokens: int, rack: Rack) -> None:  # noqa: ARG002 - protocol
         """Its replica has time for others."""
         self._backlog.remove(turn)
-        self._place_held(rack)
+        self._place_held(rack, turn.replica_id)
 
     def turn_ended(self, turn: Turn, rack: Rack) -> None:
         """Keep its KV for the turn after it."""
@@ -133,20 +134,21 @@ class Panjiu:
                 num_blocks = -(-session.context_tokens // self._block)
                 self.ledger.set_loose(kv, max(0, num_blocks - kv.held_leaf.end))
                 rack.retain(session, kv.held_on)
-            self.ledger.set_state(kv, KvState.IDLE)
+            kv.state = KvState.IDLE
             kv.lease_until_s = rack.now_s + session.gap.lease_s
             self._foresight.gap_began(session, rack.now_s)
-        self._place_held(rack)
+        self._place_held(rack, turn.replica_id)
 
     def session_closed(self, session: Session, rack: Rack) -> None:
         """Its KV is worth nothing any more."""
         kv = self._kvs.pop(session.session_id)
         self._foresight.gap_ended_unseen(session)
+        replica = kv.held_on
         if kv.held_on is not None:
-            rack.drop(session, kv.held_on)
+            rack.release(session, kv.held_on)
             self._shares.change(session.tenant_id, -kv.num_held_blocks, rack.now_s)
         self.ledger.forget(kv)
-        self._place_held(rack)
+        self._place_held(rack, replica)
 
     def woken(self, rack: Rack) -> None:
         """Dispatch the turns whose KV has arrived; look at those held."""
@@ -180,9 +182,22 @@ class Panjiu:
         if is_rewound:
             self.ledger.truncate(kv)
 
-    def _held_by_others(self, kv: SessionKv) -> bool:
-        """Return whether another turn of the session uses its KV: turns of one go in order."""
-        return kv.state is KvState.RUNNING
+    def _join(self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack) -> None:
+        """Run a turn beside others of its session, which brought its KV to that replica."""
+        num_shared = min(turn.num_kept_blocks, kv.num_held_blocks)
+        num_blocks = -(-(turn.num_prompt_tokens + self._settings.output_tokens) // self._block)
+        self.ledger.set_loose(kv, kv.num_loose_blocks + num_blocks - num_shared)
+        num_cached = min(num_shared * self._block, turn.num_prompt_tokens - 1)
+        self._backlog.add(turn, replica, self._cost.prefill_s(num_cached, turn.num_prompt_tokens))
+        moved_s = next(
+            (at_s for at_s, _, other, _ in self._moving if other.session is kv.session), 0.0
+        )
+        if moved_s > rack.now_s:
+            option = Option(replica, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, num_cached, 0, [])
+            self._num_moves += 1
+            heapq.heappush(self._moving, (moved_s, self._num_moves, turn, option))
+        else:
+            rack.dispatch(turn, replica, num_cached_tokens=num_cached)
 
     def _hold(self, turn: Turn, kv: SessionKv, rack: Rack) -> None:
         num_cached = min(kv.num_held_blocks * self._block, turn.num_prompt_tokens - 1)
@@ -202,25 +217,55 @@ class Panjiu:
             self._looked_s = rack.now_s
         self._held.add(turn, weight, due_s)
 
-    def _place_held(self, rack: Rack) -> None:
-        """Place held turns, the first ones first, as far as there are places."""
-        self._looked_s = rack.now_s
+    def _place_held(self, rack: Rack, replica: ReplicaId | None = None) -> None:
+        """Place held turns, the first ones first, as far as there are places.
+
+        Args:
+            rack: The rack.
+            replica: The only one where something has changed; None to look everywhere.
+        """
         if not self._held:
             return
+        if replica is None:
+            self._looked_s = rack.now_s
         is_first = True
         for turn, is_due in self._held.first(self._settings.tries, rack.now_s):
             kv = self._kvs[turn.session.session_id]
-            if self._held_by_others(kv):
+            if kv.state is KvState.RUNNING and kv.held_on is not None:
+                self._held.remove(turn)
+                self._join(turn, kv, kv.held_on, rack)
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
-            if self._place(turn, kv, rack, is_due=is_due or stuck):
+            candidates = self._candidates(kv) if replica is None or stuck else (replica,)
+            if self._place_on(candidates, turn, kv, rack, is_due=is_due or stuck):
                 self._held.remove(turn)
             is_first = False
 
-    def _place(self, turn: Turn, kv: SessionKv, rack: Rack, *, is_due: bool) -> bool:
-        """Run a turn where it costs least, if it has a place; return whether it has."""
+    def _place(self, turn: Turn, kv: SessionKv, rack: Rack) -> bool:
+        """Run a turn that has just come; return whether it has a place."""
+        home = kv.held_on
+        if home is not None and not self._backlog.ahead_s(home):
+            # Where KV is and nobody waits, others can be better only by being emptier.
+            loads = rack.active_turns.loads
+            if loads[home] <= loads[self._backlog.least()]:
+                option = self._option(turn, kv, home, rack, is_due=False)
+                if option is not None and not option.victims:
+                    self._take(turn, kv, option, rack)
+                    return True
+        return self._place_on(self._candidates(kv), turn, kv, rack, is_due=False)
+
+    def _place_on(
+        self,
+        candidates: Iterable[ReplicaId],
+        turn: Turn,
+        kv: SessionKv,
+        rack: Rack,
+        *,
+        is_due: bool,
+    ) -> bool:
+        """Run a turn on the candidate where it costs least; return whether one has a place."""
         best: Option | None = None
-        for replica in self._candidates(kv):
+        for replica in candidates:
             option = self._option(turn, kv, replica, rack, is_due=is_due)
             if option is not None and (best is None or option.seconds < best.seconds):
                 best = option
@@ -244,22 +289,6 @@ class Panjiu:
         """Price a turn on a replica; None where it has no place now."""
         block, prompt, home = self._block, turn.num_prompt_tokens, kv.held_on
         there = self.ledger.tree.num_held(kv.leaf, replica)
-        num_cached, move_s, load_s = there, 0.0, 0.0
-        if home is not None and home != replica and self._links.reach(home, replica):
-            held = kv.num_held_blocks
-            if held > there:
-                move_s = self._links.pull_s(home, replica, (held - there) * block, rack.now_s)
-                num_cached = held
-        elif home is None and kv.host_on == replica and rack.probe is not None:
-            in_host = rack.probe.num_host_blocks(replica, turn.block_hashes)
-            in_hbm = rack.probe.num_cached_blocks(replica, turn.block_hashes)
-            num_cached = max(there, in_hbm + in_host)
-            load_s = self._cost.transfer.load_s(max(0, num_cached - there) * block)
-        num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
-        prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
-        ahead_s = self._backlog.ahead_s(replica)
-        if ahead_s > 0 and ahead_s + prefill_s > self._settings.gate_s:
-            return None
         needed = -(-(prompt + self._settings.output_tokens) // block) - there
         if home == replica:
             needed -= kv.num_loose_blocks
@@ -270,6 +299,12 @@ class Panjiu:
             if found is None:
                 return None
             victims = found
+        num_cached, move_s, load_s = self._reachable(turn, kv, replica, there, rack)
+        num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
+        prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
+        ahead_s = self._backlog.ahead_s(replica)
+        if ahead_s > 0 and ahead_s + prefill_s > self._settings.gate_s:
+            return None
         return Option(
             replica_id=replica,
             wait_s=ahead_s,
@@ -282,6 +317,36 @@ class Panjiu:
             num_needed_blocks=needed,
             victims=victims,
         )
+
+    def _reachable(
+        self, turn: Turn, kv: SessionKv, replica: ReplicaId, there: int, rack: Rack
+    ) -> tuple[int, float, float]:
+        """Return the blocks a replica could begin with, and the seconds to pull and to load them.
+
+        Args:
+            turn: Whose prompt.
+            kv: Of its session.
+            replica: Where it would run.
+            there: Blocks that are held there.
+            rack: The rack.
+        """
+        home = kv.held_on
+        if home == replica:
+            return there, 0.0, 0.0
+        if home is not None:
+            held = kv.num_held_blocks
+            if held <= there or not self._links.reach(home, replica):
+                return there, 0.0, 0.0
+            num_tokens = (held - there) * self._block
+            return held, self._links.pull_s(home, replica, num_tokens, rack.now_s), 0.0
+        if rack.probe is None:
+            return there, 0.0, 0.0
+        # What nobody holds may still be there, as long as nobody needed the room.
+        num_cached = max(there, rack.probe.num_cached_blocks(replica, turn.block_hashes))
+        if kv.host_on != replica or not self._fleet.host_kv_tokens:
+            return num_cached, 0.0, 0.0
+        in_host = rack.probe.num_host_blocks(replica, turn.block_hashes)
+        return num_cached + in_host, 0.0, self._cost.transfer.load_s(in_host * self._block)
 
     def _victims(
         self,
@@ -313,7 +378,7 @@ class Panjiu:
         num_held = kv.num_held_blocks
         there = self.ledger.tree.num_held(kv.leaf, replica)
         self.ledger.hold(kv, replica, max(0, num_blocks - kv.leaf.end))
-        self.ledger.set_state(kv, KvState.RUNNING)
+        kv.state = KvState.RUNNING
         self._backlog.add(turn, replica, option.prefill_s)
         kv.host_on = replica
         if source is None or source == replica:

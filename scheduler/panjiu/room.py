@@ -18,8 +18,9 @@ from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.rack import ReplicaFleet
 
-RANKING_AGE_S = 0.5
-"""Worth falls as gaps go on; a ranking is made anew after so long."""
+RANKING_AGE_S = 5.0
+"""Worth falls as gaps go on, by a few per cent in so long; then a ranking is made anew. Who became
+idle since is worth most, and is not missed."""
 
 
 class Victim(NamedTuple):
@@ -54,8 +55,8 @@ class RoomPlanner:
         self._settings = settings
         self._block = fleet.block_size_tokens
         self._has_host = fleet.host_kv_tokens > 0
-        self._rankings: list[tuple[int, float, list[Victim]]] = [
-            (-1, 0.0, []) for _ in range(fleet.num_replicas)
+        self._rankings: list[tuple[float, list[Victim]]] = [
+            (-RANKING_AGE_S, []) for _ in range(fleet.num_replicas)
         ]
 
     def victims(
@@ -76,7 +77,8 @@ class RoomPlanner:
                 break
             if victim.worth > worth:
                 return None
-            if victim.kv is not kv:
+            other = victim.kv
+            if other is not kv and other.state is KvState.IDLE and other.held_on == replica_id:
                 chosen.append(victim)
                 missing -= victim.num_blocks
         return chosen if missing <= 0 else None
@@ -93,13 +95,11 @@ class RoomPlanner:
             now_s: Now.
             is_empty: Whether no turn runs there, so that all that can be had is enough.
         """
-        held = [
-            self._victim(other, now_s)
-            for other in self._ledger.residents[replica_id]
-            if other.state is KvState.HELD
-        ]
+        residents = self._ledger.residents[replica_id]
+        idle = [self._victim(other, now_s) for other in residents if other.state is KvState.IDLE]
+        held = [self._victim(other, now_s) for other in residents if other.state is KvState.HELD]
         chosen: list[Victim] = []
-        for victim in (*self._ranking(replica_id, now_s), *held):
+        for victim in (*sorted(idle, key=_worth), *held):
             if missing <= 0:
                 break
             if victim.kv is not kv:
@@ -108,9 +108,8 @@ class RoomPlanner:
         return chosen if missing <= 0 or is_empty else None
 
     def _ranking(self, replica_id: ReplicaId, now_s: float) -> Sequence[Victim]:
-        version, at_s, ranking = self._rankings[replica_id]
-        if version != self._ledger.versions[replica_id] or now_s - at_s > RANKING_AGE_S:
-            version = self._ledger.versions[replica_id]
+        at_s, ranking = self._rankings[replica_id]
+        if now_s - at_s >= RANKING_AGE_S:
             ranking = [
                 self._victim(kv, now_s)
                 for kv in self._ledger.residents[replica_id]
@@ -118,7 +117,7 @@ class RoomPlanner:
             ]
             ranking.sort(key=_worth)
             self._spare_leases(ranking, now_s)
-            self._rankings[replica_id] = version, now_s, ranking
+            self._rankings[replica_id] = now_s, ranking
         return ranking
 
     def _victim(self, kv: SessionKv, now_s: float) -> Victim:

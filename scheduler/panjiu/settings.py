@@ -33,7 +33,7 @@ class PanjiuSettings:
     cycle_s: float = 40.0
     crowd: float = 0.5
     patience: float = 20.0
-    tries: int = 8
+    tries: int = 4
     output_tokens: int = 300
     lease_share: float = 0.25
     link_lead_s: float = 0.05

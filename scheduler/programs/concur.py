@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from scheduler.ids import ReplicaId
 from scheduler.programs.program import Program, ProgramTable
-from scheduler.programs.replica_load import idle_replicas, kv_usage
+from scheduler.programs.replica_load import idle_replicas, kv_usage, least_loaded
 from scheduler.programs.ticker import Ticker
 from scheduler.rack import Rack
 from scheduler.session import Session, Turn
@@ -142,8 +142,7 @@ class Concur:
         for program in self._programs.waiting():
             replica = program.replica
             if replica is None:
-                free = [window.num_free for window in self._windows]
-                replica = ReplicaId(free.index(max(free)))
+                replica = least_loaded([-window.num_free for window in self._windows], rack)
             if program.is_paused and self._windows[replica].num_free > 0:
                 self._let_in(program, replica, rack)
         for replica in idle_replicas(rack):

@@ -79,9 +79,11 @@ class Pins:
         self._pins[session] = Pin(replica_id, until_s, session.context_tokens)
         rack.retain(session, replica_id)
 
-    def expect(self, session: Session, replica_id: ReplicaId, num_tokens: int) -> None:
-        """Take note of KV that is on its way and will be kept for as long as there is room."""
-        self._pins[session] = Pin(replica_id, float("inf"), num_tokens)
+    def expect(
+        self, session: Session, replica_id: ReplicaId, num_tokens: int, until_s: float
+    ) -> None:
+        """Take note of KV on its way to a replica that will keep it."""
+        self._pins[session] = Pin(replica_id, until_s, num_tokens)
 
     def unpin(self, session: Session, rack: Rack) -> None:
         """Keep it no longer."""

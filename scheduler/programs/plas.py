@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from scheduler.cost import CostModel
 from scheduler.programs.call_times import CallTimes
+from scheduler.programs.replica_load import least_loaded
 from scheduler.rack import Rack
 from scheduler.session import Session, Turn
 
@@ -57,7 +58,7 @@ class Plas:
         times = self._times.setdefault(turn.session, CallTimes())
         engine = turn.session.home
         if engine is None or turn.num_prompt_tokens <= SHORT_PROMPT_TOKENS:
-            engine = rack.active_turns.least()
+            engine = least_loaded(rack.active_turns.loads, rack)
         rack.dispatch(turn, engine, priority=call_priority(times))
 
     def prefill_ended(self, turn: Turn, num_cached_tokens: int, rack: Rack) -> None:

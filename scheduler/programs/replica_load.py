@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from scheduler.ids import ReplicaId
 from scheduler.rack import Rack
 
@@ -16,3 +18,9 @@ def kv_usage(rack: Rack, replica_id: ReplicaId) -> float:
     if rack.probe is not None:
         return rack.probe.kv_usage(replica_id)
     return min(1.0, rack.active_tokens.loads[replica_id] / rack.fleet.max_context_tokens)
+
+
+def least_loaded(loads: Sequence[float], rack: Rack) -> ReplicaId:
+    """Return the replica of the least load; among equals, the home of the least context."""
+    homes = rack.session_tokens.loads
+    return ReplicaId(min(range(len(loads)), key=lambda at: (loads[at], homes[at])))
