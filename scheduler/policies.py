@@ -86,8 +86,9 @@ POLICIES: dict[str, PolicyEntry] = {
     "kv_cost_tuned": PolicyEntry(
         lambda setup: PlaceAndRemember(KvCost(setup.fleet, setup.seed, TUNED_PREFILL_SCALE)),
         "as kv_cost",
-        "prefill scale 20, the best of 1 to 100: at 1 a cached block is worth no more than an "
-        "active one, so long contexts leave their KV for an emptier replica; decay makes it worse",
+        "prefill scale 20, of 1 to 100 the best mean JCT or within 2 % of it: at 1 a cached block "
+        "is worth no more than an active one, so long contexts leave their KV for an emptier "
+        "replica; decay makes it worse",
     ),
     "lmetric": PolicyEntry(
         lambda _: PlaceAtOnce(LMetric()),
