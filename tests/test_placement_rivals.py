@@ -38,13 +38,13 @@ def test_power_of_two_draws_different_replicas_and_takes_the_less_loaded() -> No
     """P(the least loaded of 4 is one of 2 drawn) = 1/2; the most loaded always meets a lesser."""
     rack = PlacementRack(4)
     for replica in range(4):
-        rack.occupy(replica, replica)
+        rack.occupy(replica, 3 - replica)
     policy = PowerOfTwo(seed=3)
     turn = rack.turn("s", 100)
     chosen = [policy.place(turn, turn.session, rack.rack).replica_id for _ in range(600)]
-    assert 3 not in chosen
-    assert 260 < chosen.count(ReplicaId(0)) < 340
-    assert 160 < chosen.count(ReplicaId(1)) < 240, "1/3: with 2 or 3 and without 0"
+    assert 0 not in chosen
+    assert 260 < chosen.count(ReplicaId(3)) < 340
+    assert 160 < chosen.count(ReplicaId(2)) < 240, "1/3: with 0 or 1 and without 3"
 
 
 def test_power_of_two_draws_the_same_for_the_same_seed_and_needs_no_second_replica() -> None:
@@ -268,16 +268,20 @@ def test_lmetric_always_computes_the_last_block_and_goes_by_load_without_events(
 # llmd_default
 
 
-@pytest.mark.parametrize(("in_hbm", "replica"), [(True, 1), (False, 0)])
-def test_llmd_adds_queue_usage_and_prefix(in_hbm: bool, replica: int) -> None:
-    """Queues 0 and 4, usage 0.5 and 0.25: 2 x 1 + 2 x 0.5 = 3 and 0 + 2 x 0.75 = 1.5. With all of
-    the prompt in HBM the second has 1.5 + 3 = 4.5; with half of it in host memory
-    1.5 + 3 x 0.8 x 0.5 = 2.7 (``LongestPrefixScorer``: a block in host memory counts for 0.8).
+@pytest.mark.parametrize(
+    ("usage", "num_device", "num_host", "replica"), [(0.9, 10, 10, 1), (0.25, 0, 6, 0)]
+)
+def test_llmd_adds_queue_usage_and_prefix(
+    usage: float, num_device: int, num_host: int, replica: int
+) -> None:
+    """Queue 0 and usage 0.5 score 2 x 1 + 2 x 0.5 = 3. Queue 4, usage 0.9 and all 10 full blocks in
+    HBM score 0 + 2 x 0.1 + 3 = 3.2; usage 0.25 and 6 of them in host memory
+    1.5 + 3 x 0.8 x 0.6 = 2.94 (``LongestPrefixScorer``: such a block counts for 0.8).
     """
     rack = PlacementRack(2)
-    rack.probe.waiting, rack.probe.usage = [0, 4], [0.5, 0.25]
+    rack.probe.waiting, rack.probe.usage = [0, 4], [0.5, usage]
     chain = own_chain(1, 10)
-    rack.cache(1, chain if in_hbm else [], chain[:5])
+    rack.cache(1, chain[:num_device], chain[:num_host])
     assert rack.place(LlmdDefault(), rack.turn("s", 650, chain)).replica_id == replica
 
 

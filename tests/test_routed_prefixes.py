@@ -114,3 +114,14 @@ def test_active_blocks_are_the_union_of_what_turns_hold(
         active.forget(known)
     active.check_invariants()
     assert active.num_sessions == 0
+
+
+def test_a_session_nobody_shares_with_stays_one_node_even_if_nobody_says_what_it_kept() -> None:
+    rack, active = PlacementRack(1), ActiveBlocks(ReplicaFleet(1, 64_000))
+    for num_blocks in range(1, 20):
+        turn = rack.turn("s", num_blocks * 64, own_chain(1, num_blocks))
+        assert active.with_turn(turn) == [num_blocks]
+        active.begin(turn, ReplicaId(0))
+        active.end(turn)
+    (node,) = active._tree.root.children.values()
+    assert not node.children
