@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from typing_extensions import override
+
 from scheduler.ids import ReplicaId
 from scheduler.rack import Rack
 from scheduler.session import Session, Turn
@@ -61,6 +63,18 @@ class PlacementPolicy(Protocol):
         ...
 
 
+class RememberingPlacement(PlacementPolicy, Protocol):
+    """A placement that keeps something of turns or sessions, and gives it up with them."""
+
+    def turn_ended(self, turn: Turn, rack: Rack) -> None:
+        """A turn it placed is over."""
+        ...
+
+    def session_closed(self, session: Session, rack: Rack) -> None:
+        """A session without active turns is forgotten."""
+        ...
+
+
 class PlaceAtOnce:
     """A ``Policy`` that dispatches every turn when it comes."""
 
@@ -88,3 +102,21 @@ class PlaceAtOnce:
 
     def woken(self, rack: Rack) -> None:
         """Nothing."""
+
+
+class PlaceAndRemember(PlaceAtOnce):
+    """``PlaceAtOnce`` that tells its placement what ends."""
+
+    def __init__(self, placement: RememberingPlacement) -> None:
+        super().__init__(placement)
+        self._memory = placement
+
+    @override
+    def turn_ended(self, turn: Turn, rack: Rack) -> None:
+        """Tell it."""
+        self._memory.turn_ended(turn, rack)
+
+    @override
+    def session_closed(self, session: Session, rack: Rack) -> None:
+        """Tell it."""
+        self._memory.session_closed(session, rack)

@@ -64,7 +64,7 @@ HOT = (
     ),
     *(
         f"scheduler/placement/{name}.py"
-        for name in ("consistent_hash", "least_loaded", "panjiu", "round_robin")
+        for name in ("consistent_hash", "home_for_life", "least_loaded", "round_robin")
     ),
 )
 

@@ -15,20 +15,26 @@ class CachedPrefix(NamedTuple):
     device_blocks: int
     host_blocks: int
 
+    def blocks(self, host_credit: float) -> float:
+        """Return what they are worth in blocks of HBM."""
+        return self.device_blocks + host_credit * self.host_blocks
 
-def cached_prefixes(turn: Turn, rack: Rack) -> list[CachedPrefix]:
-    """Return what each replica has of a prompt; nothing where nobody listens to events.
 
-    The block with the last prompt token never counts: it must be computed for the first token.
+NOTHING = CachedPrefix(0, 0)
+
+
+def cached_prefixes(turn: Turn, rack: Rack, num_tokens: int) -> list[CachedPrefix]:
+    """Return what each replica has of the full blocks in a prompt's first ``num_tokens`` tokens.
+
+    Nothing where nobody listens to events: a router then goes by load alone.
     """
-    probe, block = rack.probe, rack.fleet.block_size_tokens
-    if probe is None:
-        return [CachedPrefix(0, 0)] * rack.num_replicas
-    hashes = turn.block_hashes[: (turn.num_prompt_tokens - 1) // block]
-    replicas = [ReplicaId(replica) for replica in range(rack.num_replicas)]
-    if rack.fleet.host_kv_tokens:
-        return [
-            CachedPrefix(probe.num_cached_blocks(r, hashes), probe.num_host_blocks(r, hashes))
-            for r in replicas
-        ]
-    return [CachedPrefix(probe.num_cached_blocks(r, hashes), 0) for r in replicas]
+    probe, fleet = rack.probe, rack.fleet
+    hashes = turn.block_hashes[: num_tokens // fleet.block_size_tokens]
+    if probe is None or not hashes:
+        return [NOTHING] * rack.num_replicas
+    prefixes = []
+    for replica in map(ReplicaId, range(rack.num_replicas)):
+        device_blocks = probe.num_cached_blocks(replica, hashes)
+        host_blocks = probe.num_host_blocks(replica, hashes) if fleet.host_kv_tokens else 0
+        prefixes.append(CachedPrefix(device_blocks, host_blocks))
+    return prefixes

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from scheduler.ids import ReplicaId
-from scheduler.placement.routed_blocks import RoutedBlocks
+from scheduler.placement.routed_prefixes import RoutedPrefixes
 from scheduler.policy import Placement
 from scheduler.rack import Rack, ReplicaFleet
 from scheduler.session import Session, Turn
 
-IMBALANCE_TURNS, IMBALANCE_RATIO, MATCH_SHARE = 64, 1.5, 0.3
-"""vllm-router 0.1.17's command-line defaults."""
+IMBALANCE_TURNS, IMBALANCE_RATIO = 64, 1.5
+"""vllm-router 0.1.17's command-line defaults, ``RouterArgs``."""
+
+MATCH_SHARE = 0.5
+"""``CacheAwareConfig::default`` there and SGLang's; the command line's is 0.3."""
 
 
 class PrefixAffinity:
@@ -17,35 +20,37 @@ class PrefixAffinity:
 
     Out of balance, that is where the most loaded replica has more than ``IMBALANCE_TURNS`` active
     turns more than the least and more than ``IMBALANCE_RATIO`` times as many, the least loaded is
-    taken. Else the replica that matches more than ``MATCH_SHARE`` of the prompt, and where none
-    does, the one with the smallest tree.
+    taken. Else the least loaded of those that match most, if they match more than ``MATCH_SHARE``
+    of the prompt; and where none does, the one with the smallest tree.
 
-    Source: vllm-router 0.1.17 ``cache_aware``, sgl-model-gateway ``cache_aware``.
+    Source: vllm-router 0.1.17 ``src/policies/cache_aware.rs``, ``select_prepared``; the smallest
+    tree is SGLang's (``docs/router/router.md``), where vllm-router takes the least loaded: as good
+    under load, but an idle rack's sessions would all begin on replica 0. There a tree forgets whole
+    leaves every two minutes, here tails as soon as it is full.
+
+    Cost: O(replicas) a turn, as there, and O(appended blocks).
     """
 
     def __init__(self, fleet: ReplicaFleet) -> None:
         budget = fleet.max_context_tokens // fleet.block_size_tokens
-        self._sent = RoutedBlocks(fleet.num_replicas, budget)
-        self._block = fleet.block_size_tokens
+        self._routed = [RoutedPrefixes(budget) for _ in range(fleet.num_replicas)]
 
     def place(self, turn: Turn, session: Session, rack: Rack) -> Placement:  # noqa: ARG002 - protocol
         """Return the replica of the longest match, or what balance asks for."""
-        hashes = turn.block_hashes[: turn.num_prompt_tokens // self._block]
-        loads = rack.active_turns.loads
-        most, least = max(loads), min(loads)
+        block, loads = rack.fleet.block_size_tokens, rack.active_turns.loads
+        hashes = turn.block_hashes[: turn.num_prompt_tokens // block]
+        matched = [routed.num_matched(hashes) for routed in self._routed]
+        least, most, best = min(loads), max(loads), max(matched)
         if most - least > IMBALANCE_TURNS and most > IMBALANCE_RATIO * least:
             replica = rack.active_turns.least()
+        elif best * block > MATCH_SHARE * turn.num_prompt_tokens:
+            equals = [ReplicaId(r) for r, num_blocks in enumerate(matched) if num_blocks == best]
+            replica = min(equals, key=lambda r: loads[r])
         else:
-            replica = self._by_prefix(turn, loads)
-        matched = self._sent.num_matched(replica, hashes)
-        self._sent.remember(replica, hashes)
-        return Placement(replica, matched * self._block)
+            replica = self._smallest_tree(loads)
+        self._routed[replica].remember(hashes)
+        return Placement(replica, matched[replica] * block)
 
-    def _by_prefix(self, turn: Turn, loads: list[int]) -> ReplicaId:
-        chain = turn.block_hashes[: turn.num_prompt_tokens // self._block]
-        replicas = [ReplicaId(r) for r in range(len(loads))]
-        matches = [self._sent.num_matched(replica, chain) for replica in replicas]
-        best = max(replicas, key=lambda replica: (matches[replica], -loads[replica]))
-        if matches[best] * self._block > MATCH_SHARE * turn.num_prompt_tokens:
-            return best
-        return min(replicas, key=lambda replica: (self._sent.num_blocks(replica), loads[replica]))
+    def _smallest_tree(self, loads: list[int]) -> ReplicaId:
+        sizes = [routed.num_blocks for routed in self._routed]
+        return min(map(ReplicaId, range(len(sizes))), key=lambda r: (sizes[r], loads[r]))

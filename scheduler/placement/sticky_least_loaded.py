@@ -4,47 +4,50 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from typing_extensions import override
-
 from scheduler.ids import ReplicaId, SessionId
-from scheduler.policy import PlaceAtOnce, Placement
+from scheduler.policy import Placement
 from scheduler.rack import Rack
 from scheduler.session import Session, Turn
 
 
-class StickyLeastLoaded(PlaceAtOnce):
+class StickyLeastLoaded:
     """Fewest active sessions at birth, ties by rendezvous hash; forgotten when the session ends.
 
-    Source: vllm-router 0.1.17 ``sticky_least_loaded``; a session is active until it is finished.
+    A session is active until it is closed, in tool gaps too. It stays at ``session.home``, so only
+    the counts are kept. No TTL: whoever drives the scheduler closes every session.
+
+    Source: vllm-router 0.1.17 ``src/policies/sticky_least_loaded.rs``, ``select_least_loaded`` and
+    ``finish_session``; its hash is furc, this one blake2b.
+
+    Cost: O(1) a turn, O(replicas) a new session.
     """
 
     def __init__(self, num_replicas: int) -> None:
-        super().__init__(self)
-        self._num_sessions = [0] * num_replicas
-        self._homes: dict[SessionId, ReplicaId] = {}
+        self.num_sessions = [0] * num_replicas
 
     def place(self, turn: Turn, session: Session, rack: Rack) -> Placement:  # noqa: ARG002 - protocol
         """Return the session's replica."""
-        home = self._homes.get(session.session_id)
-        if home is None:
-            counts = self._num_sessions
-            fewest = min(counts)
-            home = max(
-                (ReplicaId(r) for r in range(len(counts)) if counts[r] == fewest),
-                key=lambda replica: _affinity(session.session_id, replica),
-            )
-            counts[home] += 1
-            self._homes[session.session_id] = home
-        return Placement(home)
+        if session.home is not None:
+            return Placement(session.home)
+        counts = self.num_sessions
+        fewest = min(counts)
+        birthplace = max(
+            (ReplicaId(replica) for replica, count in enumerate(counts) if count == fewest),
+            key=lambda replica: rendezvous_weight(session.session_id, replica),
+        )
+        counts[birthplace] += 1
+        return Placement(birthplace)
 
-    @override
-    def session_closed(self, session: Session, rack: Rack) -> None:
+    def turn_ended(self, turn: Turn, rack: Rack) -> None:
+        """Nothing."""
+
+    def session_closed(self, session: Session, rack: Rack) -> None:  # noqa: ARG002 - protocol
         """Count it no longer."""
-        home = self._homes.pop(session.session_id, None)
-        if home is not None:
-            self._num_sessions[home] -= 1
+        if session.home is not None:
+            self.num_sessions[session.home] -= 1
 
 
-def _affinity(session_id: SessionId, replica: ReplicaId) -> int:
-    key = f"{session_id}@{replica}".encode("utf-8", "surrogatepass")
+def rendezvous_weight(session_id: SessionId, replica_id: ReplicaId) -> int:
+    """Return how strongly a session is drawn to a replica; the strongest wins."""
+    key = f"{session_id}:{replica_id}".encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(key, digest_size=8).digest())
