@@ -16,9 +16,7 @@ from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Command, Dispatch, Refuse
 from scheduler.errors import InvariantError
 from scheduler.events import (
-    NO_HINT,
     Event,
-    GapHint,
     PrefillEnded,
     SessionClosed,
     TurnArrived,
@@ -198,7 +196,7 @@ class Runtime:
         if arrived is None or arrived.refusal is not None:
             return
         num_context_tokens = request.num_prompt_tokens + turn.num_tokens
-        self._tell(TurnEnded(request.turn_id, num_context_tokens, turn.gap))
+        self._tell(TurnEnded(request.turn_id, num_context_tokens, request.gap))
         if self._observer is not None and arrived.dispatch is not None:
             self._observer.turn_ended(
                 request.turn_id,
@@ -242,11 +240,10 @@ class _DispatchedTurn:
     Attributes:
         num_tokens: Output tokens so far.
         finished: Whether these are all.
-        gap: What its session does next, once its reply tells.
     """
 
     __slots__ = (
-        "_backend", "_dispatch", "_progressed", "_source", "finished", "gap", "num_tokens",
+        "_backend", "_dispatch", "_progressed", "_source", "finished", "num_tokens",
         "request",
     )  # fmt: skip
 
@@ -262,7 +259,6 @@ class _DispatchedTurn:
         self._dispatch: Dispatch | None = None
         self.num_tokens = 0
         self.finished = False
-        self.gap = NO_HINT
 
     def submit(self, dispatch: Dispatch | None) -> None:
         """Hand it to the backend.
@@ -280,10 +276,6 @@ class _DispatchedTurn:
         if self._dispatch is not None:
             replica_id, turn_id = self._dispatch.replica_id, self._dispatch.turn_id
             self._backend.end_output(replica_id, turn_id, num_tokens)
-
-    def expect_gap(self, gap: GapHint) -> None:
-        """Say what the session does once the turn has ended."""
-        self.gap = gap
 
     def abort_unless_finished(self) -> None:
         """Stop it where it still runs."""

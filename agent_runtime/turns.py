@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from scheduler.events import NO_HINT, GapHint
 from scheduler.ids import SessionId, TurnId
 
 
@@ -20,6 +21,7 @@ class TurnRequest:
         num_prompt_tokens: The whole context, >= 1.
         num_output_tokens: Tokens to generate, >= 1.
         block_hashes: Chained hashes of the leading full KV blocks of prompt + output.
+        gap: What the session does once the turn has ended, as far as its reply will tell.
         streams: Whether progress is wanted as it happens; else that of the first and the last
             token is enough.
     """
@@ -30,6 +32,7 @@ class TurnRequest:
     num_output_tokens: int
     block_hashes: Sequence[int]
     streams: bool = True
+    gap: GapHint = NO_HINT
 
 
 @dataclass(frozen=True, slots=True)

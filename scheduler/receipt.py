@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from scheduler.ids import ReplicaId, TurnId
 
 
-@dataclass(frozen=True, slots=True)
-class PricedOption:
+class PricedOption(NamedTuple):
     """One way to run a turn, in seconds of the scheduler's one currency.
 
     Attributes:

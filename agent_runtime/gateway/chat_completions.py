@@ -29,6 +29,7 @@ from agent_runtime.prompts.chat_prompt import (
     Prompt,
 )
 from agent_runtime.turns import TurnRequest
+from scheduler.events import GapCause, GapHint
 
 CLIENT_CLOSED_REQUEST = 499
 HEADER_SAFE = string.punctuation.replace("%", "") + " "
@@ -145,6 +146,7 @@ class ChatCompletions:
             num_output_tokens=choice.reply.num_tokens,
             block_hashes=choice.prompt.block_hashes,
             streams=streams,
+            gap=_gap_after(choice.reply),
         )
 
     async def _whole(
@@ -200,3 +202,10 @@ class ChatCompletions:
             num_output = sum(choice.num_sent_tokens for choice in chunks)
             num_cached = chunks[0].num_cached_tokens
             yield usage_chunk(head, usage(turn.num_prompt_tokens, num_output, num_cached))
+
+
+def _gap_after(reply: Reply) -> GapHint:
+    """Return what a session does after a reply: run the tools it calls, or wait for its user."""
+    if reply.finish_reason != "tool_calls":
+        return GapHint(GapCause.HUMAN)
+    return GapHint(GapCause.TOOL, tuple(call.name for call in reply.speech.calls))

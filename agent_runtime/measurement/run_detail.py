@@ -91,7 +91,12 @@ def _summary(record: RunRecord, wall_s: float) -> RunSummary:
         preemptions=sum(s.num_preemptions for s in stats),
         host_loaded_tokens=deployment.block_size_tokens
         * sum(engine.residency.num_loaded_blocks for engine in record.engines),
-        pulled_bytes=0,  # no policy moves KV between replicas yet
+        pulled_bytes=round(
+            deployment.kv_bytes_per_token
+            * deployment.parallelism.num_chips
+            * deployment.block_size_tokens
+            * sum(engine.residency.num_pulled_blocks for engine in record.engines)
+        ),
         hbm_used_ratio=UsedRatio(
             mean=_ratio(sum(s.kv_used_block_s for s in stats), block_s),
             max=max(s.kv_used_peak_blocks for s in stats) / deployment.kv_blocks,

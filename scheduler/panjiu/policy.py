@@ -26,11 +26,12 @@ from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
 from scheduler.panjiu.links import Links
 from scheduler.panjiu.option import Option
 from scheduler.panjiu.prefill_backlog import PrefillBacklog
+from scheduler.panjiu.pricing import Books, Pricing
 from scheduler.panjiu.room import RoomPlanner, Victim
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.panjiu.tenant_shares import TenantShares
 from scheduler.rack import Rack
-from scheduler.receipt import Receipt
+from scheduler.receipt import PricedOption, Receipt
 from scheduler.session import Session, Turn
 from scheduler.setup import PolicySetup
 
@@ -65,7 +66,6 @@ class Panjiu:
     ) -> None:
         self._settings = settings or PanjiuSettings()
         fleet = setup.fleet
-        self._fleet = fleet
         self._cost = setup.cost
         self._block = fleet.block_size_tokens
         self._foresight: Foresight = (
@@ -74,13 +74,15 @@ class Panjiu:
             else LearnedForesight()
         )
         self.ledger = KvLedger(fleet, self._settings.reserve)
-        self._room = RoomPlanner(self.ledger, setup.cost, self._foresight, self._settings, fleet)
+        room = RoomPlanner(self.ledger, setup.cost, self._foresight, self._settings, fleet)
         self._links = Links(setup.cost.transfer, fleet.num_replicas)
         self._backlog = PrefillBacklog(fleet.num_replicas)
+        books = Books(self.ledger, room, self._links, self._backlog)
+        self._pricing = Pricing(fleet, setup.cost, self._settings, books)
         self._held = HeldTurns()
         self._shares = TenantShares()
         self._kvs: dict[SessionId, SessionKv] = {}
-        self._moving: list[tuple[float, int, Turn, Option]] = []
+        self._moving: list[tuple[float, int, Turn, PricedOption]] = []
         self._num_moves = 0
         self._looked_s = 0.0
 
@@ -154,10 +156,10 @@ class Panjiu:
     def woken(self, rack: Rack) -> None:
         """Dispatch the turns whose KV has arrived; look at those held."""
         while self._moving and self._moving[0][0] <= rack.now_s:
-            _, _, turn, option = heapq.heappop(self._moving)
+            _, _, turn, price = heapq.heappop(self._moving)
             if turn in self._backlog:  # else it was withdrawn
-                replica = option.replica_id
-                rack.dispatch(turn, replica, num_cached_tokens=option.num_cached_tokens)
+                replica = price.replica_id
+                rack.dispatch(turn, replica, num_cached_tokens=price.num_cached_tokens)
         self._place_held(rack)
 
     def check_invariants(self) -> None:
@@ -194,9 +196,9 @@ class Panjiu:
             (at_s for at_s, _, other, _ in self._moving if other.session is kv.session), 0.0
         )
         if moved_s > rack.now_s:
-            option = Option(replica, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, num_cached, 0, [])
+            price = PricedOption(replica, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, num_cached, 0)
             self._num_moves += 1
-            heapq.heappush(self._moving, (moved_s, self._num_moves, turn, option))
+            heapq.heappush(self._moving, (moved_s, self._num_moves, turn, price))
         else:
             rack.dispatch(turn, replica, num_cached_tokens=num_cached)
 
@@ -237,7 +239,7 @@ class Panjiu:
                 self._join(turn, kv, kv.held_on, rack)
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
-            candidates = self._candidates(kv) if replica is None or stuck else (replica,)
+            candidates = self._pricing.candidates(kv) if replica is None or stuck else (replica,)
             if self._place_on(candidates, turn, kv, rack, is_due=is_due or stuck):
                 self._held.remove(turn)
             is_first = False
@@ -249,12 +251,12 @@ class Panjiu:
             # Where KV is and nobody waits, others can be better only by being emptier.
             loads = rack.active_turns.loads
             if loads[home] <= loads[self._backlog.least()]:
-                option = self._option(turn, kv, home, rack, is_due=False)
+                option = self._pricing.option(turn, kv, home, rack, is_due=False)
                 if option is not None and not option.victims:
                     self._explain(turn, [option], option, rack, is_due=False)
                     self._take(turn, kv, option, rack)
                     return True
-        return self._place_on(self._candidates(kv), turn, kv, rack, is_due=False)
+        return self._place_on(self._pricing.candidates(kv), turn, kv, rack, is_due=False)
 
     def _place_on(
         self,
@@ -269,10 +271,10 @@ class Panjiu:
         best: Option | None = None
         options: list[Option] = []
         for replica in candidates:
-            option = self._option(turn, kv, replica, rack, is_due=is_due)
+            option = self._pricing.option(turn, kv, replica, rack, is_due=is_due)
             if option is not None:
                 options.append(option)
-                if best is None or option.seconds < best.seconds:
+                if best is None or option.price.seconds < best.price.seconds:
                     best = option
         self._explain(turn, options, best, rack, is_due=is_due)
         if best is None:
@@ -286,106 +288,14 @@ class Panjiu:
         """Leave a receipt, if anybody wants one; of turns held again and again, the first."""
         if rack.receipts is None or (best is None and turn in self._held):
             return
-        chosen = None if best is None else best.replica_id
-        priced = tuple(option.priced() for option in options)
+        chosen = None if best is None else best.price.replica_id
+        priced = tuple(option.price for option in options)
         rack.receipts.append(Receipt(turn.turn_id, chosen, priced, is_due))
-
-    def _candidates(self, kv: SessionKv) -> set[ReplicaId]:
-        """Return the replicas that may be best: where its KV is, the idlest, the emptiest."""
-        candidates = {self._backlog.least(), self.ledger.used_blocks.least()}
-        if kv.held_on is not None:
-            candidates.add(kv.held_on)
-        elif kv.host_on is not None:
-            candidates.add(kv.host_on)
-        return candidates
-
-    def _option(
-        self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack, *, is_due: bool
-    ) -> Option | None:
-        """Price a turn on a replica; None where it has no place now."""
-        block, prompt, home = self._block, turn.num_prompt_tokens, kv.held_on
-        there = self.ledger.tree.num_held(kv.leaf, replica)
-        needed = -(-(prompt + self._settings.output_tokens) // block) - there
-        if home == replica:
-            needed -= kv.num_loose_blocks
-        victims: list[Victim] = []
-        missing = needed - self.ledger.free_blocks(replica)
-        if missing > 0:
-            found = self._victims(kv, replica, missing, needed, rack, is_due=is_due)
-            if found is None:
-                return None
-            victims = found
-        num_cached, move_s, load_s = self._reachable(turn, kv, replica, there, rack)
-        num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
-        prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
-        ahead_s = self._backlog.ahead_s(replica)
-        if ahead_s > 0 and ahead_s + prefill_s > self._settings.gate_s:
-            return None
-        return Option(
-            replica_id=replica,
-            wait_s=ahead_s,
-            move_s=move_s,
-            load_s=load_s,
-            prefill_s=prefill_s,
-            crowd_s=prefill_s * rack.active_turns.loads[replica] * self._settings.crowd,
-            loss_s=sum([victim.again_s for victim in victims]) if is_due else 0.0,
-            num_cached_tokens=num_cached_tokens,
-            num_needed_blocks=needed,
-            victims=victims,
-        )
-
-    def _reachable(
-        self, turn: Turn, kv: SessionKv, replica: ReplicaId, there: int, rack: Rack
-    ) -> tuple[int, float, float]:
-        """Return the blocks a replica could begin with, and the seconds to pull and to load them.
-
-        Args:
-            turn: Whose prompt.
-            kv: Of its session.
-            replica: Where it would run.
-            there: Blocks that are held there.
-            rack: The rack.
-        """
-        home = kv.held_on
-        if home == replica:
-            return there, 0.0, 0.0
-        if home is not None:
-            held = kv.num_held_blocks
-            if held <= there or not self._links.reach(home, replica):
-                return there, 0.0, 0.0
-            num_tokens = (held - there) * self._block
-            return held, self._links.pull_s(home, replica, num_tokens, rack.now_s), 0.0
-        if rack.probe is None:
-            return there, 0.0, 0.0
-        # What nobody holds may still be there, as long as nobody needed the room.
-        num_cached = max(there, rack.probe.num_cached_blocks(replica, turn.block_hashes))
-        if kv.host_on != replica or not self._fleet.host_kv_tokens:
-            return num_cached, 0.0, 0.0
-        in_host = rack.probe.num_host_blocks(replica, turn.block_hashes)
-        return num_cached + in_host, 0.0, self._cost.transfer.load_s(in_host * self._block)
-
-    def _victims(
-        self,
-        kv: SessionKv,
-        replica: ReplicaId,
-        missing: int,
-        needed: int,
-        rack: Rack,
-        *,
-        is_due: bool,
-    ) -> list[Victim] | None:
-        if is_due:
-            is_empty = rack.active_turns.loads[replica] == 0
-            return self._room.victims_at_any_price(
-                replica, missing, kv, rack.now_s, is_empty=is_empty
-            )
-        settings = self._settings
-        worth = settings.price * settings.turn_s / (settings.cycle_s * max(1, needed))
-        return self._room.victims(replica, missing, worth, kv, rack.now_s)
 
     def _take(self, turn: Turn, kv: SessionKv, option: Option, rack: Rack) -> None:
         """Make room, have the KV moved if it is elsewhere, and dispatch the turn."""
-        replica, session = option.replica_id, turn.session
+        price = option.price
+        replica, session = price.replica_id, turn.session
         for victim in option.victims:
             self._drop(victim, rack)
         source = kv.held_on
@@ -395,21 +305,21 @@ class Panjiu:
         there = self.ledger.tree.num_held(kv.leaf, replica)
         self.ledger.hold(kv, replica, max(0, num_blocks - kv.leaf.end))
         kv.state = KvState.RUNNING
-        self._backlog.add(turn, replica, option.prefill_s)
+        self._backlog.add(turn, replica, price.prefill_s)
         kv.host_on = replica
         if source is None or source == replica:
-            rack.dispatch(turn, replica, num_cached_tokens=option.num_cached_tokens)
+            rack.dispatch(turn, replica, num_cached_tokens=price.num_cached_tokens)
             return
-        if option.move_s == 0.0:
+        if price.move_s == 0.0:
             rack.release(session, source)
-            rack.dispatch(turn, replica, num_cached_tokens=option.num_cached_tokens)
+            rack.dispatch(turn, replica, num_cached_tokens=price.num_cached_tokens)
             return
         num_tokens = (num_held - there) * self._block
         ready_s = self._links.book(source, replica, num_tokens, rack.now_s)
         rack.pull(session, source, replica, ready_s)
         rack.release(session, source)
         self._num_moves += 1
-        heapq.heappush(self._moving, (ready_s, self._num_moves, turn, option))
+        heapq.heappush(self._moving, (ready_s, self._num_moves, turn, price))
 
     def _drop(self, victim: Victim, rack: Rack) -> None:
         """Give up a session's KV, or move it where there is room for it."""
