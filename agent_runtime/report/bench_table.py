@@ -16,20 +16,21 @@ JUDGED = (("jct_mean_s", "mean JCT"), ("slowdown_p99", "p99 slowdown"))
 
 
 def bench_table(results: Sequence[CellResult], load: float) -> Table:
-    """Return the table of one load; the best of each column is bold, bounds are dim."""
+    """Return the table of one load; the best of each column is bold, bounds (†) are dim."""
     table = Table(
         title=Text(f"load {load:g}", style="bold"),
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 1),
         title_justify="left",
     )
     table.add_column("policy", no_wrap=True)
     for column in TABLE:
-        table.add_column(column.title, justify="right")
+        table.add_column(column.title, justify="right", no_wrap=True)
     found = rows(results, load, TABLE)
     bests = [best(found, index, column.sign) for index, column in enumerate(TABLE)]
     for row in found:
-        name = f"{row.policy} (bound)" if row.is_bound else row.policy
+        name = f"{row.policy} †" if row.is_bound else row.policy
         cells = [
             Text(column.write(value.mean), style="bold" if value.mean == least else "")
             for column, value, least in zip(TABLE, row.estimates, bests, strict=True)
