@@ -45,6 +45,23 @@ def test_what_is_retained_outlives_a_flood_and_what_is_not_does_not() -> None:
     assert run_alone(core, "kept no more", chain(0, 6), 7.0).num_cached_tokens == 0
 
 
+def test_kv_that_nobody_computes_with_is_used_but_not_active_retained_or_not() -> None:
+    core = engine(num_blocks=20)
+    ended_s = run_alone(core, "a", chain(0, 6), 0.0).at_s
+    then = core.stats()
+    assert 0 < then.kv_active_block_s <= then.kv_used_block_s
+    core.residency.retain("a", chain(0, 6), ended_s + 10)
+    run_until_idle(core)
+    core.residency.release("a", ended_s + 30)
+    core.residency.forget(chain(0, 6), ended_s + 30)
+    run_until_idle(core)
+    core.settle(ended_s + 100)
+    now = core.stats()
+    # Six blocks for thirty seconds; given up, they count no longer.
+    assert now.kv_used_block_s - then.kv_used_block_s == pytest.approx(6 * 30)
+    assert now.kv_active_block_s == then.kv_active_block_s
+
+
 def test_retained_kv_is_given_up_before_anybody_is_preempted() -> None:
     core = engine(num_blocks=12)
     run_alone(core, "a", chain(0, 5), 0.0)

@@ -34,6 +34,7 @@ HOT = (
             "kv_events",
             "kv_manager",
             "kv_residency",
+            "kv_usage",
             "request",
             "request_loads",
             "request_queue",

@@ -42,6 +42,7 @@ class BlockPool:
         "num_empty",
         "num_evicted",
         "num_free",
+        "num_kept",
     )
 
     def __init__(self, num_blocks: int, log: KvEventLog | None = None) -> None:
@@ -50,6 +51,7 @@ class BlockPool:
         self.num_free = num_blocks  # blocks without holders, cached ones included
         self.num_empty = num_blocks  # free blocks that hold nothing; taken before all others
         self.num_evicted = 0  # cached blocks given up so far
+        self.num_kept = 0  # held blocks that no request holds
         self._found: dict[int, BlockRun] = {}  # hash -> the run whose block is found by it
         self._copies: dict[int, list[BlockRun]] = {}  # hash -> runs with younger copies, in order
         self._front: BlockRun | None = None
@@ -83,7 +85,13 @@ class BlockPool:
             if not run.holders:
                 self._unlink(run)
                 self.num_free -= length
+                if table.keeps:
+                    self.num_kept += length
+            elif not table.keeps and run.num_keeping == len(run.holders):
+                self.num_kept -= length
             run.holders[table] = None
+            if table.keeps:
+                run.num_keeping += 1
             table.runs.append(run)
         table.num_blocks += hit.num_blocks
 
@@ -98,6 +106,8 @@ class BlockPool:
         self.num_free -= num_blocks
         table.num_loose += num_blocks
         table.num_blocks += num_blocks
+        if table.keeps:
+            self.num_kept += num_blocks
         if num_blocks <= self.num_empty:
             self.num_empty -= num_blocks
         else:
@@ -133,11 +143,19 @@ class BlockPool:
         """Free everything ``table`` holds, last block first, and leave it empty."""
         self.num_free += table.num_loose
         self.num_empty += table.num_loose
+        if table.keeps:
+            self.num_kept -= table.num_loose
         for run in reversed(table.runs):
             del run.holders[table]
+            if table.keeps:
+                run.num_keeping -= 1
             if not run.holders:
                 self.num_free += len(run.hashes)
+                if table.keeps:
+                    self.num_kept -= len(run.hashes)
                 self._link_after(run, self._back)
+            elif not table.keeps and run.num_keeping == len(run.holders):
+                self.num_kept += len(run.hashes)
         table.runs.clear()
         table.num_loose = table.num_blocks = 0
 
@@ -183,9 +201,10 @@ class BlockPool:
             InvariantError: Names the invariant that is broken.
         """
         held: dict[int, BlockRun] = {}
-        num_loose = 0
+        num_loose = num_kept = 0
         for table in tables:
             num_loose += table.num_loose
+            num_kept += table.num_loose * table.keeps
             num_blocks = table.num_loose + sum(len(run.hashes) for run in table.runs)
             _require(table.num_blocks == num_blocks, "a table's count is the sum of its parts")
             _require(
@@ -196,7 +215,11 @@ class BlockPool:
         _require(not any(run.holders for run in queued), "queued runs have no holders")
         num_free = self.num_empty + sum(len(run.hashes) for run in queued)
         num_held = num_loose + sum(len(run.hashes) for run in held.values())
+        num_kept += sum(
+            len(run.hashes) for run in held.values() if all(table.keeps for table in run.holders)
+        )
         _require(num_free == self.num_free, "num_free counts the queue")
+        _require(num_kept == self.num_kept, "num_kept counts what no request holds")
         _require(num_free + num_held == self.num_blocks, "every block is free or held, once")
         num_found = num_copies = 0
         for run in (*queued, *held.values()):
@@ -219,6 +242,7 @@ class BlockPool:
         start = 0 if last is None else last.start + len(last.hashes)
         run = BlockRun(start, [], is_found=is_found)
         run.holders[table] = None
+        run.num_keeping = int(table.keeps)
         table.runs.append(run)
         return run
 
@@ -304,6 +328,7 @@ class BlockPool:
             tail.start = middle
             del run.hashes[:length]
         self._reindex(run, new)
+        new.num_keeping = run.num_keeping
         for table in run.holders:
             new.holders[table] = None
             position = table.runs.index(run)

@@ -13,7 +13,15 @@ class BlockRun:
         their hashes if ``is_found``; else all are younger copies of blocks in other runs.
     """
 
-    __slots__ = ("following", "hashes", "holders", "is_found", "previous", "start")
+    __slots__ = (
+        "following",
+        "hashes",
+        "holders",
+        "is_found",
+        "num_keeping",
+        "previous",
+        "start",
+    )
 
     def __init__(self, start: int, hashes: list[int], *, is_found: bool) -> None:
         self.start = start  # position in the chain of its first block
@@ -21,6 +29,7 @@ class BlockRun:
         self.is_found = is_found
         # A dict for its order: holders are visited the same way in every run of the program.
         self.holders: dict[BlockTable, None] = {}
+        self.num_keeping = 0  # holders that hold it for nobody's request
         self.previous: BlockRun | None = None
         self.following: BlockRun | None = None
 
@@ -28,13 +37,17 @@ class BlockRun:
 class BlockTable:
     """The blocks one request holds, in order: runs, then loose blocks not (yet) full or hashed.
 
+    Args:
+        keeps: Whether they are held for nobody's request, but kept for one to come.
+
     Invariant: ``num_blocks`` is the sum over ``runs`` plus ``num_loose``; every run names this
     table as a holder.
     """
 
-    __slots__ = ("num_blocks", "num_loose", "runs")
+    __slots__ = ("keeps", "num_blocks", "num_loose", "runs")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps: bool = False) -> None:
+        self.keeps = keeps
         self.runs: list[BlockRun] = []
         self.num_loose = 0
         self.num_blocks = 0

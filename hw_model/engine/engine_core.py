@@ -12,11 +12,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hw_model.engine.block_pool import BlockPool
 from hw_model.engine.decode_run import DecodeRun, DecodingBatch
 from hw_model.engine.host_tier import HostTier
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.kv_residency import KvResidency
+from hw_model.engine.kv_usage import KvUsage
 from hw_model.engine.request import EngineRequest, RequestId, RequestStatus
 from hw_model.engine.request_loads import RequestLoads
 from hw_model.engine.step_clock import StepTime
@@ -51,6 +51,7 @@ class EngineStats:
     Attributes:
         busy_s: Seconds with a step under way.
         kv_used_block_s: Integral over time of the blocks that hold KV, held or cached.
+        kv_active_block_s: The same of the blocks that running requests hold.
         num_prompt_tokens, num_cached_tokens: Of admitted requests, and their prefix hits.
         num_recomputed_tokens: Tokens computed again after a preemption.
         kv_used_peak_blocks: Most blocks holding KV at once.
@@ -58,6 +59,7 @@ class EngineStats:
 
     busy_s: float
     kv_used_block_s: float
+    kv_active_block_s: float
     kv_used_peak_blocks: int
     num_prompt_tokens: int
     num_cached_tokens: int
@@ -109,11 +111,9 @@ class EngineCore:
         self._run_has_blocks = False
         self._aborted: list[EngineRequest] = []
         self._streaming: list[EngineRequest] = []
-        self._now_s = 0.0
         self._began_s = 0.0
         self._busy_s = 0.0
-        self._kv_used_block_s = 0.0
-        self._kv_used_peak_blocks = 0
+        self._usage = KvUsage(kv.pool)
 
     @property
     def next_event_s(self) -> float | None:
@@ -138,13 +138,12 @@ class EngineCore:
     @property
     def kv_used_ratio(self) -> float:
         """Share of blocks that hold KV, held by requests or cached."""
-        return 1 - self._kv.pool.num_empty / self._kv.pool.num_blocks
+        return self._usage.used_ratio
 
     @property
     def kv_active_ratio(self) -> float:
         """Share of blocks that requests hold; vLLM's ``kv_cache_usage_perc``."""
-        num_free = self._kv.pool.num_free + self.residency.num_idle_blocks()
-        return 1 - num_free / self._kv.pool.num_blocks
+        return self._usage.active_ratio
 
     def add(self, request: EngineRequest, now_s: float) -> None:
         """Queue a request; it is considered at the next step.
@@ -213,8 +212,9 @@ class EngineCore:
         scheduler = self._scheduler
         return EngineStats(
             busy_s=self._busy_s,
-            kv_used_block_s=self._kv_used_block_s,
-            kv_used_peak_blocks=self._kv_used_peak_blocks,
+            kv_used_block_s=self._usage.used_block_s,
+            kv_active_block_s=self._usage.active_block_s,
+            kv_used_peak_blocks=self._usage.peak_blocks,
             num_prompt_tokens=scheduler.num_prompt_tokens,
             num_cached_tokens=scheduler.num_cached_tokens,
             num_preemptions=scheduler.num_preemptions,
@@ -224,7 +224,7 @@ class EngineCore:
 
     def settle(self, now_s: float) -> None:
         """Bring the time integrals up to ``now_s``, e.g. at the end of a simulation."""
-        self._account_time(max(now_s, self._now_s))
+        self._usage.account(max(now_s, self._usage.now_s))
 
     def check_invariants(self) -> None:
         """Raise if the engine contradicts itself. O(blocks).
@@ -249,6 +249,7 @@ class EngineCore:
     def _interrupt(self, now_s: float) -> None:
         """Have the scheduler look again at the end of the step under way, or at once if idle."""
         if self._boundary_s is None:
+            self.settle(now_s)  # until now the blocks were what whoever interrupts will change
             self._boundary_s = now_s
         elif self._run is not None and not self._run_has_blocks:
             self._run.truncate(now_s)
@@ -274,7 +275,7 @@ class EngineCore:
                 at_s + self._step_time.step_s(self._plans[0].shape) if self._plans else arrival_s
             )
             self._loads.release_admitted(at_s)
-        self._kv_used_peak_blocks = max(self._kv_used_peak_blocks, self._kv_used_blocks())
+        self._usage.note_peak()
 
     def _queue_loaded(self, at_s: float) -> None:
         """Queue the requests whose KV has arrived, and begin the loads that there is room for."""
@@ -303,7 +304,7 @@ class EngineCore:
                 return
 
     def _end_step(self, at_s: float, generated: list[TokensGenerated]) -> None:
-        self._account_time(at_s)
+        self._usage.account(at_s)
         if self._run is not None:
             self._busy_s += at_s - self._began_s
             self._end_run(self._run.num_steps, at_s, generated)
@@ -390,11 +391,3 @@ class EngineCore:
                 newest = max(1, generated - 1)
             cached = request.num_cached_tokens or 0
             yield TokensGenerated(request.request_id, newest, at_s, cached, finished)
-
-    def _kv_used_blocks(self) -> int:
-        pool: BlockPool = self._kv.pool
-        return pool.num_blocks - pool.num_empty
-
-    def _account_time(self, now_s: float) -> None:
-        self._kv_used_block_s += self._kv_used_blocks() * (now_s - self._now_s)
-        self._now_s = now_s

@@ -97,13 +97,6 @@ class KvResidency:
         tables = [*self._retained.values(), *(fill.table for fill in self._fills.values())]
         return sum(table.num_blocks for table in tables)
 
-    def num_idle_blocks(self) -> int:
-        """Return how many blocks are held for nobody's request. O(runs held)."""
-        tables = set(self._retained.values()) | {fill.table for fill in self._fills.values()}
-        runs = {id(run): run for table in tables for run in table.runs}
-        idle = sum(len(run.hashes) for run in runs.values() if tables.issuperset(run.holders))
-        return idle + sum(table.num_loose for table in tables)
-
     def tables(self) -> Iterator[BlockTable]:
         """Iterate over all tables that hold blocks, for ``BlockPool.check_invariants``."""
         yield from self._retained.values()
@@ -285,7 +278,7 @@ class KvResidency:
         return self._host.num_found(hashes, hit.num_blocks, limit, now_s)
 
     def _hold(self, key: str, hit: PrefixHit) -> None:
-        table = BlockTable()
+        table = BlockTable(keeps=True)
         self._kv.pool.take_hit(table, hit)
         self._drop(key)
         if hit.num_blocks:
@@ -295,7 +288,7 @@ class KvResidency:
         pool = self._kv.pool
         if len(missing) + hit.num_free > pool.num_free:
             return False
-        table = BlockTable()
+        table = BlockTable(keeps=True)
         pool.take_hit(table, hit)
         pool.allocate(table, len(missing))
         self._drop(key)
