@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from agent_runtime.comparison.capacity import Capacity
 from agent_runtime.comparison.offered_load import offered
+from agent_runtime.errors import InternalError
 from agent_runtime.measurement.summary import FloatArray
 from agent_runtime.simulation.rack_simulation import RackSimulation, SimulationOptions
 from agent_runtime.workload.session_script import Workload
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.engine.step_scheduler import EngineLimits
+from hw_model.ttft_boundary import TtftBoundary
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Bench:
         host_bytes_per_chip: Host memory for KV.
         slo_slowdown: A session is good if its slowdown is no more.
         limits: Of every engine.
+        ttft_boundary: Whose clock turns are timed on.
     """
 
     workload: Workload
@@ -50,10 +54,14 @@ class Bench:
     host_bytes_per_chip: float = 0.0
     slo_slowdown: float = 5.0
     limits: EngineLimits = field(default_factory=EngineLimits)
+    ttft_boundary: TtftBoundary = TtftBoundary.CLIENT
 
 
 class CellResult(BaseModel):
-    """What one run measured; docs/bench.md defines every field."""
+    """What one run measured; docs/bench.md defines every field.
+
+    A measure of sessions or turns is None where there are none.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,34 +72,47 @@ class CellResult(BaseModel):
     failed_sessions: int
     turns: int
     simulated_s: float
-    jct_mean_s: float
-    jct_p50_s: float
-    jct_p95_s: float
-    jct_p99_s: float
-    jct_max_s: float
-    ttft_mean_s: float
-    ttft_p99_s: float
-    tpot_mean_s: float
-    slowdown_mean: float
-    slowdown_p99: float
-    slowdown_max: float
-    jain_slowdown: float
+    jct_mean_s: float | None
+    jct_p50_s: float | None
+    jct_p95_s: float | None
+    jct_p99_s: float | None
+    jct_max_s: float | None
+    ttft_mean_s: float | None
+    ttft_p99_s: float | None
+    tpot_mean_s: float | None
+    slowdown_mean: float | None
+    slowdown_p99: float | None
+    slowdown_max: float | None
+    jain_slowdown: float | None
     sessions_per_h: float
     turns_per_s: float
+    good_ratio: float
     goodput_per_h: float
     hit_ratio: float
     recomputed_tokens: int
     preemptions: int
     pulled_bytes: float
+    pulled_bytes_per_s: float
     host_loaded_bytes: float
+    host_loaded_bytes_per_s: float
     idle_kv_byte_s: float
     busy_ratio: float
     pauses: int
     longest_held_s: float
 
 
+MEASURES = tuple(
+    name for name in CellResult.model_fields if name not in {"policy", "load", "seed"}
+)
+"""The fields that are measured."""
+
+
 def run_cell(bench: Bench, cell: Cell) -> CellResult:
-    """Run one cell."""
+    """Run one cell.
+
+    Raises:
+        InternalError: The policy held turns for ever, so that sessions never ended.
+    """
     workload = offered(
         bench.workload,
         bench.capacity,
@@ -105,20 +126,25 @@ def run_cell(bench: Bench, cell: Cell) -> CellResult:
         seed=cell.seed,
         limits=bench.limits,
         host_bytes_per_chip=bench.host_bytes_per_chip,
+        ttft_boundary=bench.ttft_boundary,
     )
     simulation = RackSimulation(workload, bench.deployment, options)
     simulation.run()
+    num_ended = len(simulation.log.jct_s) + simulation.num_failed_sessions
+    if num_ended < len(workload.sessions):
+        raise InternalError(
+            f"{len(workload.sessions) - num_ended} of {len(workload.sessions)} sessions never "
+            f"ended: {cell.policy} holds turns and does not ask to be woken"
+        )
     return _measured(bench, cell, simulation)
 
 
 def _measured(bench: Bench, cell: Cell, simulation: RackSimulation) -> CellResult:
-    deployment, log = bench.deployment, simulation.log
-    stats = [engine.stats() for engine in simulation.engines]
+    log = simulation.log
     jct, slowdown, ttft = log.jct_s, log.slowdown, log.ttft_s
-    hours = simulation.now_s / 3600
-    block = deployment.block_size_tokens
-    token_bytes = deployment.kv_bytes_per_token * deployment.parallelism.num_chips
-    used_token_s = sum(s.kv_used_block_s for s in stats) * block
+    num_sessions = len(jct) + simulation.num_failed_sessions
+    num_good = int((slowdown <= bench.slo_slowdown).sum())
+    span_s = simulation.last_ended_s  # the first session comes at 0
     return CellResult(
         policy=cell.policy,
         load=cell.load,
@@ -126,7 +152,7 @@ def _measured(bench: Bench, cell: Cell, simulation: RackSimulation) -> CellResul
         sessions=len(jct),
         failed_sessions=simulation.num_failed_sessions,
         turns=log.num_turns,
-        simulated_s=simulation.now_s,
+        simulated_s=span_s,
         jct_mean_s=_mean(jct),
         jct_p50_s=_quantile(jct, 50),
         jct_p95_s=_quantile(jct, 95),
@@ -139,40 +165,62 @@ def _measured(bench: Bench, cell: Cell, simulation: RackSimulation) -> CellResul
         slowdown_p99=_quantile(slowdown, 99),
         slowdown_max=_quantile(slowdown, 100),
         jain_slowdown=jain_index(slowdown),
-        sessions_per_h=len(jct) / hours,
-        turns_per_s=log.num_turns / simulation.now_s,
-        goodput_per_h=float((slowdown <= bench.slo_slowdown).sum()) / hours,
-        hit_ratio=sum(s.num_cached_tokens for s in stats)
-        / max(1, sum(s.num_prompt_tokens for s in stats)),
-        recomputed_tokens=log.num_recomputed_tokens + sum(s.num_recomputed_tokens for s in stats),
-        preemptions=sum(s.num_preemptions for s in stats),
-        pulled_bytes=token_bytes
-        * block
-        * sum(engine.residency.num_pulled_blocks for engine in simulation.engines),
-        host_loaded_bytes=token_bytes
-        * block
-        * sum(engine.residency.num_loaded_blocks for engine in simulation.engines),
-        idle_kv_byte_s=max(0.0, used_token_s - simulation.held.active_token_s) * token_bytes,
-        busy_ratio=sum(s.busy_s for s in stats) / len(stats) / simulation.now_s,
+        sessions_per_h=_ratio(3600 * len(jct), span_s),
+        turns_per_s=_ratio(log.num_turns, span_s),
+        good_ratio=_ratio(num_good, num_sessions),
+        goodput_per_h=_ratio(3600 * num_good, span_s),
         pauses=simulation.held.num_pauses,
         longest_held_s=simulation.held.longest_s,
+        **_of_engines(bench.deployment, simulation, span_s),
     )
 
 
-def jain_index(values: FloatArray | Sequence[float]) -> float:
-    """Return Jain's fairness index, 1 where all are equal; 1 for none.
+def _of_engines(
+    deployment: Deployment, simulation: RackSimulation, span_s: float
+) -> dict[str, Any]:
+    """Return what the engines counted, by the fields of ``CellResult``."""
+    stats = [engine.stats() for engine in simulation.engines]
+    residencies = [engine.residency for engine in simulation.engines]
+    # A token's KV on all chips of its replica.
+    token_bytes = deployment.kv_bytes_per_token * deployment.parallelism.num_chips
+    block_bytes = token_bytes * deployment.block_size_tokens
+    pulled_bytes = block_bytes * sum(r.num_pulled_blocks for r in residencies)
+    loaded_bytes = block_bytes * sum(r.num_loaded_blocks for r in residencies)
+    num_recomputed = sum(s.num_recomputed_tokens for s in stats)
+    return {
+        "hit_ratio": _ratio(
+            sum(s.num_cached_tokens for s in stats), sum(s.num_prompt_tokens for s in stats)
+        ),
+        "recomputed_tokens": simulation.log.num_recomputed_tokens + num_recomputed,
+        "preemptions": sum(s.num_preemptions for s in stats),
+        "pulled_bytes": pulled_bytes,
+        "pulled_bytes_per_s": _ratio(pulled_bytes, span_s),
+        "host_loaded_bytes": loaded_bytes,
+        "host_loaded_bytes_per_s": _ratio(loaded_bytes, span_s),
+        "idle_kv_byte_s": block_bytes
+        * sum(s.kv_used_block_s - s.kv_active_block_s for s in stats),
+        "busy_ratio": _ratio(sum(s.busy_s for s in stats) / len(stats), span_s),
+    }
 
-    Source: Jain, Chiu and Hawe 1984: ``(sum x)^2 / (n sum x^2)``.
+
+def jain_index(values: FloatArray | Sequence[float]) -> float | None:
+    """Return Jain's fairness index, 1 where all are equal and 1/n where one has all.
+
+    Source: Jain, Chiu and Hawe 1984: ``(sum x)^2 / (n sum x^2)``. None of nobody.
     """
     array = np.asarray(values, dtype=np.float64)
     if not array.size:
-        return 1.0
+        return None
     return float(array.sum() ** 2 / (array.size * (array**2).sum()))
 
 
-def _mean(values: FloatArray) -> float:
-    return float(values.mean()) if values.size else 0.0
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
 
 
-def _quantile(values: FloatArray, percent: float) -> float:
-    return float(np.percentile(values, percent)) if values.size else 0.0
+def _mean(values: FloatArray) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def _quantile(values: FloatArray, percent: float) -> float | None:
+    return float(np.percentile(values, percent)) if values.size else None

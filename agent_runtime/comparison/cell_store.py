@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.metadata import version
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from agent_runtime.comparison.cell import Bench, Cell, CellResult
 from agent_runtime.errors import ConfigError
 
-SOURCES = ("hw_model", "scheduler", "agent_runtime/simulation", "agent_runtime/comparison")
+SOURCES = (
+    "hw_model",
+    "scheduler",
+    *(
+        f"agent_runtime/{name}"
+        for name in ("backends", "measurement", "simulation", "workload")
+    ),
+    *(f"agent_runtime/comparison/{name}.py" for name in ("capacity", "cell", "offered_load")),
+)
 """A result is as good as the code it came from."""
 
 
 def bench_digest(bench: Bench) -> str:
     """Return a digest of all that a cell's result depends on, but for the cell itself."""
-    digest = hashlib.blake2b(digest_size=12)
+    digest = hashlib.blake2b(version("panjiu").encode(), digest_size=12)
     root = Path(__file__).resolve().parents[2]
-    for package in SOURCES:
-        for path in sorted((root / package).rglob("*.py")):
+    for source in SOURCES:
+        place = root / source
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     for part in (
@@ -31,6 +39,7 @@ def bench_digest(bench: Bench) -> str:
         bench.host_bytes_per_chip,
         bench.slo_slowdown,
         bench.limits,
+        bench.ttft_boundary,
     ):
         digest.update(repr(part).encode())
     return digest.hexdigest()
@@ -61,7 +70,7 @@ class CellStore:
             raise ConfigError(f"--out {directory}: {error}; choose another directory") from error
 
     def add(self, result: CellResult) -> None:
-        """Keep a result; it is on disk when this returns."""
+        """Keep a result; it is in the file when this returns."""
         self.results[_cell(result)] = result
         if self._path is not None:
             line = json.dumps({"of": self._digest, **result.model_dump()})
@@ -80,7 +89,7 @@ class CellStore:
                 if fields.pop("of", None) == self._digest:
                     result = CellResult.model_validate(fields)
                     self.results[_cell(result)] = result
-            except (ValueError, AttributeError, ValidationError):
+            except (ValueError, AttributeError, TypeError):
                 continue  # a torn line, or another version's: its cell runs again
 
 

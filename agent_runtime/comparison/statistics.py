@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ from scheduler.policies import POLICIES
 _T_975 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
+    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
-_T_975_LARGE = 1.96
+_T_975_FROM = ((31, 2.042), (40, 2.021), (60, 2.000), (100, 1.984))
+"""Beyond it: from so many degrees on. The next lower entry, so that no interval is too narrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +31,18 @@ class Estimate:
     high: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
-        """Return the mean of one value or more."""
+    def of(cls, values: Sequence[float]) -> Estimate | None:
+        """Return the mean of values, with Student's interval; None of none.
+
+        Source: ``mean +- t(97.5 %, n - 1) s / sqrt(n)``, NIST/SEMATECH e-Handbook 1.3.5.2.
+        """
+        if not values:
+            return None
         array = np.asarray(values, dtype=np.float64)
         mean = float(array.mean())
         if array.size == 1:
             return cls(mean, None, None)
-        t = _T_975[array.size - 2] if array.size - 2 < len(_T_975) else _T_975_LARGE
-        half = t * float(array.std(ddof=1)) / math.sqrt(array.size)
+        half = t_975(array.size - 1) * float(array.std(ddof=1)) / math.sqrt(array.size)
         return cls(mean, mean - half, mean + half)
 
 
@@ -50,20 +57,36 @@ class Verdict:
     """
 
     load: float
+    policy: str
     measure: str
     rival: str
     ratio: Estimate
 
 
-def estimate(results: Iterable[CellResult], policy: str, load: float, measure: str) -> Estimate:
-    """Return a policy's measure at a load, over the seeds there are."""
-    return Estimate.of(
-        [
-            float(getattr(result, measure))
-            for result in results
-            if result.policy == policy and result.load == load
-        ]
-    )
+def t_975(degrees: int) -> float:
+    """Return the 97.5 % quantile of Student's t, >= 1 degrees of freedom; never too small."""
+    if degrees <= len(_T_975):
+        return _T_975[degrees - 1]
+    return _T_975_FROM[bisect_right(_T_975_FROM, (degrees, math.inf)) - 1][1]
+
+
+def estimate(
+    results: Iterable[CellResult], policy: str, load: float, measure: str
+) -> Estimate | None:
+    """Return a policy's measure at a load, over the seeds that have it; None if none has."""
+    return Estimate.of(list(_by_seed(results, policy, load, measure).values()))
+
+
+def paired_ratio(
+    results: Sequence[CellResult], policy: str, other: str, load: float, measure: str
+) -> Estimate | None:
+    """Return a policy's measure over another's: the ratios of equal seeds, then their mean.
+
+    Equal seeds have the same sessions at the same times, so what is luck of these cancels.
+    """
+    own = _by_seed(results, policy, load, measure)
+    others = _by_seed(results, other, load, measure)
+    return Estimate.of([own[seed] / others[seed] for seed in own if others.get(seed)])
 
 
 def verdict(
@@ -73,16 +96,27 @@ def verdict(
 
     Bounds, which know the future, are nobody's rivals.
     """
-    here = [result for result in results if result.load == load]
-    names = {result.policy for result in here}
-    rivals = {name for name in names if name != policy and not POLICIES[name].needs_future}
-    if policy not in names or not rivals:
+    names = sorted({r.policy for r in results if r.load == load} - {policy})
+    means = [
+        (found.mean, name)
+        for name in names
+        if not POLICIES[name].needs_future
+        and (found := estimate(results, name, load, measure)) is not None
+    ]
+    if not means:
         return None
-    best = min(rivals, key=lambda name: (estimate(here, name, load, measure).mean, name))
-    own = {r.seed: float(getattr(r, measure)) for r in here if r.policy == policy}
-    other = {r.seed: float(getattr(r, measure)) for r in here if r.policy == best}
-    seeds = sorted(own.keys() & other.keys())
-    if not seeds:
-        return None
-    ratios = [own[seed] / other[seed] for seed in seeds if other[seed]]
-    return Verdict(load, measure, best, Estimate.of(ratios)) if ratios else None
+    _, rival = min(means)
+    ratio = paired_ratio(results, policy, rival, load, measure)
+    return None if ratio is None else Verdict(load, policy, measure, rival, ratio)
+
+
+def _by_seed(
+    results: Iterable[CellResult], policy: str, load: float, measure: str
+) -> dict[int, float]:
+    return {
+        result.seed: float(value)
+        for result in results
+        if result.policy == policy
+        and result.load == load
+        and (value := getattr(result, measure)) is not None
+    }

@@ -88,20 +88,42 @@ def log_time_axis(values_s: FloatArray, max_ticks: int) -> Axis:
 
     Zero and negative values have no place on it and are pinned to its low end.
     """
-    usable = values_s[np.isfinite(values_s) & (values_s > 0)]
+    return _log_axis(values_s, _LOG_GRIDS_S, max_ticks, quantities.short_seconds)
+
+
+def log_factor_axis(values: FloatArray, max_ticks: int) -> Axis:
+    """Return the same over how many times as much something is."""
+    return _log_axis(values, _LOG_GRIDS, max_ticks, lambda value: f"{value:,.6g}x")
+
+
+def marked_axis(marks: Sequence[float]) -> Axis:
+    """Return an axis that reaches a little beyond its few ticks; ``marks`` rise."""
+    room = 0.06 * (marks[-1] - marks[0]) or 0.1 * abs(marks[0]) or 1.0
+    ends = marks[0] - room, marks[-1] + room
+    return Axis(*ends, tuple(marks), log=False, render=lambda value: f"{value:g}")
+
+
+def _log_axis(
+    values: FloatArray,
+    grids: Sequence[Sequence[float]],
+    max_ticks: int,
+    render: Callable[[float], str],
+) -> Axis:
+    """Return a log axis that just holds ``values``; ``grids`` are candidate ticks, finest first."""
+    usable = values[np.isfinite(values) & (values > 0)]
     if usable.size == 0:
         usable = np.array([1.0])
-    shortest_s, longest_s = np.clip([usable.min(), usable.max()], _SHORTEST_S, _LONGEST).tolist()
-    finest = _LOG_GRIDS_S[0]
-    first = max(0, bisect_right(finest, shortest_s * (1 + 1e-9)) - 1)
-    last = min(len(finest) - 1, bisect_left(finest, longest_s * (1 - 1e-9)))
+    lowest, highest = np.clip([usable.min(), usable.max()], _SHORTEST_S, _LONGEST).tolist()
+    finest = grids[0]
+    first = max(0, bisect_right(finest, lowest * (1 + 1e-9)) - 1)
+    last = min(len(finest) - 1, bisect_left(finest, highest * (1 - 1e-9)))
     if first >= last:  # All values are one tick: give it some room.
         first, last = max(0, first - 1), min(len(finest) - 1, last + 1)
     low, high = finest[first], finest[last]
-    fitting = [[tick for tick in grid if low <= tick <= high] for grid in _LOG_GRIDS_S]
+    fitting = [[tick for tick in grid if low <= tick <= high] for grid in grids]
     ticks = next((some for some in fitting if len(some) <= max_ticks), fitting[-1])
     shown = tuple(ticks[:: -(-len(ticks) // max_ticks)])
-    return Axis(low, high, shown, log=True, render=quantities.short_seconds)
+    return Axis(low, high, shown, log=True, render=render)
 
 
 def _log_grid(per_decade: Sequence[float], per_clock_unit: Sequence[float]) -> tuple[float, ...]:
@@ -125,6 +147,12 @@ _LOG_GRIDS_S = (
     _log_grid((1,), (1, 10)),
 )
 """Densest first."""
+
+_LOG_GRIDS = tuple(
+    tuple(many * 10.0**k for k in range(-9, 15) for many in per_decade)
+    for per_decade in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 5), (1, 3), (1,))
+)
+"""The same without a clock."""
 
 
 def _highest(values: FloatArray) -> float:

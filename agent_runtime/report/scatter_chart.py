@@ -16,6 +16,7 @@ FloatArray = NDArray[np.float64]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 20.0, 12.0, 42.0
 _DOT, _FRONT_DOT = 2.0, 4.0
+_CHAR, _LINE = 6.1, 12.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +27,14 @@ class Dot:
         x, y: Where, in data units.
         said: What a reader sees who points at it.
         on_front: Whether no other of its kind beats it; those are joined by a line.
+        label: What stands beside it, if it is on the front.
     """
 
     x: float
     y: float
     said: str
     on_front: bool
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def scatter_chart(kinds: Sequence[Kind], axes: ScatterAxes, *, frame: Frame, nam
     return (
         f'<svg class="chart" viewBox="0 0 {frame.width:g} {frame.height:g}" role="img" '
         f'aria-label="{escaped(name)}" xmlns="http://www.w3.org/2000/svg">'
-        f"{plot.grid()}{faint}{fronts}</svg>"
+        f"{plot.grid()}{faint}{fronts}{plot.labels(kinds)}</svg>"
     )
 
 
@@ -134,6 +137,24 @@ class _Plot:
             for dot, (x, y) in zip(dots, points, strict=True)
         )
         return f'<path class="line {kind.css_class}" d="M{path}"/>{marks}'
+
+    def labels(self, kinds: Sequence[Kind]) -> str:
+        """Write labels beside their dots, those that would overlap further down."""
+        dots = [dot for kind in kinds for dot in kind.dots if dot.on_front and dot.label]
+        written: list[tuple[float, float, float]] = []  # left, right, y
+        parts = []
+        for dot in sorted(dots, key=lambda dot: (-dot.y, dot.x)):
+            width, x, y = _CHAR * len(dot.label), self._x(dot.x) + 9, self._y(dot.y) + 4
+            if x + width > _LEFT + self._width + _RIGHT:
+                x -= width + 18
+            while any(
+                x < right and left < x + width and abs(y - other) < _LINE
+                for left, right, other in written
+            ):
+                y += 1
+            written.append((x, x + width, y))
+            parts.append(f'<text x="{x:.1f}" y="{y:.1f}">{escaped(dot.label)}</text>')
+        return "".join(parts)
 
     def _x(self, value: float) -> float:
         return _LEFT + float(self._axes.x.fraction(np.array([value]))[0]) * self._width

@@ -132,6 +132,7 @@ class RackSimulation:
         self.num_failed_sessions = 0
         self.held = HeldTurnLog()
         self.now_s = 0.0
+        self.last_ended_s = 0.0  # a turn; the scheduler may be woken later
         self._workload = workload
         self._successor = successor
         self._options = options
@@ -299,7 +300,7 @@ class RackSimulation:
             self._queue.push(next_s, ENGINE_PRIORITY, replica)
 
     def _end_turn(self, run: SessionRun, generated: TokensGenerated) -> None:
-        self._busy_until_s = self.now_s
+        self._busy_until_s = self.last_ended_s = self.now_s
         self.log.turn_ended(
             TurnTimes(
                 sent_s=run.sent_s,
@@ -317,7 +318,6 @@ class RackSimulation:
             num_output_tokens=run.turn.osl_tokens,
             max_num_batched_tokens=self._options.limits.max_num_batched_tokens,
         )
-        self.held.ended(run, self.now_s)
         turn = run.end_turn()
         num_context_tokens = turn.isl_tokens + turn.osl_tokens
         hint = GapHint(GapCause.CHILDREN) if turn.children else turn.then

@@ -51,7 +51,6 @@ class SessionRun:
 
     __slots__ = (
         "chain",
-        "dispatched_s",
         "failed",
         "first_token_s",
         "model_time",
@@ -77,7 +76,6 @@ class SessionRun:
         self.num_reusable_tokens = 0  # of the prompt under way, what the turn before had computed
         self.num_running_children = 0
         self.sent_s = started_s  # the turn under way, or the next one
-        self.dispatched_s = started_s  # the turn under way, or the one before
         self.first_token_s: float | None = None
         self.failed = False
         self.model_time: ModelTime = ModelTime() if parent is None else parent.model_time
