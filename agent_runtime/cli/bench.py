@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from agent_runtime.cli.bench_outputs import check_bench_outputs, leave_results
+from agent_runtime.cli.bench_progress import run_cells
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_machine_options,
+    add_ttft_boundary_option,
     emulated_machine,
     natural_float,
     positive_float,
     positive_int,
 )
-from agent_runtime.comparison.capacity import Capacity, rack_capacity
-from agent_runtime.comparison.cell import Bench, Cell, CellResult
+from agent_runtime.comparison.capacity import rack_capacity
+from agent_runtime.comparison.cell import Bench, Cell
 from agent_runtime.comparison.cell_store import CellStore, bench_digest
-from agent_runtime.comparison.sweep import FailedCell, sweep
+from agent_runtime.comparison.outcome import Outcome
 from agent_runtime.errors import ConfigError
 from agent_runtime.report.assumptions import assumptions
-from agent_runtime.report.bench_page import BenchPage, bench_page
-from agent_runtime.report.bench_table import bench_table, verdict_lines
+from agent_runtime.workload.agentx import MAX_GAP_S
 from agent_runtime.workload.sources import GENERATORS, load_workload
 from hw_model.claim import Band
+from hw_model.ttft_boundary import TtftBoundary
 from scheduler.policies import POLICIES, policy_entry
 
 DESCRIPTION = """\
@@ -50,8 +48,15 @@ examples:
                                               everything; if it is stopped, the same line goes on
   panjiu bench --host-kv-gb 64 --csv cells.csv
                                               with host memory for KV, one row a run
+  panjiu bench --policies mori,concur --baseline mori --json - | jq .verdicts
+                                              two others, for machines
+
+exit codes: 0 done; 1 a run failed, the others are shown; 2 the command line is wrong;
+130 interrupted: what is done is shown, and with --out kept
 """
 
+DEFAULT_BASELINE = "panjiu"
+LEAST_SESSIONS = 2
 EXIT_FAILURE, EXIT_INTERRUPTED = 1, 130
 
 
@@ -80,6 +85,7 @@ def add_bench_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         metavar="GB",
         help="host memory a chip for KV that HBM has no room for (default: 0)",
     )
+    add_ttft_boundary_option(group)
     _add_output_options(parser)
     parser.set_defaults(run=run_bench)
 
@@ -95,9 +101,9 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--baseline",
-        default="panjiu",
         metavar="NAME",
-        help="whose standing against the best of the others is told (default: %(default)s)",
+        help="whose standing against the best of the others is told, and what every policy is "
+        "measured against (default: panjiu, or the first of --policies)",
     )
     group.add_argument(
         "--load",
@@ -137,9 +143,9 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-gap-s",
         type=natural_float,
-        default=300.0,
+        default=MAX_GAP_S,
         metavar="S",
-        help="cut longer tool gaps to S seconds (default: %(default)s, InferenceX' rule)",
+        help="cut longer tool gaps to S seconds (default: %(default)g, InferenceX' rule)",
     )
 
 
@@ -158,41 +164,60 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="keep every run there; the same command goes on where it was stopped",
     )
-    group.add_argument("--json", metavar="OUT", help="write all runs to a file, - for stdout")
+    group.add_argument(
+        "--json",
+        metavar="OUT",
+        help="write runs, means with intervals and ratios to a file, - for stdout (docs/bench.md)",
+    )
     group.add_argument("--csv", metavar="OUT", help="write one row a run")
     group.add_argument("--html", metavar="OUT", help="write a self-contained page with charts")
 
 
 def run_bench(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
-    _check_outputs(args)
+    check_bench_outputs(args)
     names = list(POLICIES) if args.policies == ["all"] else args.policies
-    for name in (*names, args.baseline):
-        policy_entry(name)
+    baseline = _baseline(args.baseline, names)
     machine = emulated_machine(args)
     bench = _bench(args, machine)
+    # Seed by seed, so that whoever stops it has every policy with as many seeds.
     cells = [
         Cell(policy, load, seed)
         for seed in range(args.seeds)
         for load in args.load
         for policy in names
     ]
-    console = Console(stderr=args.json == "-")
     store = CellStore(None if args.out is None else Path(args.out), bench_digest(bench))
-    failed, was_stopped = _run(bench, cells, store, args.jobs)
+    failed, was_stopped = run_cells(bench, cells, store, args.jobs)
     results = [store.results[cell] for cell in cells if cell in store.results]
-    _report(args, machine, bench, results, console)
-    for failure in failed:
-        cell = failure.cell
-        Console(stderr=True).print(
-            f"failed: {cell.policy} at load {cell.load:g}, seed {cell.seed}: {failure.error}",
-            highlight=False,
-            markup=False,
-        )
+    outcome = Outcome(bench, cells, results, failed, baseline)
+    leave_results(outcome, args, assumptions(machine.rack, machine.chip))
     if was_stopped:
-        Console(stderr=True).print(f"interrupted; {len(results)} of {len(cells)} runs were done")
+        again = "the same command goes on" if args.out else "with --out DIR it could go on"
+        Console(stderr=True).print(
+            f"interrupted; {len(results)} of {len(cells)} runs were done; {again}"
+        )
         return EXIT_INTERRUPTED
     return EXIT_FAILURE if failed else 0
+
+
+def _baseline(asked: str | None, names: Sequence[str]) -> str:
+    """Return the policy that others are measured against.
+
+    Raises:
+        ConfigError: It does not run.
+        UnknownPolicyError: Some name is of no policy.
+    """
+    for name in names:
+        policy_entry(name)
+    if asked is None:
+        return DEFAULT_BASELINE if DEFAULT_BASELINE in names else names[0]
+    policy_entry(asked)
+    if asked not in names:
+        raise ConfigError(
+            f"--baseline {asked}: it is not among --policies {','.join(names)}; add it there"
+        )
+    return asked
 
 
 def _bench(args: argparse.Namespace, machine: EmulatedMachine) -> Bench:
@@ -202,6 +227,12 @@ def _bench(args: argparse.Namespace, machine: EmulatedMachine) -> Bench:
             f"--sessions {args.sessions}: its requests come at set times; bench needs sessions, "
             "whose turns wait for replies"
         )
+    num_sessions = args.num_sessions or len(workload.sessions)
+    if num_sessions < LEAST_SESSIONS:
+        raise ConfigError(
+            f"{num_sessions} session a run is no load: load is the rate at which they follow each "
+            "other; ask for more with --num-sessions, those there are come again"
+        )
     band = Band(args.band)
     deployment = machine.deployment(band, workload.block_size_tokens)
     try:
@@ -209,7 +240,7 @@ def _bench(args: argparse.Namespace, machine: EmulatedMachine) -> Bench:
     except ValueError as error:
         raise ConfigError(
             f"--sessions {args.sessions}: {error} ({deployment.kv_tokens:,} tokens); use a larger "
-            "--tp"
+            "--tp, or --kv-precision fp8"
         ) from error
     return Bench(
         workload=workload,
@@ -220,112 +251,8 @@ def _bench(args: argparse.Namespace, machine: EmulatedMachine) -> Bench:
         host_bytes_per_chip=args.host_kv_gb * 1e9,
         slo_slowdown=args.slo_slowdown,
         limits=machine.limits,
+        ttft_boundary=TtftBoundary(args.ttft_boundary),
     )
-
-
-def _run(
-    bench: Bench, cells: Sequence[Cell], store: CellStore, num_jobs: int
-) -> tuple[list[FailedCell], bool]:
-    """Run the cells that the store lacks; return those that failed, and whether it was stopped."""
-    missing = [cell for cell in cells if cell not in store.results]
-    columns = (
-        TextColumn("{task.description:>24}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("runs"),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
-    if len(missing) < len(cells):
-        console.print(f"{len(cells) - len(missing)} of {len(cells)} runs were done before")
-    failed: list[FailedCell] = []
-    try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("", total=len(cells), completed=len(cells) - len(missing))
-            for result in sweep(bench, missing, min(num_jobs, max(1, len(missing)))):
-                if isinstance(result, FailedCell):
-                    failed.append(result)
-                else:
-                    store.add(result)
-                    progress.update(task, description=f"{result.policy} at {result.load:g}")
-                progress.advance(task)
-    except KeyboardInterrupt:
-        return failed, True
-    return failed, False
-
-
-def _report(
-    args: argparse.Namespace,
-    machine: EmulatedMachine,
-    bench: Bench,
-    results: Sequence[CellResult],
-    console: Console,
-) -> None:
-    for load in sorted({result.load for result in results}):
-        console.print(bench_table(results, load))
-        for line in verdict_lines(results, args.baseline, load):
-            console.print(line, highlight=False, soft_wrap=True)
-        console.print()
-    facts = _facts(bench)
-    for fact in facts:
-        console.print(f"[dim]{fact}[/dim]", highlight=False)
-    if args.json is not None:
-        _write_json(args.json, bench.capacity, results)
-    if args.csv is not None:
-        with Path(args.csv).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(CellResult.model_fields))
-            writer.writeheader()
-            writer.writerows(result.model_dump() for result in results)
-    if args.html is not None:
-        page = BenchPage(
-            results,
-            args.baseline,
-            facts,
-            assumptions(machine.rack, machine.chip),
-            shlex.join(["panjiu", *sys.argv[1:]]),
-        )
-        Path(args.html).write_text(bench_page(page), encoding="utf-8")
-        console.print(f"page: {Path(args.html).resolve()}", highlight=False, soft_wrap=True)
-
-
-def _facts(bench: Bench) -> tuple[str, ...]:
-    capacity, workload = bench.capacity, bench.workload
-    return (
-        bench.deployment.describe(),
-        (
-            f"{bench.num_sessions or len(workload.sessions)} sessions a run, drawn from "
-            f"{workload.name}; alone on the rack one takes {capacity.alone_s:,.0f} s on average"
-        ),
-        (
-            f"load 1 is {3600 * capacity.sessions_per_s:.3g} sessions an hour: compute "
-            f"{100 * capacity.compute_share:.0f} %, HBM {100 * capacity.room_share:.0f} % used, KV "
-            f"kept through {100 * capacity.held_share:.0f} % of the token-seconds of gaps"
-        ),
-        *workload.report_notes(),
-    )
-
-
-def _write_json(target: str, capacity: Capacity, results: Sequence[CellResult]) -> None:
-    data = {
-        "capacity_sessions_per_s": capacity.sessions_per_s,
-        "alone_s": capacity.alone_s,
-        "runs": [result.model_dump() for result in results],
-    }
-    text = json.dumps(data, indent=2) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-    else:
-        Path(target).write_text(text, encoding="utf-8")
-
-
-def _check_outputs(args: argparse.Namespace) -> None:
-    for name in ("json", "csv", "html"):
-        target = getattr(args, name)
-        if target is None or (target == "-" and name == "json"):
-            continue
-        path = Path(target)
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise ConfigError(f"--{name} {target}: not a file in an existing directory")
 
 
 def _names(text: str) -> list[str]:

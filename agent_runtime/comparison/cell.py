@@ -101,9 +101,7 @@ class CellResult(BaseModel):
     longest_held_s: float
 
 
-MEASURES = tuple(
-    name for name in CellResult.model_fields if name not in {"policy", "load", "seed"}
-)
+MEASURES = tuple(name for name in CellResult.model_fields if name not in {"policy", "load", "seed"})
 """The fields that are measured."""
 
 
@@ -197,8 +195,7 @@ def _of_engines(
         "pulled_bytes_per_s": _ratio(pulled_bytes, span_s),
         "host_loaded_bytes": loaded_bytes,
         "host_loaded_bytes_per_s": _ratio(loaded_bytes, span_s),
-        "idle_kv_byte_s": block_bytes
-        * sum(s.kv_used_block_s - s.kv_active_block_s for s in stats),
+        "idle_kv_byte_s": block_bytes * sum(s.kv_used_block_s - s.kv_active_block_s for s in stats),
         "busy_ratio": _ratio(sum(s.busy_s for s in stats) / len(stats), span_s),
     }
 

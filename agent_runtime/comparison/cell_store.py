@@ -13,10 +13,7 @@ from agent_runtime.errors import ConfigError
 SOURCES = (
     "hw_model",
     "scheduler",
-    *(
-        f"agent_runtime/{name}"
-        for name in ("backends", "measurement", "simulation", "workload")
-    ),
+    *(f"agent_runtime/{name}" for name in ("backends", "measurement", "simulation", "workload")),
     *(f"agent_runtime/comparison/{name}.py" for name in ("capacity", "cell", "offered_load")),
 )
 """A result is as good as the code it came from."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class StartedCells:
     cells: tuple[Cell, ...]
 
 
-Progress = StartedCells | CellResult | FailedCell
+Step = StartedCells | CellResult | FailedCell
 
 
 class _Worker:
@@ -51,7 +51,7 @@ class _Worker:
         return run_cell(cls.bench, cell)
 
 
-def sweep(bench: Bench, cells: Sequence[Cell], num_jobs: int) -> Iterator[Progress]:
+def sweep(bench: Bench, cells: Sequence[Cell], num_jobs: int) -> Generator[Step, None, None]:
     """Run cells and yield what runs and what each gave, as they begin and finish.
 
     Closing the iterator, or Ctrl-C, stops the workers. When a worker dies, nobody knows whose fault
@@ -93,7 +93,7 @@ class _Pool:
             num_jobs, context, initializer=_Worker.begin, initargs=(bench,)
         )
 
-    def run(self, todo: deque[Cell]) -> Iterator[Progress]:
+    def run(self, todo: deque[Cell]) -> Generator[Step, None, None]:
         """Run cells from the front of ``todo``, until none is left or a worker dies."""
         running: dict[Future[CellResult], Cell] = {}
         while (todo or running) and not self.broken:

@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from agent_runtime.comparison.cell import CellResult
-from agent_runtime.comparison.statistics import estimate
+from agent_runtime.comparison.outcome import Outcome
 from agent_runtime.measurement.summary import Assumption
-from agent_runtime.report.axis import count_axis
-from agent_runtime.report.bench_measures import ALL, Column, best, rows
-from agent_runtime.report.bench_table import verdict_lines
+from agent_runtime.report.bench_charts import legend, load_charts, trade_charts
+from agent_runtime.report.bench_measures import ALL, PAGE, Row, best, rows, spread, written
+from agent_runtime.report.bench_words import cautions, facts, ratio_words, verdict_lines
 from agent_runtime.report.markup import escaped
 from agent_runtime.report.page_shell import assumption_table, document, section
-from agent_runtime.report.svg_chart import Frame, Series, line_chart
 from scheduler.policies import POLICIES
 
-_FRAME = Frame(540, 330)
-_DRAWN = 5
-_CLASSES = ("c-base", "c-low", "c-high", "c-four", "c-five", "c-six")
+_TABLES = (
+    "Means over seeds, with half the 95 % interval. The last column is mean JCT over the "
+    "baseline's, seed by seed. The best of each column is bold; a bound knows the future and is "
+    "nobody's rival."
+)
+_TRADE = (
+    "Who finishes sessions soonest on average, and who lets some wait for it: lower left is best."
+)
+_UNPUBLISHED = (
+    "Much about the M890 is not published; trust the comparison of policies more than the "
+    "seconds, and run it again with <b>--band low</b> and <b>--band high</b>."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,128 +33,128 @@ class BenchPage:
     """What the page is about.
 
     Attributes:
-        results: All cells.
-        policy: Whose standing is told.
-        facts: Lines about workload, rack and load.
+        outcome: The comparison.
         assumptions: About the hardware.
         command: That makes the page again.
     """
 
-    results: Sequence[CellResult]
-    policy: str
-    facts: Sequence[str]
+    outcome: Outcome
     assumptions: Sequence[Assumption]
     command: str
 
 
 def bench_page(page: BenchPage) -> str:
     """Return the page; the same input gives the same bytes."""
-    loads = sorted({result.load for result in page.results})
-    facts = "".join(f"<p>{escaped(line)}</p>" for line in page.facts)
-    header = (
-        '<header>\n<p class="eyebrow">Panjiu comparison</p>\n<h1>Policies beside each other</h1>\n'
-        f'<pre class="command" aria-label="Command to make this page again"><code>'
-        f"{escaped(page.command)}</code></pre>\n{facts}</header>\n"
+    outcome = page.outcome
+    body = [_header(page), _in_short(outcome)]
+    by_load = load_charts(outcome)
+    if by_load:
+        body.append(section("By load", by_load, legend(outcome)))
+    if outcome.loads:
+        body.append(section("Means against tails", trade_charts(outcome), _TRADE))
+    for number, load in enumerate(outcome.loads):
+        content = _table(outcome, load) + _every_measure(outcome, load)
+        body.append(section(f"Load {load:g}", content, _TABLES if number == 0 else ""))
+    body.append(section("The policies", _policies(outcome)))
+    body.append(
+        section("What these numbers rest on", assumption_table(page.assumptions), _UNPUBLISHED)
     )
-    verdicts = [line for load in loads for line in verdict_lines(page.results, page.policy, load)]
-    items = "".join(f"<li>{escaped(line)}</li>\n" for line in verdicts)
-    body = [header]
-    if items:
-        body.append(section("In short", f'<ul class="notes">{items}</ul>'))
-    if len(loads) > 1:
-        body.append(section("By load", _charts(page.results, loads), _chart_lead()))
-    body += [section(f"Load {load:g}", _table(page.results, load)) for load in loads]
-    body.append(section("The policies", _policies(page.results)))
-    body.append(section("Numbers about the hardware", assumption_table(page.assumptions)))
     return document("Panjiu: policies beside each other", "".join(body))
 
 
-def _chart_lead() -> str:
-    return f"The {_DRAWN} policies with the least mean JCT at the highest load, and bounds."
-
-
-def _charts(results: Sequence[CellResult], loads: Sequence[float]) -> str:
-    found = rows(results, loads[-1], ALL)
-    drawn = [row.policy for row in found if not row.is_bound][:_DRAWN]
-    drawn += [row.policy for row in found if row.is_bound]
-    figures = [
-        _figure(results, loads, drawn, column, scale, unit)
-        for column, scale, unit in (
-            (_column("jct_mean_s"), 3600.0, "hours"),
-            (_column("slowdown_p99"), 1.0, "times as long as alone"),
-        )
-    ]
-    return f'<div class="figures of-2">{"".join(figures)}</div>'
-
-
-def _column(field: str) -> Column:
-    return next(column for column in ALL if column.field == field)
-
-
-def _figure(
-    results: Sequence[CellResult],
-    loads: Sequence[float],
-    policies: Sequence[str],
-    column: Column,
-    scale: float,
-    unit: str,
-) -> str:
-    x_values = np.array(loads)
-    series = [
-        Series(
-            policy,
-            x_values,
-            np.array([estimate(results, policy, load, column.field).mean for load in loads])
-            / scale,
-            _CLASSES[index % len(_CLASSES)],
-        )
-        for index, policy in enumerate(policies)
-        if {r.load for r in results if r.policy == policy} >= set(loads)
-    ]
-    highest = np.concatenate([line.y for line in series]) if series else np.array([1.0])
-    chart = line_chart(
-        series,
-        count_axis(x_values, _FRAME.max_x_ticks),
-        count_axis(highest, _FRAME.max_y_ticks),
-        frame=_FRAME,
-        name=f"{column.title}, {unit}, by load",
+def _header(page: BenchPage) -> str:
+    bench, outcome = page.outcome.bench, page.outcome
+    num_seeds = len({cell.seed for cell in outcome.cells})
+    model, rack = bench.deployment.model.title, bench.deployment.rack.title
+    what = (
+        f"{len(outcome.policies)} policies, {num_seeds} seeds each, on sessions of "
+        f"<b>{escaped(bench.workload.name)}</b> with <b>{escaped(model)}</b> on "
+        f"{escaped(rack)}, {escaped(bench.band.value)} band, emulated."
     )
+    lines = "".join(f"<li>{escaped(line)}</li>\n" for line in facts(bench))
     return (
-        f"<figure><figcaption><b>{escaped(column.title)}</b> "
-        f"<span>{escaped(unit)}, by load</span></figcaption>{chart}</figure>"
+        '<header>\n<p class="eyebrow">Panjiu comparison</p>\n<h1>Policies beside each other</h1>\n'
+        f'<p class="what">{what}</p>\n'
+        f'<pre class="command" aria-label="Command to make this page again"><code>'
+        f'{escaped(page.command)}</code></pre>\n<ul class="notes">{lines}</ul></header>\n'
     )
 
 
-def _table(results: Sequence[CellResult], load: float) -> str:
-    found = rows(results, load, ALL)
-    head = "".join(
-        f'<th scope="col">{escaped(row.policy)}{" (bound)" if row.is_bound else ""}</th>'
-        for row in found
+def _in_short(outcome: Outcome) -> str:
+    verdicts = [line for load in outcome.loads for line in verdict_lines(outcome, load)]
+    lines = [escaped(line) for line in verdicts]
+    lines += [f"<b>Beware.</b> {escaped(line)}" for line in cautions(outcome)]
+    lines += [
+        f"<b>Failed.</b> {escaped(f'{f.cell.policy} at load {f.cell.load:g}, ')}"
+        f"{escaped(f'seed {f.cell.seed}: {f.error}')}"
+        for f in outcome.failed
+    ]
+    items = "".join(f"<li>{line}</li>\n" for line in lines)
+    return section("In short", f'<ul class="notes">{items}</ul>') if items else ""
+
+
+def _table(outcome: Outcome, load: float) -> str:
+    found = rows(outcome, load, PAGE)
+    bests = [best(found, index, column.sign) for index, column in enumerate(PAGE)]
+    head = "".join(f'<th scope="col">{escaped(column.title)}</th>' for column in PAGE)
+    body = "".join(_table_row(row, bests) for row in found)
+    return (
+        f'<div class="wide"><table class="bench"><thead><tr><td></td>{head}'
+        f'<th scope="col">JCT to {escaped(outcome.baseline)}</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _table_row(row: Row, bests: Sequence[float | None]) -> str:
+    cells = "".join(
+        f"<td{_mark(row, index, least)}>{escaped(written(column, row.estimates[index]))}"
+        f"<small>{spread(row.estimates[index])}</small></td>"
+        for index, (column, least) in enumerate(zip(PAGE, bests, strict=True))
+    )
+    ratio = "" if row.to_baseline is None else ratio_words(row.to_baseline)
+    return (
+        f'<tr{" class=bound" if row.is_bound else ""}><th scope="row">{_named(row)}</th>{cells}'
+        f"<td>{escaped(ratio)}</td></tr>\n"
+    )
+
+
+def _every_measure(outcome: Outcome, load: float) -> str:
+    found = rows(outcome, load, ALL)
+    head = "".join(f'<th scope="col">{_named(row)}</th>' for row in found)
     lines = []
     for index, column in enumerate(ALL):
         least = best(found, index, column.sign)
         cells = "".join(
-            f"<td{' class=base' if row.estimates[index].mean == least else ''}>"
-            f"{escaped(column.write(row.estimates[index].mean))}</td>"
+            f"<td{_mark(row, index, least)}>{escaped(written(column, row.estimates[index]))}</td>"
             for row in found
         )
         lines.append(f'<tr><th scope="row">{escaped(column.title)}</th>{cells}</tr>\n')
     return (
+        f'<details class="more"><summary>Every measure at load {load:g}</summary>'
         f'<div class="wide"><table class="compare"><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<tbody>{''.join(lines)}</tbody></table></div></details>"
     )
 
 
-def _policies(results: Sequence[CellResult]) -> str:
-    names = sorted({result.policy for result in results})
+def _mark(row: Row, index: int, least: float | None) -> str:
+    value = row.estimates[index]
+    is_best = value is not None and value.mean == least and not row.is_bound
+    return ' class="base"' if is_best else ""
+
+
+def _named(row: Row) -> str:
+    return f"{escaped(row.policy)}{' (bound)' if row.is_bound else ''}"
+
+
+def _policies(outcome: Outcome) -> str:
     body = "".join(
         f'<tr><th scope="row">{escaped(name)}</th><td class="source">'
         f'{escaped(POLICIES[name].source)}</td><td class="source">'
         f"{escaped(POLICIES[name].settings)}</td></tr>\n"
-        for name in names
+        for name in outcome.policies
     )
     return (
-        '<div class="wide"><table class="assumptions"><thead><tr><td></td><th scope="col">source'
-        f'</th><th scope="col">set to</th></tr></thead><tbody>{body}</tbody></table></div>'
+        '<div class="wide"><table class="assumptions policies"><thead><tr><td></td>'
+        '<th scope="col">source</th><th scope="col">set to, and why</th></tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )

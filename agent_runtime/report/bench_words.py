@@ -36,7 +36,8 @@ def facts(bench: Bench) -> tuple[str, ...]:
     capacity, workload = bench.capacity, bench.workload
     host = bench.host_bytes_per_chip
     return (
-        bench.deployment.describe() + (f", {host / 1e9:g} GB of host memory a chip" if host else ""),
+        bench.deployment.describe()
+        + (f", {host / 1e9:g} GB of host memory a chip" if host else ""),
         (
             f"{_num_sessions(bench)} sessions a run, drawn from {workload.name}; alone on the rack "
             f"one takes {capacity.alone_s:,.0f} s on average"
