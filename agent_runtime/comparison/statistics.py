@@ -53,7 +53,7 @@ class Verdict:
     Attributes:
         measure: A field of ``CellResult``.
         rival: The policy with the least mean of it.
-        ratio: The policy's over the rival's, seed by seed.
+        ratio: The policy's over the rival's; see ``paired_ratio``.
     """
 
     load: float
@@ -80,13 +80,26 @@ def estimate(
 def paired_ratio(
     results: Sequence[CellResult], policy: str, other: str, load: float, measure: str
 ) -> Estimate | None:
-    """Return a policy's measure over another's: the ratios of equal seeds, then their mean.
+    """Return a policy's measure over another's: the geometric mean of the ratios of equal seeds.
 
-    Equal seeds have the same sessions at the same times, so what is luck of these cancels.
+    Equal seeds have the same sessions at the same times, so what is luck of these cancels. The
+    interval is Student's over logarithms, so that A over B is one by B over A.
+
+    Source: Fleming and Wallace 1986, "How not to lie with statistics": normalised numbers have a
+    geometric mean.
+
+    Returns:
+        None where no seed has both, or one of them is not above zero.
     """
     own = _by_seed(results, policy, load, measure)
     others = _by_seed(results, other, load, measure)
-    return Estimate.of([own[seed] / others[seed] for seed in own if others.get(seed)])
+    seeds = own.keys() & others.keys()
+    if any(own[seed] <= 0 or others[seed] <= 0 for seed in seeds):
+        return None
+    found = Estimate.of([math.log(own[seed] / others[seed]) for seed in sorted(seeds)])
+    if found is None or found.low is None or found.high is None:
+        return None if found is None else Estimate(math.exp(found.mean), None, None)
+    return Estimate(math.exp(found.mean), math.exp(found.low), math.exp(found.high))
 
 
 def verdict(

@@ -13,6 +13,9 @@ from scheduler.policies import POLICIES
 JCT = "jct_mean_s"
 """What policies are sorted by."""
 
+_WHOLE = 10
+"""Percent from which on tenths don't matter."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -169,4 +172,5 @@ def spread(found: Estimate | None) -> str:
     """Write half the width of an interval as a share of its mean; nothing where there is none."""
     if found is None or found.high is None or not found.mean:
         return ""
-    return f"±{100 * (found.high - found.mean) / abs(found.mean):.2g} %"
+    percent = 100 * (found.high - found.mean) / abs(found.mean)
+    return f"±{percent:.0f} %" if percent >= _WHOLE else f"±{percent:.1g} %"

@@ -14,9 +14,9 @@ from agent_runtime.report.svg_chart import Frame
 
 FloatArray = NDArray[np.float64]
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 20.0, 12.0, 42.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 28.0, 12.0, 42.0
 _DOT, _FRONT_DOT = 2.0, 4.0
-_CHAR, _LINE = 6.1, 12.0
+_CHAR, _LINE, _MOST_LINES = 6.1, 12.0, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,21 +139,30 @@ class _Plot:
         return f'<path class="line {kind.css_class}" d="M{path}"/>{marks}'
 
     def labels(self, kinds: Sequence[Kind]) -> str:
-        """Write labels beside their dots, those that would overlap further down."""
-        dots = [dot for kind in kinds for dot in kind.dots if dot.on_front and dot.label]
+        """Write labels beside their dots; one that would overlap goes up or down a few lines."""
+        named = [(dot, kind) for kind in kinds for dot in kind.dots if dot.on_front and dot.label]
         written: list[tuple[float, float, float]] = []  # left, right, y
         parts = []
-        for dot in sorted(dots, key=lambda dot: (-dot.y, dot.x)):
-            width, x, y = _CHAR * len(dot.label), self._x(dot.x) + 9, self._y(dot.y) + 4
+        for dot, kind in sorted(named, key=lambda pair: (-pair[0].y, pair[0].x)):
+            width, x, at_y = _CHAR * len(dot.label), self._x(dot.x) + 9, self._y(dot.y) + 4
             if x + width > _LEFT + self._width + _RIGHT:
                 x -= width + 18
-            while any(
-                x < right and left < x + width and abs(y - other) < _LINE
-                for left, right, other in written
-            ):
-                y += 1
+            lines = sorted(range(-_MOST_LINES, _MOST_LINES + 1), key=abs)
+            free = [
+                at_y + _LINE * line
+                for line in lines
+                if _TOP + _LINE <= at_y + _LINE * line < self._floor
+                and not any(
+                    x < right and left < x + width and abs(at_y + _LINE * line - y) < _LINE
+                    for left, right, y in written
+                )
+            ]
+            y = free[0] if free else at_y
             written.append((x, x + width, y))
-            parts.append(f'<text x="{x:.1f}" y="{y:.1f}">{escaped(dot.label)}</text>')
+            parts.append(
+                f'<text class="{kind.css_class}" fill="var(--c)" x="{x:.1f}" y="{y:.1f}">'
+                f"{escaped(dot.label)}</text>"
+            )
         return "".join(parts)
 
     def _x(self, value: float) -> float:
