@@ -1,22 +1,38 @@
 """Comparisons of policies: load, cells, what is kept on disk, statistics, what is shown."""
 
 import csv
+import dataclasses
 import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
 from agent_runtime.cli.main import main
 from agent_runtime.comparison.capacity import rack_capacity
-from agent_runtime.comparison.cell import Bench, Cell, CellResult, jain_index, run_cell
+from agent_runtime.comparison.cell import MEASURES, Bench, Cell, CellResult, jain_index, run_cell
 from agent_runtime.comparison.cell_store import CellStore, bench_digest
 from agent_runtime.comparison.offered_load import offered
-from agent_runtime.comparison.statistics import Estimate, verdict
-from agent_runtime.comparison.sweep import FailedCell, sweep
+from agent_runtime.comparison.outcome import Outcome
+from agent_runtime.comparison.statistics import Estimate, paired_ratio, t_975, verdict
+from agent_runtime.comparison.sweep import FailedCell, StartedCells, sweep
+from agent_runtime.report.bench_json import BenchJson, CapacityJson, Inputs, SummaryJson, bench_json
+from agent_runtime.report.bench_measures import Column, best, rows
+from agent_runtime.report.bench_table import bench_table
+from agent_runtime.report.bench_words import cautions
 from hw_model.claim import Band
 from hw_model.engine.solo_turn import solo_turn_s
 from hw_model.step_time import StepTimeModel
+from scheduler.ids import ReplicaId
 from scheduler.policies import POLICIES, PolicyEntry
+from scheduler.policy import Policy
+from scheduler.rack import Rack
+from scheduler.session import Session, Turn
 from tests.engines import deployment
 from tests.scripts import growing_session, workload
 
@@ -33,6 +49,11 @@ def result(policy: str, seed: int, jct_s: float, load: float = 1.0) -> CellResul
     return CellResult.model_validate(
         {**fields, "policy": policy, "load": load, "seed": seed, "jct_mean_s": jct_s}
     )
+
+
+def outcome(results: Sequence[CellResult]) -> Outcome:
+    cells = [Cell(r.policy, r.load, r.seed) for r in results]
+    return Outcome(bench(), cells, results, [], "panjiu")
 
 
 def test_a_session_alone_takes_what_its_turns_and_gaps_take() -> None:
@@ -81,7 +102,10 @@ def test_a_cell_is_the_same_whenever_it_runs_and_counts_every_session() -> None:
     one, two = run_cell(bench(), cell), run_cell(bench(), cell)
     assert one == two
     assert (one.sessions, one.failed_sessions) == (6, 0)
+    assert one.jct_mean_s is not None
+    assert one.jct_max_s is not None
     assert one.jct_mean_s <= one.jct_max_s
+    assert one.jain_slowdown is not None
     assert 0 < one.jain_slowdown <= 1
 
 
@@ -89,13 +113,23 @@ def test_jain_s_index() -> None:
     assert jain_index([1.0, 1.0, 1.0]) == 1.0
     assert jain_index([1.0, 0.0, 0.0, 0.0]) == 0.25
     assert jain_index([1.0, 2.0, 3.0]) == pytest.approx(36 / 42)
+    assert jain_index([]) is None
 
 
 def test_an_estimate_has_student_s_interval() -> None:
     found = Estimate.of([1.0, 2.0, 3.0])
+    assert found is not None
     assert found.mean == 2.0
     assert (found.low, found.high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))
     assert Estimate.of([5.0]) == Estimate(5.0, None, None)
+    assert Estimate.of([]) is None
+
+
+def test_student_s_t_is_the_table_s_and_never_narrower_beyond_it() -> None:
+    assert [t_975(n) for n in (1, 4, 9, 30)] == [12.706, 2.776, 2.262, 2.042]
+    assert [t_975(n) for n in (31, 39, 40, 60, 99, 100, 5000)] == [
+        2.042, 2.042, 2.021, 2.0, 2.0, 1.984, 1.984,
+    ]  # fmt: skip
 
 
 def test_the_best_rival_is_nobody_who_knows_the_future_and_ratios_are_by_seed() -> None:
@@ -108,8 +142,71 @@ def test_the_best_rival_is_nobody_who_knows_the_future_and_ratios_are_by_seed() 
     found = verdict(results, "panjiu", 1.0, "jct_mean_s")
     assert found is not None
     assert found.rival == "mori"
-    assert found.ratio.mean == pytest.approx((10 / 20 + 30 / 40) / 2)
+    # Ratios 1/2 and 3/4: logarithms -.6931 and -.2877, their mean -.4904, s .2867, t 12.706.
+    assert found.ratio.mean == pytest.approx((1 / 2 * 3 / 4) ** 0.5)
+    assert found.ratio.low == pytest.approx(0.0466, rel=1e-3)
+    assert found.ratio.high == pytest.approx(8.049, rel=1e-3)
     assert verdict(results[:2], "panjiu", 1.0, "jct_mean_s") is None
+
+
+def test_only_seeds_that_both_have_are_paired_and_nothing_is_a_share_of_nothing() -> None:
+    results = [result("panjiu", 0, 10.0), result("mori", 0, 20.0), result("mori", 1, 99.0)]
+    assert paired_ratio(results, "panjiu", "mori", 1.0, "jct_mean_s") == Estimate(0.5, None, None)
+    assert paired_ratio(results, "panjiu", "mori", 1.0, "pauses") is None
+    assert paired_ratio(results, "panjiu", "plas", 1.0, "jct_mean_s") is None
+
+
+def test_who_completed_nothing_is_last_and_best_at_nothing() -> None:
+    nothing = result("mori", 0, 0.0).model_copy(update={"jct_mean_s": None})
+    made = outcome([nothing, result("panjiu", 0, 5.0), result("clairvoyant", 0, 1.0)])
+    found = rows(made, 1.0, (Column("jct_mean_s", "JCT", str),))
+    assert [row.policy for row in found] == ["clairvoyant", "panjiu", "mori"]
+    assert best(found, 0, 1) == 5.0, "a bound is not the best"
+    assert verdict(made.results, "panjiu", 1.0, "jct_mean_s") is None
+
+
+def test_the_table_has_the_best_in_bold_and_bounds_marked() -> None:
+    results = [result(name, 0, at_s) for name, at_s in (("panjiu", 60.0), ("mori", 90.0))]
+    table = bench_table(outcome([*results, result("clairvoyant", 0, 30.0)]), 1.0)
+    names, jcts = (list(table.columns[index].cells) for index in (0, 1))
+    assert names == ["clairvoyant (bound)", "panjiu", "mori"]
+    assert [(str(cell), cell.style) for cell in jcts if isinstance(cell, Text)] == [
+        ("30 s", ""), ("1 m", "bold"), ("1.5 m", ""),
+    ]  # fmt: skip
+
+
+def test_json_holds_every_run_means_with_intervals_and_ratios_to_the_baseline() -> None:
+    results = [
+        result(name, seed, at_s * (1 + seed))
+        for name, at_s in (("panjiu", 60.0), ("mori", 90.0))
+        for seed in (0, 1)
+    ]
+    failed = FailedCell(Cell("plas", 1.0, 0), "ZeroDivisionError: by design")
+    made = bench_json(dataclasses.replace(outcome(results), failed=[failed]))
+    assert BenchJson.model_validate_json(made.model_dump_json()) == made
+    assert [run.jct_mean_s for run in made.runs] == [60.0, 120.0, 90.0, 180.0]
+    mori = next(entry for entry in made.summary if entry.policy == "mori")
+    assert mori.seeds == [0, 1]
+    assert mori.measures["jct_mean_s"].mean == 135.0
+    assert mori.to_baseline["jct_mean_s"].mean == pytest.approx(1.5)
+    assert made.verdicts[0].rival == "mori"
+    assert made.verdicts[0].ratio.mean == pytest.approx(1 / 1.5)
+    assert made.failed[0].error == "ZeroDivisionError: by design"
+
+
+def test_every_field_of_the_json_is_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "bench.md").read_text()
+    documented = set(re.findall(r"`([a-z0-9_]+)`", text))
+    for model in (BenchJson, Inputs, CellResult, CapacityJson, SummaryJson):
+        assert set(model.model_fields) <= documented, model.__name__
+
+
+def test_cautions_name_short_runs_single_seeds_and_what_is_missing() -> None:
+    made = outcome([result("panjiu", 0, 1.0, load=40.0)])
+    text = " ".join(cautions(dataclasses.replace(made, cells=[*made.cells, Cell("mori", 40.0, 0)])))
+    assert "At load 40 a run is short" in text
+    assert "1 of 2 runs have no result" in text
+    assert "One seed" in text
 
 
 def test_finished_cells_survive_a_torn_line_and_only_for_the_same_inputs(tmp_path: Path) -> None:
@@ -132,50 +229,225 @@ def test_a_digest_tells_inputs_apart() -> None:
     assert bench_digest(made) != bench_digest(other)
 
 
-def test_a_policy_that_raises_fails_its_own_cells_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: object) -> None:
-        raise ZeroDivisionError("by design")
+def test_a_digest_is_the_same_in_every_process() -> None:
+    program = (
+        "from tests.test_bench import bench\n"
+        "from agent_runtime.comparison.cell_store import bench_digest\n"
+        "print(bench_digest(bench()))\n"
+    )
+    root = Path(__file__).parents[1]
+    printed = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": str(root)},
+        cwd=root,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.strip()
+    assert printed == bench_digest(bench())
 
-    monkeypatch.setitem(POLICIES, "broken", PolicyEntry(broken, "a test"))  # type: ignore[arg-type]
+
+class Delaying:
+    """Lets every turn after a session's first wait for five seconds, or all for ever."""
+
+    def __init__(self, *, for_ever: bool = False) -> None:
+        self._for_ever = for_ever
+        self._due: list[tuple[float, Turn]] = []
+
+    @property
+    def next_wake_s(self) -> float | None:
+        return self._due[0][0] if self._due else None
+
+    def turn_arrived(self, turn: Turn, rack: Rack) -> None:
+        if self._for_ever:
+            return
+        if turn.session.num_turns_ended:
+            self._due.append((rack.now_s + 5.0, turn))
+        else:
+            rack.dispatch(turn, ReplicaId(0))
+
+    def woken(self, rack: Rack) -> None:
+        while self._due and self._due[0][0] <= rack.now_s:
+            rack.dispatch(self._due.pop(0)[1], ReplicaId(0))
+
+    def prefill_ended(self, turn: Turn, num_cached_tokens: int, rack: Rack) -> None: ...
+
+    def turn_ended(self, turn: Turn, rack: Rack) -> None: ...
+
+    def session_closed(self, session: Session, rack: Rack) -> None: ...
+
+
+def test_turns_held_after_their_session_s_first_are_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(POLICIES, "delaying", PolicyEntry(lambda _: Delaying(), "a test"))
+    held = run_cell(bench(), Cell("delaying", 0.1, 0))
+    at_once = run_cell(bench(), Cell("round_robin", 0.1, 0))
+    assert held.pauses == 6 * 3
+    assert held.longest_held_s == pytest.approx(5.0)
+    assert (at_once.pauses, at_once.longest_held_s) == (0, pytest.approx(0.0, abs=1e-6))
+    assert held.jct_mean_s is not None
+    assert held.jct_mean_s >= 3 * 5.0
+
+
+def test_rates_are_over_the_time_from_the_first_arrival_to_the_last_end() -> None:
     made = bench()
-    cells = [Cell("broken", 0.9, 0), Cell("panjiu", 0.9, 0)]
-    failed, done = sweep(made, cells, num_jobs=1)
-    assert failed == FailedCell(cells[0], "ZeroDivisionError: by design")
-    assert isinstance(done, CellResult)
+    # At this load they come within an instant, so the last to end takes longest.
+    found = run_cell(made, Cell("panjiu", 1e6, 0))
+    assert found.jct_max_s == pytest.approx(found.simulated_s, rel=1e-3)
+    assert found.sessions_per_h == pytest.approx(6 * 3600 / found.simulated_s)
+    assert found.turns_per_s == pytest.approx(24 / found.simulated_s)
+    strict = run_cell(dataclasses.replace(made, slo_slowdown=0.5), Cell("panjiu", 1e6, 0))
+    assert (found.good_ratio, strict.good_ratio, strict.goodput_per_h) == (1.0, 0.0, 0.0)
+    assert found.goodput_per_h == found.sessions_per_h
+    assert found.idle_kv_byte_s > 0
 
 
-def test_the_command_compares_resumes_and_writes_what_it_is_asked_for(
+def test_sessions_too_long_for_a_replica_fail_and_count_as_not_good() -> None:
+    made = bench()
+    long = growing_session("long", 99, start=900_000)
+    mixed = dataclasses.replace(made.workload, sessions=(*made.workload.sessions, long))
+    found = run_cell(dataclasses.replace(made, workload=mixed), Cell("panjiu", 0.5, 0))
+    assert (found.sessions, found.failed_sessions) == (6, 1)
+    assert found.good_ratio == pytest.approx(6 / 7)
+    alone = dataclasses.replace(mixed, sessions=(long,))
+    nothing = run_cell(dataclasses.replace(made, workload=alone), Cell("panjiu", 0.5, 0))
+    assert nothing.jct_mean_s is None
+    assert (nothing.sessions, nothing.failed_sessions, nothing.sessions_per_h) == (0, 1, 0.0)
+
+
+def broken(_: object) -> Policy:
+    raise ZeroDivisionError("by design")
+
+
+def test_a_policy_that_raises_or_holds_for_ever_fails_its_own_cells_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(POLICIES, "broken", PolicyEntry(broken, "a test"))
+    for_ever = PolicyEntry(lambda _: Delaying(for_ever=True), "a test")
+    monkeypatch.setitem(POLICIES, "for_ever", for_ever)
+    cells = [Cell(name, 0.9, 0) for name in ("broken", "for_ever", "panjiu")]
+    steps = list(sweep(bench(), cells, num_jobs=1))
+    assert [s.cells for s in steps if isinstance(s, StartedCells)] == [(cell,) for cell in cells]
+    first, second, third = (step for step in steps if not isinstance(step, StartedCells))
+    assert first == FailedCell(cells[0], "ZeroDivisionError: by design")
+    assert isinstance(second, FailedCell)
+    assert "6 of 6 sessions never ended" in second.error
+    assert isinstance(third, CellResult)
+
+
+class Deadly:
+    """What kills the process that reads it."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return os._exit, (3,)
+
+
+def test_workers_give_the_same_results_and_one_that_dies_costs_its_own_cell_alone() -> None:
+    made = bench()
+    deadly = Cell(Deadly(), 0.5, 0)  # type: ignore[arg-type]
+    cells = [Cell("panjiu", 0.5, 0), deadly, Cell("panjiu", 0.9, 1)]
+    steps = [s for s in sweep(made, cells, num_jobs=2) if not isinstance(s, StartedCells)]
+    failed = [step for step in steps if isinstance(step, FailedCell)]
+    assert [f.cell for f in failed] == [deadly]
+    assert "its process died" in failed[0].error
+    done = {step.load: step for step in steps if isinstance(step, CellResult)}
+    assert done == {0.5: run_cell(made, cells[0]), 0.9: run_cell(made, cells[2])}
+
+
+SMALL = [
+    "bench", "--sessions", "coding-agents", "--limit", "6", "--model", "qwen3-8b",
+    "--replicas", "2", "--max-gap-s", "1", "--jobs", "1",
+]  # fmt: skip
+
+
+def test_the_command_compares_and_writes_what_it_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [
-        "bench", "--sessions", "coding-agents", "--limit", "6", "--model", "qwen3-8b",
-        "--replicas", "2", "--policies", "panjiu,round_robin", "--load", "0.5,1", "--seeds", "2",
-        "--jobs", "1", "--out", str(tmp_path / "kept"),
-    ]  # fmt: skip
     targets = {name: tmp_path / f"out.{name}" for name in ("json", "csv", "html")}
     outputs = [part for name, path in targets.items() for part in (f"--{name}", str(path))]
-    assert main([*command, *outputs]) == 0
-    shown = capsys.readouterr().out
-    assert "panjiu's mean JCT is" in shown
-    runs = json.loads(targets["json"].read_text())["runs"]
-    assert len(runs) == 8
+    two = ["--policies", "panjiu,round_robin", "--load", "0.5,1", "--seeds", "2"]
+    assert main([*SMALL, *two, *outputs]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "load 0.5: best rival on mean JCT: round_robin; panjiu 0." in shown
+    made = BenchJson.model_validate_json(targets["json"].read_text())
+    assert made.complete
+    assert len(made.runs) == 8
+    assert (made.inputs.num_sessions, made.inputs.model) == (6, "qwen3-8b")
     with targets["csv"].open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["policy"] for row in rows] == [run["policy"] for run in runs]
+        lines = list(csv.DictReader(file))
+    assert [line["policy"] for line in lines] == [run.policy for run in made.runs]
+    assert set(MEASURES) < set(lines[0])
     page = targets["html"].read_text()
-    assert "<svg" in page
-    assert "round_robin" in page
-    assert main([*command, "--json", str(targets["json"])]) == 0
-    assert "8 of 8 runs were done before" in capsys.readouterr().err
-    assert json.loads(targets["json"].read_text())["runs"] == runs
+    assert page.count("<svg") == 2 + 2, "two measures by load, and a scatter a load"
+    assert "160 virtual nodes" not in page, "only policies that ran are told of"
+    assert "HBM bandwidth" in page
+
+
+def test_a_comparison_goes_on_where_it_was_stopped_and_gives_the_same_as_one_that_was_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = ["--policies", "panjiu,round_robin", "--load", "0.5,1", "--seeds", "1"]
+    kept, whole, resumed = tmp_path / "kept", tmp_path / "whole.json", tmp_path / "resumed.json"
+    assert main([*SMALL, *two, "--json", str(whole)]) == 0
+    assert main([*SMALL, *two, "--out", str(kept)]) == 0
+    file = kept / "cells.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    file.write_text("".join(lines[:2]) + "[1]\n" + lines[2][:40])
+    capsys.readouterr()
+    assert main([*SMALL, *two, "--out", str(kept), "--json", str(resumed)]) == 0
+    assert "2 of 4 runs were done before and are reused" in capsys.readouterr().err
+    assert resumed.read_text() == whole.read_text()
+    assert main([*SMALL, *two, "--out", str(kept), "--json", str(resumed)]) == 0
+    assert "4 of 4 runs were done before" in capsys.readouterr().err
+    assert resumed.read_text() == whole.read_text()
+    assert main([*SMALL, *two, "--out", str(kept), "--host-kv-gb", "8"]) == 0
+    assert "done before" not in capsys.readouterr().err, "other inputs are another comparison"
+
+
+def test_a_run_that_fails_is_said_so_and_the_others_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(POLICIES, "broken", PolicyEntry(broken, "a test"))
+    one = [*SMALL, "--load", "0.5", "--seeds", "1", "--json", "-"]
+    assert main([*one, "--policies", "broken,panjiu"]) == 1
+    captured = capsys.readouterr()
+    assert "failed: broken at load 0.5, seed 0: ZeroDivisionError: by design" in captured.err
+    made = BenchJson.model_validate_json(captured.out)
+    assert ([run.policy for run in made.runs], made.complete) == (["panjiu"], False)
+    assert main([*one, "--policies", "broken"]) == 1
+    assert BenchJson.model_validate_json(capsys.readouterr().out).runs == []
+
+
+def test_ctrl_c_shows_and_keeps_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> Policy:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(POLICIES, "interrupted", PolicyEntry(interrupted, "a test"))
+    command = [*SMALL, "--policies", "panjiu,round_robin,interrupted", "--load", "0.5"]
+    page = tmp_path / "page.html"
+    assert main([*command, "--out", str(tmp_path / "kept"), "--html", str(page)]) == 130
+    captured = capsys.readouterr()
+    assert "best rival on mean JCT: round_robin" in captured.out
+    assert "interrupted; 2 of 9 runs were done; the same command goes on" in captured.err
+    assert len((tmp_path / "kept" / "cells.jsonl").read_text().splitlines()) == 2
+    assert "7 of 9 runs have no result" in page.read_text()
 
 
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (["--policies", "magic"], "unknown policy 'magic'"),
-        (["--load", "0"], "expected a number > 0"),
+        (["--policies", "magic"], "unknown policy 'magic'; known: clairvoyant, "),
+        (["--policies", "mori", "--baseline", "magic"], "unknown policy 'magic'; known: "),
+        (["--policies", "mori", "--baseline", "plas"], "--baseline plas: it is not among"),
+        (["--policies", ","], "--policies: expected names of policies"),
+        (["--load", "0"], "--load: expected a number > 0, got '0'"),
+        (["--load", "0.5,x"], "--load: expected a number > 0, got 'x'"),
+        (["--seeds", "0"], "--seeds: expected a whole number >= 1"),
+        (["--limit", "1"], "1 session a run is no load"),
         (["--json", "/nowhere/x.json"], "--json /nowhere/x.json: not a file"),
+        (["--replicas", "500"], "500 replicas x TP4 need 2000 chips"),
     ],
 )
 def test_a_wrong_option_is_named(
@@ -187,6 +459,14 @@ def test_a_wrong_option_is_named(
         code = int(error.code or 0)
     assert code == 2
     assert says in capsys.readouterr().err
+
+
+def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    shown = capsys.readouterr().out
+    assert "panjiu bench --replicas 4" in shown
+    assert "--policy " not in shown, "there is no single policy here"
 
 
 def test_explain_tells_a_turn_s_options_and_how_it_came_out(

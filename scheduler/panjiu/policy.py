@@ -276,6 +276,13 @@ class Panjiu:
                 options.append(option)
                 if best is None or option.price.seconds < best.price.seconds:
                     best = option
+        if (
+            best is not None
+            and best.price.replica_id != kv.held_on
+            and not is_due
+            and self._pricing.stay_s(turn, kv, rack) < best.price.seconds
+        ):
+            best = None  # waiting where its KV is costs less than going elsewhere
         self._explain(turn, options, best, rack, is_due=is_due)
         if best is None:
             return False

@@ -69,6 +69,23 @@ class Pricing:
             candidates.add(kv.host_on)
         return candidates
 
+    def stay_s(self, turn: Turn, kv: SessionKv, rack: Rack) -> float:
+        """Return the seconds to wait for the replica that holds a turn's KV and to run there.
+
+        Infinite where no replica holds it, or the one that does has no room for what is new.
+        """
+        home = kv.held_on
+        if home is None:
+            return float("inf")
+        block, prompt = self._block, turn.num_prompt_tokens
+        there = self._ledger.tree.num_held(kv.leaf, home)
+        needed = -(-(prompt + self._settings.output_tokens) // block) - there
+        if needed - kv.num_loose_blocks > self._ledger.free_blocks(home):
+            return float("inf")
+        prefill_s = self._cost.prefill_s(min(there * block, (prompt - 1) // block * block), prompt)
+        crowd = 1 + rack.active_turns.loads[home] * self._settings.crowd
+        return self._backlog.ahead_s(home) + prefill_s * crowd
+
     def option(
         self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack, *, is_due: bool
     ) -> Option | None:
