@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -12,8 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.report import quantities
-from agent_runtime.report.axis import count_axis, log_time_axis, ratio_axis, time_axis
+from agent_runtime.report.axis import (
+    count_axis,
+    log_factor_axis,
+    log_time_axis,
+    marked_axis,
+    ratio_axis,
+    time_axis,
+)
 from agent_runtime.report.curve import MAX_POINTS, Curve
+from agent_runtime.report.scatter_chart import Dot, Kind, ScatterAxes, scatter_chart
 from agent_runtime.report.svg_chart import Frame, Sample, Series, cdf_chart, line_chart
 
 FRAME = Frame(340, 230)
@@ -194,3 +203,33 @@ def test_every_mark_lies_inside_its_chart():
     for element in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text"):  # noqa: S314 - our own text
         assert 0 <= float(element.get("x") or -1) <= FRAME.width
         assert 0 <= float(element.get("y") or -1) <= FRAME.height
+
+
+def test_a_factor_axis_holds_its_values_and_names_them_as_factors() -> None:
+    axis = log_factor_axis(np.array([1.2, 37.0]), 6)
+    assert axis.low <= 1.2
+    assert axis.high >= 37.0
+    assert [axis.render(tick) for tick in axis.ticks] == ["1x", "2x", "5x", "10x", "20x"]
+    assert axis.fraction(np.array([axis.low, axis.high])).tolist() == pytest.approx([0.0, 1.0])
+
+
+def test_an_axis_of_few_marks_has_them_within_its_ends() -> None:
+    axis = marked_axis([0.6, 1.2])
+    assert axis.ticks == (0.6, 1.2)
+    assert axis.low < 0.6
+    assert axis.high > 1.2
+    assert [axis.render(tick) for tick in axis.ticks] == ["0.6", "1.2"]
+    alone = marked_axis([1.0])
+    assert alone.low < 1.0 < alone.high
+
+
+def test_labels_of_dots_in_one_place_stand_on_lines_of_their_own_within_the_plot() -> None:
+    kinds = [Kind(f"c-{n}", [Dot(1.0, 1.0, "said", on_front=True, label=f"p{n}")]) for n in "abcd"]
+    axes = ScatterAxes(marked_axis([1.0, 2.0]), "x", marked_axis([1.0, 2.0]))
+    picture = scatter_chart(kinds, axes, frame=Frame(400, 300), name="four")
+    found = re.findall(r'<text class="c-\w"[^>]* y="([\d.]+)">p\w<', picture)
+    heights = sorted(float(y) for y in found)
+    assert len(heights) == 4
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 12
+    assert heights[0] > 12
+    assert heights[-1] < 300 - 42
