@@ -13,6 +13,7 @@ from agent_runtime.comparison.capacity import rack_capacity
 from agent_runtime.comparison.cell import Bench, Cell, CellResult, jain_index, run_cell
 from agent_runtime.comparison.cell_store import CellStore, bench_digest
 from agent_runtime.comparison.offered_load import offered
+from agent_runtime.comparison.packing import packed, unpacked
 from agent_runtime.comparison.statistics import Estimate, paired_ratio, t_975, verdict
 from agent_runtime.comparison.sweep import FailedCell, StartedCells, sweep
 from hw_model.claim import Band
@@ -247,6 +248,15 @@ def test_a_policy_that_raises_or_holds_for_ever_fails_its_own_cells_alone(
     assert isinstance(second, FailedCell)
     assert "6 of 6 sessions never ended" in second.error
     assert isinstance(third, CellResult)
+
+
+def test_a_bench_comes_out_of_its_packing_as_it_went_in() -> None:
+    made = bench()
+    again = unpacked(packed(made))
+    assert isinstance(again, Bench)
+    assert again == made
+    assert again is not made
+    assert bench_digest(again) == bench_digest(made)
 
 
 class Deadly:

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from agent_runtime.comparison.cell import Bench, Cell, CellResult, run_cell
+from agent_runtime.comparison.packing import packed, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,11 @@ class _Worker:
     bench: Bench | None = None
 
     @classmethod
-    def begin(cls, bench: Bench) -> None:
+    def begin(cls, packed_bench: bytes) -> None:
         """Called once in each worker."""
         # A terminal sends Ctrl-C to all; whoever started the workers ends them.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        cls.bench = bench
+        cls.bench = unpacked(packed_bench)
 
     @classmethod
     def run(cls, cell: Cell) -> CellResult:
@@ -90,7 +91,7 @@ class _Pool:
         self._num_jobs = num_jobs
         context = multiprocessing.get_context("spawn")
         self._executor = ProcessPoolExecutor(
-            num_jobs, context, initializer=_Worker.begin, initargs=(bench,)
+            num_jobs, context, initializer=_Worker.begin, initargs=(packed(bench),)
         )
 
     def run(self, todo: deque[Cell]) -> Generator[Step, None, None]:
