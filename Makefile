@@ -73,7 +73,7 @@ compile: $(VENV)/.installed-dev
 
 test-compiled: compile
 	$(BIN)/python -m pytest tests/test_vllm_goldens.py tests/test_engine_core.py tests/test_engine_async.py \
-		tests/test_kv_residency.py tests/test_block_pool.py tests/test_rack_simulation.py; \
+		tests/test_kv_residency.py tests/test_block_pool.py tests/test_rack_simulation.py tests/test_comparison.py; \
 		status=$$?; $(BIN)/python tools/compile_hot_modules.py --clean; exit $$status
 
 bench: $(VENV)/.installed-dev
