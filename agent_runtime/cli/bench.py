@@ -36,7 +36,7 @@ DESCRIPTION = """\
 Run policies on the same sessions, at the same loads, with the same seeds, and compare them.
 
 Sessions keep coming at random, whether or not the rack keeps up. A load of 1 is as many as a fluid
-plan could serve that knows no batches, no fragments and no chance; real schedules saturate at 0.7
+plan could serve that knows no batches, no fragments and no chance; real schedules saturate at 0.6
 to 0.9 of it. Above that sessions must wait, and the question is which, and for how long."""
 
 EXAMPLES = """\
