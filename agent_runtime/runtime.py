@@ -124,7 +124,6 @@ class Runtime:
             ContextTooLongError: It can't be.
         """
         request = arrived.request
-        before = self._chains.get(request.session_id, ())
         self._chains[request.session_id] = request.block_hashes
         self._arrived[request.turn_id] = arrived
         self._tell(
@@ -134,7 +133,6 @@ class Runtime:
                 num_prompt_tokens=request.num_prompt_tokens,
                 num_output_tokens=request.num_output_tokens,
                 block_hashes=request.block_hashes,
-                num_kept_blocks=num_kept_blocks(before, request.block_hashes),
             )
         )
         await arrived.decided.wait()
@@ -204,21 +202,6 @@ class Runtime:
                 num_output_tokens=turn.num_tokens,
                 finished=turn.finished,
             )
-
-
-def num_kept_blocks(before: Sequence[int], after: Sequence[int]) -> int:
-    """Return how many leading blocks two chains share.
-
-    O(log blocks): a hash tells all before it.
-    """
-    low, high = 0, min(len(before), len(after))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if before[middle - 1] == after[middle - 1]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 class _ArrivedTurn:

@@ -53,9 +53,14 @@ class CostModel:
     """Seconds of one replica's work, in O(1).
 
     Args:
-        deployment: The replicas.
-        band: Which machine within what is known.
+        step_time: Of the replicas.
+        transfer: Between them, and with host memory.
         max_num_batched_tokens: New tokens an engine computes in one step.
+
+    Attributes:
+        decode_s: Of one token, alone on a replica, the reading of its context aside.
+
+    Source: sums of ``StepTimeModel`` over the steps of a chunked prefill, tabulated.
     """
 
     __slots__ = ("_chunk", "_kv_s", "_pair_s", "_partial_s", "_whole_s", "decode_s", "transfer")

@@ -48,9 +48,8 @@ class TurnArrived:
         num_prompt_tokens: The whole context.
         num_output_tokens: The most the call may generate.
         parent_id: The session that started this one, for a sub-agent's turns.
-        block_hashes: Chained hashes of the leading full KV blocks of the prompt, and of what is
-            known of the output; read during ``handle`` only, not kept.
-        num_kept_blocks: How many of them, from the first, the session's turn before had too.
+        block_hashes: Chained hashes, below 2**64, of the leading full KV blocks of the prompt, and
+            of what is known of the output; must not change until the turn has ended.
         priority: Smaller is more urgent.
         deadline_s: When the session should be done, on the clock of the events.
         tenant_id: Whose session it is.
@@ -62,7 +61,6 @@ class TurnArrived:
     num_output_tokens: int
     parent_id: SessionId | None = None
     block_hashes: Sequence[int] = ()
-    num_kept_blocks: int = 0
     priority: int = 0
     deadline_s: float | None = None
     tenant_id: TenantId = NO_TENANT

@@ -7,8 +7,7 @@ starts cold a hundred times. At the root stands what was published before the fi
 
 The return rate of a gap that has lasted ``e`` seconds is the best that can be had per second of
 keeping its KV: ``max over d of P(back by e + d) / E[seconds kept until then]``, an index as
-Gittins'. It contains the rules of others as special cases: with one tool and one horizon
-Continuum's, with exponential gaps ThunderAgent's constant hazard.
+Gittins'. Where gaps are exponential it is their rate, however long they last.
 """
 
 from __future__ import annotations
@@ -25,8 +24,11 @@ PRIOR_WEIGHT = 8.0
 FIRST_EDGE_S, EDGES_PER_OCTAVE, NUM_BINS = 0.25, 2, 40
 """Bins end at 0.25 s * 2**(n/2): up to three days."""
 
-RATE_OF_HINTED = 4.0
+OVERRUN = 4.0
 """A hint that was overrun this many times tells nothing more."""
+
+MOST_TOOLS = 4096
+"""Names come from clients, who may make them up; further ones are tools in general."""
 
 # Quantiles of published gaps: TraceLab (43 developers): tools p50 0.3 s, p90 13.6 s, 96 % under a
 # minute; humans p50 86 s, p90 21 min.
@@ -131,6 +133,8 @@ class GapModel:
         if hint.cause is GapCause.TOOL:
             for name in hint.tools:
                 curve = self._tools.get(name)
+                if curve is None and len(self._tools) == MOST_TOOLS:
+                    continue
                 if curve is None:
                     curve = self._tools[name] = _Curve(self._causes[GapCause.TOOL])
                 curve.observe(index)
@@ -138,14 +142,14 @@ class GapModel:
 
     def return_rate(self, hint: GapHint, elapsed_s: float) -> float:
         """Return how soon a gap that has lasted so long may end: an index, per second."""
-        if hint.expected_s is not None and elapsed_s < RATE_OF_HINTED * hint.expected_s:
-            return 1.0 / max(hint.expected_s - elapsed_s, hint.expected_s / RATE_OF_HINTED, 0.05)
+        if hint.expected_s is not None and elapsed_s < OVERRUN * hint.expected_s:
+            return 1.0 / max(hint.expected_s - elapsed_s, hint.expected_s / OVERRUN, 0.05)
         return self._curve(hint).rate(_bin(elapsed_s))
 
     def left_s(self, hint: GapHint, elapsed_s: float) -> float:
         """Return the mean seconds that it goes on."""
-        if hint.expected_s is not None and elapsed_s < RATE_OF_HINTED * hint.expected_s:
-            return max(hint.expected_s - elapsed_s, hint.expected_s / RATE_OF_HINTED)
+        if hint.expected_s is not None and elapsed_s < OVERRUN * hint.expected_s:
+            return max(hint.expected_s - elapsed_s, hint.expected_s / OVERRUN)
         return self._curve(hint).left_s(_bin(elapsed_s))
 
     def _curve(self, hint: GapHint) -> _Curve:

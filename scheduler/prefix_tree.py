@@ -11,10 +11,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
+from hw_model.engine.block_run import common_length
 from scheduler.errors import InvariantError
 from scheduler.ids import ReplicaId
-
-_MASK = (1 << 64) - 1
 
 
 class PrefixNode:
@@ -22,7 +21,7 @@ class PrefixNode:
 
     Attributes:
         start: Blocks before it.
-        blocks: Hashes, modulo 2**64.
+        blocks: Hashes.
         num_refs: Sessions and holds whose path goes through it.
         holders: How many hold it, by replica.
 
@@ -60,20 +59,20 @@ class PrefixTree:
         self.root = PrefixNode(None, 0, array("Q"))
         self.held_blocks = [0] * num_replicas
 
-    def extend(self, leaf: PrefixNode, hashes: Sequence[int], num_kept: int) -> PrefixNode:
-        """Have a session that ends at ``leaf`` spell ``hashes``; return where it ends then.
+    def extend(self, leaf: PrefixNode, hashes: Sequence[int], num_blocks: int) -> PrefixNode:
+        """Have a session that ends at ``leaf`` spell a chain; return where it ends then.
 
         Args:
             leaf: Where it ends; the root for a new session.
-            hashes: Its chain.
-            num_kept: How many leading ones it spelt before; more are found out.
+            hashes: Its chain, and what may follow.
+            num_blocks: Of the chain.
         """
-        kept = min(num_kept, leaf.end, len(hashes))
+        kept = self.num_common(leaf, hashes, num_blocks)
         base = self._node_ending_at(leaf, kept)
-        if base is leaf and kept < len(hashes) and self._is_own(leaf):
-            leaf.blocks.extend([block & _MASK for block in hashes[kept:]])
+        if base is leaf and kept < num_blocks and self._is_own(leaf):
+            leaf.blocks.extend(hashes[kept:num_blocks])
             return leaf
-        new = self._descend(base, hashes)
+        new = self._descend(base, hashes, num_blocks)
         node: PrefixNode | None = new
         while node is not base and node is not None:
             node.num_refs += 1
@@ -82,6 +81,19 @@ class PrefixTree:
             raise InvariantError("a path does not lead through its base")
         self._unref(leaf, base)
         return new
+
+    def num_common(self, leaf: PrefixNode, hashes: Sequence[int], num_blocks: int) -> int:
+        """Return how many leading blocks a path has in common with a chain of ``num_blocks``.
+
+        O(nodes + log blocks): a hash stands for its block and all before it.
+        """
+        node = leaf
+        while node.parent is not None:
+            start, blocks = node.start, node.blocks
+            if start < num_blocks and hashes[start] == blocks[0]:
+                return start + common_length(blocks, 0, hashes, start, num_blocks)
+            node = node.parent
+        return 0
 
     def forget(self, leaf: PrefixNode) -> None:
         """Forget a session that ends at ``leaf``."""
@@ -194,17 +206,17 @@ class PrefixTree:
             node = node.parent
         return self._cut(node, position - node.start) if position < node.end else node
 
-    def _descend(self, base: PrefixNode, hashes: Sequence[int]) -> PrefixNode:
+    def _descend(self, base: PrefixNode, hashes: Sequence[int], num_blocks: int) -> PrefixNode:
         """Return the node where a chain that goes through ``base`` ends, new as far as need be."""
         node, position = base, base.end
-        while position < len(hashes):
-            child = node.children.get(hashes[position] & _MASK)
+        while position < num_blocks:
+            child = node.children.get(hashes[position])
             if child is None:
-                blocks = array("Q", [block & _MASK for block in hashes[position:]])
+                blocks = array("Q", hashes[position:num_blocks])
                 child = PrefixNode(node, position, blocks)
                 node.children[blocks[0]] = child
                 return child
-            length = _common(child.blocks, hashes, position)
+            length = common_length(child.blocks, 0, hashes, position, num_blocks)
             node = child if length == len(child.blocks) else self._cut(child, length)
             position += length
         return node
@@ -237,16 +249,9 @@ class PrefixTree:
             node = parent
 
 
-def _common(blocks: array[int], hashes: Sequence[int], position: int) -> int:
-    """Return how far a stretch agrees with a chain from a position on, where it begins alike.
-
-    O(log blocks): a hash stands for its block and all before it.
-    """
-    low, high = 1, min(len(blocks), len(hashes) - position)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if blocks[middle - 1] == hashes[position + middle - 1] & _MASK:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+def leads_through(leaf: PrefixNode, node: PrefixNode) -> bool:
+    """Return whether the path to ``leaf`` goes through ``node``, or ends there."""
+    at = leaf
+    while at.start > node.start and at.parent is not None:
+        at = at.parent
+    return at is node

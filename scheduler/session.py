@@ -61,7 +61,7 @@ class Turn:
 
     Attributes:
         replica_id: Where it was dispatched; None while it is held.
-        block_hashes: See ``TurnArrived``; unchanged until the turn has ended.
+        block_hashes: See ``TurnArrived``.
         num_expected_cached_tokens: Of its prompt, by the policy's reckoning at dispatch.
     """
 
@@ -72,7 +72,6 @@ class Turn:
         "dispatched_s",
         "is_prefilled",
         "num_expected_cached_tokens",
-        "num_kept_blocks",
         "num_output_tokens",
         "num_prompt_tokens",
         "priority",
@@ -88,7 +87,6 @@ class Turn:
         self.num_prompt_tokens = arrived.num_prompt_tokens
         self.num_output_tokens = arrived.num_output_tokens
         self.block_hashes: Sequence[int] = arrived.block_hashes
-        self.num_kept_blocks = arrived.num_kept_blocks
         self.priority = arrived.priority
         self.deadline_s = arrived.deadline_s
         self.replica_id: ReplicaId | None = None

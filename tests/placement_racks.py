@@ -49,9 +49,7 @@ class PlacementRack:
         self.sessions: dict[str, Session] = {}
         self._count = 0
 
-    def turn(
-        self, session: str, num_tokens: int, hashes: Sequence[int] = (), num_kept: int = 0
-    ) -> Turn:
+    def turn(self, session: str, num_tokens: int, hashes: Sequence[int] = ()) -> Turn:
         """A turn that has arrived."""
         self._count += 1
         if session not in self.sessions:
@@ -62,7 +60,6 @@ class PlacementRack:
             num_tokens,
             10,
             block_hashes=hashes,
-            num_kept_blocks=num_kept,
         )
         return Turn(arrived, self.sessions[session], 0.0)
 

@@ -69,7 +69,6 @@ class Fleet:
             prompt,
             100,
             block_hashes=range(blocks),
-            num_kept_blocks=blocks,
         )
         self._do(event)
 

@@ -222,7 +222,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def a_turn_arrives(self, session: int, prompt: int) -> None:
         self.count += 1
         turn_id = TurnId(f"t{self.count}")
-        blocks = tuple(hash((session, block)) for block in range(prompt // 64))
+        blocks = tuple((session << 32) + block for block in range(prompt // 64))
         event = TurnArrived(turn_id, SessionId(f"s{session}"), prompt, 10, block_hashes=blocks)
         if prompt + 10 > LIMIT:
             refusal = Refuse(turn_id, prompt + 10, LIMIT)

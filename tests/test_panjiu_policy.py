@@ -63,15 +63,16 @@ class Driver:
         own = first_hash(session)
         hashes = [*range(1, shared + 1), *range(own + shared, own + prompt // BLOCK)]
         turn = f"{session}#{number}"
-        event = TurnArrived(
-            TurnId(turn),
-            SessionId(session),
-            prompt,
-            10,
-            block_hashes=hashes,
-        )
-        self._do(self.scheduler.handle(event, self.now_s))
+        self.say(turn, session, hashes, prompt)
         return turn
+
+    def say(
+        self, turn: str, session: str, hashes: Sequence[int], prompt: int = 0
+    ) -> Sequence[Command]:
+        """A turn comes with a chain of its own."""
+        num_tokens = prompt or len(hashes) * BLOCK + 1
+        event = TurnArrived(TurnId(turn), SessionId(session), num_tokens, 10, block_hashes=hashes)
+        return self._do(self.scheduler.handle(event, self.now_s))
 
     def prefill(self, turn: str) -> None:
         self._do(self.scheduler.handle(PrefillEnded(TurnId(turn), 0), self.now_s))
@@ -131,16 +132,7 @@ def test_kv_is_pulled_to_an_idle_replica_when_its_own_is_busy_and_the_turn_waits
                 rack.close(turn.split("#")[0])
                 del rack.where[turn]
     turn = TurnId("a#2")
-    commands = rack.scheduler.handle(
-        TurnArrived(
-            turn,
-            SessionId("a"),
-            100_900,
-            10,
-            block_hashes=range(first_hash("a"), first_hash("a") + 1576),
-        ),
-        rack.now_s,
-    )
+    commands = rack.say(turn, "a", range(first_hash("a"), first_hash("a") + 1576))
     (pull,) = [command for command in commands if isinstance(command, Pull)]
     assert (pull.source_id, pull.replica_id) == (home, other)
     assert not any(isinstance(command, Dispatch) for command in commands)
@@ -210,10 +202,7 @@ def test_a_replaced_history_gives_its_room_back_at_once() -> None:
     rack = Driver(1, 400_000)
     rack.run("a", 200_000)
     before = rack.policy.ledger.used_blocks.loads[0]
-    event = TurnArrived(
-        TurnId("a#2"), SessionId("a"), 20_000, 10, block_hashes=range(7 << 50, (7 << 50) + 312)
-    )
-    rack.scheduler.handle(event, rack.now_s)
+    rack.say("a#2", "a", range(7 << 50, (7 << 50) + 312))
     assert before > 3000
     assert rack.policy.ledger.used_blocks.loads[0] < 400
 
@@ -227,6 +216,43 @@ def test_turns_of_one_session_run_together_where_its_kv_is() -> None:
         rack.end(turn, 20_010)
     rack.close("a")
     assert rack.policy.ledger.used_blocks.loads == [0] * 4
+
+
+def test_turns_of_one_session_may_say_different_things_at_once() -> None:
+    rack = Driver(1, 400_000)
+    base = first_hash("a")
+    common = list(range(base, base + 100))
+    chains = {
+        "first": [*common, *range(base + 1000, base + 1200)],
+        "second": [*common, *range(base + 5000, base + 5200)],
+        "third": [*common, *range(base + 5000, base + 5220)],
+    }
+    for name in ("first", "second"):
+        rack.say(name, "a", chains[name])
+    for name in ("first", "second"):
+        rack.prefill(name)
+        rack.end(name, 19_300)
+    rack.say("third", "a", chains["third"])
+    tree = rack.policy.ledger.tree
+    assert tree.held_blocks == [320], "it goes on with the second and not with the first"
+    rack.prefill("third")
+    rack.end("third", 20_600)
+    rack.close("a")
+    assert tree.held_blocks == [0]
+
+
+def test_a_turn_waits_for_kv_that_was_being_moved_out_of_the_way() -> None:
+    rack = Driver(2, 100_000)
+    rack.run("old", 40_000, GapHint(GapCause.HUMAN))
+    rack.run("new", 40_000, GapHint(GapCause.TOOL, expected_s=2000.0))
+    rack.now_s += 1000.0
+    commands = rack.say("big", "big", range(9 << 40, (9 << 40) + 1000))
+    (pull,) = [command for command in commands if isinstance(command, Pull)]
+    assert pull.source_id == rack.where["big"]
+    returning = rack.arrive(pull.session_id, 40_900)
+    assert returning not in rack.where, "not before its KV is there"
+    rack.wake(pull.ready_s - rack.now_s)
+    assert rack.where[returning] == pull.replica_id
 
 
 def test_least_work_goes_first_and_what_is_due_before_that() -> None:

@@ -97,7 +97,7 @@ def test_without_a_match_the_smallest_tree_is_taken_and_with_one_it_is_followed(
     rack.occupy(1, 7)
     assert rack.place(policy, rack.turn("c", 64, own_chain(3, 1))) == (1, 0)
     longer = own_chain(1, 12)
-    assert rack.place(policy, rack.turn("a", 800, longer, num_kept=10)) == (0, 640)
+    assert rack.place(policy, rack.turn("a", 800, longer)) == (0, 640)
 
 
 def test_half_a_match_is_no_match_and_of_equal_matches_the_less_loaded_wins() -> None:

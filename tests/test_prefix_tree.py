@@ -14,10 +14,16 @@ def chain(letters: str) -> list[int]:
     return [hash(letters[: n + 1]) & ((1 << 63) - 1) for n in range(len(letters))]
 
 
+def shared(one: str, other: str) -> int:
+    """Return how many leading letters two words have in common."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def test_a_trunk_is_counted_once_and_a_fork_only_for_what_is_its_own() -> None:
     tree = PrefixTree(1)
-    one = tree.extend(tree.root, chain("aaaab"), 0)
-    two = tree.extend(tree.root, chain("aaaacc"), 0)
+    one = tree.extend(tree.root, chain("aaaab"), 5)
+    two = tree.extend(tree.root, chain("aaaacc"), 6)
     tree.hold(one, ReplicaId(0))
     assert tree.held_blocks == [5]
     assert tree.num_held(two, ReplicaId(0)) == 4
@@ -33,9 +39,8 @@ def test_a_growing_session_stays_one_node_as_its_hold_follows() -> None:
     leaf, letters = tree.root, ""
     held: PrefixNode | None = None
     for _ in range(50):
-        kept = len(letters)
         letters += "xyz"
-        leaf = tree.extend(leaf, chain(letters), kept)
+        leaf = tree.extend(leaf, chain(letters), len(letters))
         tree.hold(leaf, ReplicaId(0))
         if held is not None:
             tree.release(held, ReplicaId(0))
@@ -58,11 +63,10 @@ class TreeMachine(RuleBasedStateMachine):
     @rule(session=st.integers(0, 4), letters=st.text("ab", max_size=8))
     def extend(self, session: int, letters: str) -> None:
         before = self.letters.get(session, "")
-        kept = 0
-        while kept < min(len(before), len(letters)) and before[kept] == letters[kept]:
-            kept += 1
         leaf = self.leaves.get(session, self.tree.root)
-        self.leaves[session] = self.tree.extend(leaf, chain(letters), kept)
+        common = shared(before, letters)
+        assert self.tree.num_common(leaf, chain(letters), len(letters)) == common
+        self.leaves[session] = self.tree.extend(leaf, chain(letters + "tail"), len(letters))
         self.letters[session] = letters
 
     @precondition(lambda self: self.leaves)

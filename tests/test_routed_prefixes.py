@@ -96,10 +96,9 @@ def test_active_blocks_are_the_union_of_what_turns_hold(
     before: dict[int, list[int]] = {}
     for session, path, num_unhashed, replica, ends_one in turns:
         chain = chain_of(path)
-        num_kept = leading(chain, set(before.get(session, [])))
         before[session] = chain
         num_tokens = (len(chain) + num_unhashed) * 64 + 5
-        turn = rack.turn(f"s{session}", num_tokens, chain, num_kept)
+        turn = rack.turn(f"s{session}", num_tokens, chain)
         assert active.with_turn(turn) == [sets.num_after(turn, where) for where in range(3)]
         active.begin(turn, ReplicaId(replica))
         sets.turns[turn] = replica

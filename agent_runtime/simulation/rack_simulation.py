@@ -236,7 +236,6 @@ class RackSimulation:
                 turn.osl_tokens,
                 parent_id,
                 block_hashes=run.chain.hashes,
-                num_kept_blocks=run.num_kept_blocks,
             )
         )
 
@@ -245,9 +244,10 @@ class RackSimulation:
         for command in self._scheduler.handle(event, self.now_s):
             self._carry_out(command)
         wake_s = self._scheduler.next_wake_s
-        if wake_s is not None and wake_s != self._wake_s:
-            self._wake_s = max(wake_s, self.now_s)
-            self._queue.push(self._wake_s, WAKE_PRIORITY, WAKE)
+        at_s = None if wake_s is None else max(wake_s, self.now_s)
+        if at_s is not None and at_s != self._wake_s:
+            self._wake_s = at_s
+            self._queue.push(at_s, WAKE_PRIORITY, WAKE)
 
     def _carry_out(self, command: Command) -> None:
         match command:

@@ -56,7 +56,6 @@ class SessionRun:
         "model_time",
         "next_turn",
         "num_computed_tokens",
-        "num_kept_blocks",
         "num_reusable_tokens",
         "num_running_children",
         "parent",
@@ -71,7 +70,6 @@ class SessionRun:
         self.started_s = started_s
         self.next_turn = 0  # index of the turn under way, or of the next one to arrive
         self.chain = ContextChain()
-        self.num_kept_blocks = 0  # of the turn before, in the one under way
         self.num_computed_tokens = 0  # context whose KV the latest turn left behind
         self.num_reusable_tokens = 0  # of the prompt under way, what the turn before had computed
         self.num_running_children = 0
@@ -94,8 +92,7 @@ class SessionRun:
         """Begin the next turn: bring the context up to its prompt."""
         turn = self.turn
         self.first_token_s = None
-        self.num_kept_blocks = self.chain.retarget(turn.block_id_runs)
-        kept_tokens = self.num_kept_blocks * block_size_tokens
+        kept_tokens = self.chain.retarget(turn.block_id_runs) * block_size_tokens
         last_hit = (turn.isl_tokens - 1) // block_size_tokens * block_size_tokens
         computed = self.num_computed_tokens // block_size_tokens * block_size_tokens
         self.num_reusable_tokens = min(kept_tokens, computed, last_hit)

@@ -103,7 +103,6 @@ class Load:
             return PrefillEnded(turn, 0)
         if what == "end":
             return TurnEnded(turn, len(chain) * BLOCK + OUTPUT_TOKENS, GapHint(GapCause.TOOL))
-        kept = len(chain) if self._turns[session] else 0
         chain.extend(range(chain[-1] + 1, chain[-1] + 1 + APPENDED_TOKENS // BLOCK))
         return TurnArrived(
             turn,
@@ -111,7 +110,6 @@ class Load:
             len(chain) * BLOCK,
             OUTPUT_TOKENS,
             block_hashes=chain,
-            num_kept_blocks=kept,
         )
 
     def _handle(self, event: Event, now_s: float, session: int | None) -> None:

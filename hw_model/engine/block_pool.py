@@ -69,7 +69,7 @@ class BlockPool:
             if run is None:
                 break
             offset = position - run.start
-            length = common_length(run, offset, hashes, position, limit)
+            length = common_length(run.hashes, offset, hashes, position, limit)
             parts.append((run, offset, length))
             position += length
             if not run.holders:

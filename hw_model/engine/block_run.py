@@ -72,13 +72,12 @@ NO_HIT = PrefixHit((), 0, 0)
 
 
 def common_length(
-    run: BlockRun, offset: int, hashes: Sequence[int], position: int, limit: int
+    known: Sequence[int], offset: int, hashes: Sequence[int], position: int, limit: int
 ) -> int:
-    """Return how many blocks of ``run`` from ``offset`` on equal ``hashes[position:limit]``, >= 1.
+    """Return how many of ``known[offset:]`` equal ``hashes[position:limit]``; the first does.
 
     A chained hash names all that came before it, so equality is monotone and can be bisected.
     """
-    known = run.hashes
     longest = min(len(known) - offset, limit - position)
     if known[offset + longest - 1] == hashes[position + longest - 1]:
         return longest

@@ -100,12 +100,12 @@ class HostTier:
     def num_found(self, hashes: Sequence[int], start: int, limit: int, now_s: float) -> int:
         """Return how many of ``hashes[start:limit]`` are here without a gap."""
         self.settle(now_s)
-        return self.num_held(hashes[:limit], start)
+        return self.num_held(hashes, start, limit)
 
-    def num_held(self, hashes: Sequence[int], start: int) -> int:
-        """Return how many of ``hashes[start:]`` were here without a gap when last looked at."""
+    def num_held(self, hashes: Sequence[int], start: int, limit: int) -> int:
+        """Return ``num_found`` as of when it was last looked at; changes nothing."""
         position = start
-        while position < len(hashes) and hashes[position] in self._blocks:
+        while position < limit and hashes[position] in self._blocks:
             position += 1
         return position - start
 

@@ -158,7 +158,7 @@ class KvResidency:
         """Return how many blocks the host has beyond them; changes nothing."""
         if self._host is None:
             return 0
-        return self._host.num_held(hashes, self.num_cached(hashes))
+        return self._host.num_held(hashes, self.num_cached(hashes), len(hashes))
 
     def forget(self, hashes: Sequence[int], now_s: float) -> int:
         """Give up the HBM of a chain that is worth nothing any more, as far as nobody holds it.

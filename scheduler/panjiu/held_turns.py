@@ -10,22 +10,22 @@ from scheduler.session import Turn
 class HeldTurns:
     """A heap of turns by what they cost, and beside it those whose patience has run out.
 
-    Invariant: a turn added and not taken is in ``_weights``; heap entries of others are stale.
+    Invariant: a turn added and not taken is in ``_turns``; heap entries of others are stale.
     """
 
-    __slots__ = ("_by_weight", "_due", "_orders", "_weights")
+    __slots__ = ("_by_weight", "_due", "_orders", "_turns")
 
     def __init__(self) -> None:
         self._by_weight: list[tuple[float, int, Turn]] = []
         self._due: list[tuple[float, int, Turn]] = []
-        self._weights: dict[Turn, float] = {}
+        self._turns: set[Turn] = set()
         self._orders = 0
 
     def __len__(self) -> int:
-        return len(self._weights)
+        return len(self._turns)
 
     def __contains__(self, turn: Turn) -> bool:
-        return turn in self._weights
+        return turn in self._turns
 
     def add(self, turn: Turn, weight: float, due_s: float) -> None:
         """Hold a turn.
@@ -36,18 +36,16 @@ class HeldTurns:
             due_s: When it goes before all that are not due.
         """
         self._orders += 1
-        self._weights[turn] = weight
+        self._turns.add(turn)
         heapq.heappush(self._by_weight, (weight, self._orders, turn))
         heapq.heappush(self._due, (due_s, self._orders, turn))
 
     def remove(self, turn: Turn) -> bool:
         """Hold it no longer; return whether it was held."""
-        return self._weights.pop(turn, None) is not None
-
-    def next_due_s(self) -> float | None:
-        """Return when the next turn's patience runs out."""
-        self._clean(self._due)
-        return self._due[0][0] if self._due else None
+        if turn not in self._turns:
+            return False
+        self._turns.remove(turn)
+        return True
 
     def first(self, num_turns: int, now_s: float) -> list[tuple[Turn, bool]]:
         """Return the first turns and whether they are due: those due, longest first, then others.
@@ -80,5 +78,5 @@ class HeldTurns:
 
     def _clean(self, heap: list[tuple[float, int, Turn]]) -> None:
         """Drop stale entries from the front."""
-        while heap and heap[0][2] not in self._weights:
+        while heap and heap[0][2] not in self._turns:
             heapq.heappop(heap)

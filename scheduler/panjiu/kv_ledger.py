@@ -7,7 +7,7 @@ from enum import Enum, auto
 from scheduler.errors import InvariantError
 from scheduler.ids import ReplicaId
 from scheduler.load_order import LoadOrder
-from scheduler.prefix_tree import PrefixNode, PrefixTree
+from scheduler.prefix_tree import PrefixNode, PrefixTree, leads_through
 from scheduler.rack import ReplicaFleet
 from scheduler.session import Session
 
@@ -32,7 +32,7 @@ class SessionKv:
         held_leaf: Up to where.
         num_loose_blocks: Room set aside there beyond it, for what the turn under way generates.
         solo_s: What its ended turns would have taken alone.
-        num_drops: How often its KV was dropped for others'.
+        ready_s: When what is on its way there will have arrived.
         host_on: The replica behind which its KV may be in host memory.
         lease_until_s: Until when its user asked that it be kept.
     """
@@ -43,8 +43,8 @@ class SessionKv:
         "host_on",
         "leaf",
         "lease_until_s",
-        "num_drops",
         "num_loose_blocks",
+        "ready_s",
         "session",
         "solo_s",
         "state",
@@ -58,7 +58,7 @@ class SessionKv:
         self.num_loose_blocks = 0
         self.state = KvState.IDLE
         self.solo_s = 0.0
-        self.num_drops = 0
+        self.ready_s = 0.0
         self.host_on: ReplicaId | None = None
         self.lease_until_s = 0.0
 
@@ -93,19 +93,21 @@ class KvLedger:
         """Return the room on a replica; below zero where a context was too long to plan with."""
         return self.capacity_blocks - self.used_blocks.loads[replica_id]
 
-    def hold(self, kv: SessionKv, replica_id: ReplicaId, num_loose_blocks: int) -> None:
-        """Have a replica hold a session's whole context, and set room aside; nobody else does."""
+    def hold(
+        self, kv: SessionKv, leaf: PrefixNode, replica_id: ReplicaId, num_loose_blocks: int
+    ) -> None:
+        """Have a replica alone hold a session's context up to a leaf, and set room aside."""
         tree = self.tree
         before, before_leaf = kv.held_on, kv.held_leaf
         held = tree.held_blocks[replica_id]
-        tree.hold(kv.leaf, replica_id)
+        tree.hold(leaf, replica_id)
         gained = tree.held_blocks[replica_id] - held
         if before is not None:
             self._let_go(before, before_leaf, kv)
         self.used_blocks.add(replica_id, gained + num_loose_blocks)
-        kv.held_on, kv.held_leaf, kv.num_loose_blocks = replica_id, kv.leaf, num_loose_blocks
+        kv.held_on, kv.held_leaf, kv.num_loose_blocks = replica_id, leaf, num_loose_blocks
         self.residents[replica_id][kv] = None
-        tree.join(kv.leaf)
+        tree.join(leaf)
 
     def release(self, kv: SessionKv) -> None:
         """Have nobody hold a session's KV."""
@@ -130,12 +132,7 @@ class KvLedger:
         if replica is None:
             return
         tree, node = self.tree, kv.held_leaf
-        on_path = set()
-        path: PrefixNode | None = kv.leaf
-        while path is not None:
-            on_path.add(id(path))
-            path = path.parent
-        while id(node) not in on_path and node.parent is not None:
+        while node.parent is not None and not leads_through(kv.leaf, node):
             node = node.parent
         if node is kv.held_leaf:
             return

@@ -7,19 +7,14 @@ from scheduler.ids import ReplicaId
 
 
 class Links:
-    """Each replica sends one context at a time and receives one at a time.
+    """Each replica sends one context at a time and receives one at a time."""
 
-    Attributes:
-        num_tokens: Booked so far.
-    """
-
-    __slots__ = ("_costs", "_receives_until_s", "_sends_until_s", "num_tokens")
+    __slots__ = ("_costs", "_receives_until_s", "_sends_until_s")
 
     def __init__(self, costs: TransferCosts, num_replicas: int) -> None:
         self._costs = costs
         self._sends_until_s = [0.0] * num_replicas
         self._receives_until_s = [0.0] * num_replicas
-        self.num_tokens = 0
 
     def reach(self, source: ReplicaId, target: ReplicaId) -> bool:
         """Return whether KV can go from one to the other."""
@@ -38,5 +33,4 @@ class Links:
         """Begin a transfer as soon as it can; return when it is done."""
         done_s = now_s + self.pull_s(source, target, num_tokens, now_s)
         self._sends_until_s[source] = self._receives_until_s[target] = done_s
-        self.num_tokens += num_tokens
         return done_s

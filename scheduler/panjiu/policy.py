@@ -19,7 +19,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 
 from scheduler.events import GapCause
-from scheduler.ids import ReplicaId, SessionId
+from scheduler.ids import ReplicaId, SessionId, TenantId
 from scheduler.panjiu.foresight import Foresight, KnownForesight, LearnedForesight
 from scheduler.panjiu.held_turns import HeldTurns
 from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
@@ -30,8 +30,9 @@ from scheduler.panjiu.pricing import Books, Pricing
 from scheduler.panjiu.room import RoomPlanner, Victim
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.panjiu.tenant_shares import TenantShares
+from scheduler.prefix_tree import PrefixNode
 from scheduler.rack import Rack
-from scheduler.receipt import PricedOption, Receipt
+from scheduler.receipt import Receipt
 from scheduler.session import Session, Turn
 from scheduler.setup import PolicySetup
 
@@ -82,8 +83,8 @@ class Panjiu:
         self._held = HeldTurns()
         self._shares = TenantShares()
         self._kvs: dict[SessionId, SessionKv] = {}
-        self._moving: list[tuple[float, int, Turn, PricedOption]] = []
-        self._num_moves = 0
+        self._moving: list[tuple[float, int, Turn, ReplicaId, int]] = []
+        self._num_sent = 0
         self._looked_s = 0.0
 
     @property
@@ -94,11 +95,6 @@ class Panjiu:
             return moved_s
         look_s = self._looked_s + RETRY_S
         return look_s if moved_s is None else min(look_s, moved_s)
-
-    @property
-    def num_held(self) -> int:
-        """Turns held back."""
-        return len(self._held)
 
     def turn_arrived(self, turn: Turn, rack: Rack) -> None:
         """Find it a place, or hold it."""
@@ -111,7 +107,7 @@ class Panjiu:
         if kv.state is KvState.RUNNING and kv.held_on is not None:
             self._join(turn, kv, kv.held_on, rack)
             return
-        self._follow(turn, kv)
+        self._follow(turn, kv, rack.now_s)
         kv.state = KvState.HELD
         if not self._place(turn, kv, rack):
             self._hold(turn, kv, rack)
@@ -156,10 +152,9 @@ class Panjiu:
     def woken(self, rack: Rack) -> None:
         """Dispatch the turns whose KV has arrived; look at those held."""
         while self._moving and self._moving[0][0] <= rack.now_s:
-            _, _, turn, price = heapq.heappop(self._moving)
+            _, _, turn, replica, num_cached_tokens = heapq.heappop(self._moving)
             if turn in self._backlog:  # else it was withdrawn
-                replica = price.replica_id
-                rack.dispatch(turn, replica, num_cached_tokens=price.num_cached_tokens)
+                rack.dispatch(turn, replica, num_cached_tokens=num_cached_tokens)
         self._place_held(rack)
 
     def check_invariants(self) -> None:
@@ -169,38 +164,37 @@ class Panjiu:
             InvariantError: Names what is broken.
         """
         self.ledger.check_invariants(list(self._kvs.values()))
+        held: dict[TenantId, int] = {}
+        for kv in self._kvs.values():
+            tenant_id = kv.session.tenant_id
+            held[tenant_id] = held.get(tenant_id, 0) + kv.num_held_blocks
+        self._shares.check_invariants(held)
 
-    def _follow(self, turn: Turn, kv: SessionKv) -> None:
+    def _follow(self, turn: Turn, kv: SessionKv, now_s: float) -> None:
         """Bring the tree up to the turn's prompt; a history that was replaced is let go of."""
+        hashes, num_blocks = self._chain(turn)
+        kv.leaf = self.ledger.tree.extend(kv.leaf, hashes, num_blocks)
+        num_held = kv.num_held_blocks
+        self.ledger.truncate(kv)
+        self._shares.change(turn.session.tenant_id, kv.num_held_blocks - num_held, now_s)
+
+    def _chain(self, turn: Turn) -> tuple[Sequence[int], int]:
+        """Return hashes of a turn's prompt, and how many; its own where nobody told them."""
         num_blocks = turn.num_prompt_tokens // self._block
-        hashes: Sequence[int] = turn.block_hashes[:num_blocks]
-        num_kept = min(turn.num_kept_blocks, kv.leaf.end)
-        if not turn.block_hashes:
-            # Nobody shares what nobody knows.
-            first = (turn.session.order + 1) << 40
-            hashes = range(first, first + num_blocks)
-            num_kept = min(kv.leaf.end, num_blocks)
-        is_rewound = num_kept < kv.leaf.end
-        kv.leaf = self.ledger.tree.extend(kv.leaf, hashes, num_kept)
-        if is_rewound:
-            self.ledger.truncate(kv)
+        if turn.block_hashes:
+            return turn.block_hashes, min(num_blocks, len(turn.block_hashes))
+        first = (1 << 63) + (turn.session.order << 32)
+        return range(first, first + num_blocks), num_blocks
 
     def _join(self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack) -> None:
         """Run a turn beside others of its session, which brought its KV to that replica."""
-        num_shared = min(turn.num_kept_blocks, kv.num_held_blocks)
-        num_blocks = -(-(turn.num_prompt_tokens + self._settings.output_tokens) // self._block)
-        self.ledger.set_loose(kv, kv.num_loose_blocks + num_blocks - num_shared)
+        hashes, num_blocks = self._chain(turn)
+        num_shared = self.ledger.tree.num_common(kv.held_leaf, hashes, num_blocks)
+        num_own = self._pricing.num_planned_blocks(turn) - num_shared
+        self.ledger.set_loose(kv, kv.num_loose_blocks + num_own)
         num_cached = min(num_shared * self._block, turn.num_prompt_tokens - 1)
         self._backlog.add(turn, replica, self._cost.prefill_s(num_cached, turn.num_prompt_tokens))
-        moved_s = next(
-            (at_s for at_s, _, other, _ in self._moving if other.session is kv.session), 0.0
-        )
-        if moved_s > rack.now_s:
-            price = PricedOption(replica, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, num_cached, 0)
-            self._num_moves += 1
-            heapq.heappush(self._moving, (moved_s, self._num_moves, turn, price))
-        else:
-            rack.dispatch(turn, replica, num_cached_tokens=num_cached)
+        self._send(turn, kv, replica, num_cached, rack)
 
     def _hold(self, turn: Turn, kv: SessionKv, rack: Rack) -> None:
         num_cached = min(kv.num_held_blocks * self._block, turn.num_prompt_tokens - 1)
@@ -302,31 +296,42 @@ class Panjiu:
     def _take(self, turn: Turn, kv: SessionKv, option: Option, rack: Rack) -> None:
         """Make room, have the KV moved if it is elsewhere, and dispatch the turn."""
         price = option.price
-        replica, session = price.replica_id, turn.session
+        replica = price.replica_id
         for victim in option.victims:
             self._drop(victim, rack)
-        source = kv.held_on
-        self._shares.change(session.tenant_id, kv.leaf.end - kv.num_held_blocks, rack.now_s)
-        num_blocks = -(-(turn.num_prompt_tokens + self._settings.output_tokens) // self._block)
-        num_held = kv.num_held_blocks
-        there = self.ledger.tree.num_held(kv.leaf, replica)
-        self.ledger.hold(kv, replica, max(0, num_blocks - kv.leaf.end))
+        num_blocks = self._pricing.num_planned_blocks(turn)
+        self._settle(kv, kv.leaf, replica, num_blocks - kv.leaf.end, rack)
         kv.state = KvState.RUNNING
         self._backlog.add(turn, replica, price.prefill_s)
+        self._send(turn, kv, replica, price.num_cached_tokens, rack)
+
+    def _settle(
+        self, kv: SessionKv, leaf: PrefixNode, replica: ReplicaId, num_loose: int, rack: Rack
+    ) -> None:
+        """Have a replica alone hold a session's context; what lies elsewhere is pulled there."""
+        source, num_held = kv.held_on, kv.num_held_blocks
+        num_there = self.ledger.tree.num_held(leaf, replica)
+        self._shares.change(kv.session.tenant_id, leaf.end - num_held, rack.now_s)
+        self.ledger.hold(kv, leaf, replica, max(0, num_loose))
         kv.host_on = replica
         if source is None or source == replica:
-            rack.dispatch(turn, replica, num_cached_tokens=price.num_cached_tokens)
             return
-        if price.move_s == 0.0:
-            rack.release(session, source)
-            rack.dispatch(turn, replica, num_cached_tokens=price.num_cached_tokens)
+        if num_held > num_there and self._links.reach(source, replica):
+            num_tokens = (num_held - num_there) * self._block
+            kv.ready_s = self._links.book(source, replica, num_tokens, rack.now_s)
+            rack.pull(kv.session, source, replica, kv.ready_s)
+        rack.release(kv.session, source)
+
+    def _send(
+        self, turn: Turn, kv: SessionKv, replica: ReplicaId, num_cached_tokens: int, rack: Rack
+    ) -> None:
+        """Dispatch a turn, as soon as the KV that is on its way for it has arrived."""
+        if kv.ready_s <= rack.now_s:
+            rack.dispatch(turn, replica, num_cached_tokens=num_cached_tokens)
             return
-        num_tokens = (num_held - there) * self._block
-        ready_s = self._links.book(source, replica, num_tokens, rack.now_s)
-        rack.pull(session, source, replica, ready_s)
-        rack.release(session, source)
-        self._num_moves += 1
-        heapq.heappush(self._moving, (ready_s, self._num_moves, turn, price))
+        self._num_sent += 1
+        entry = kv.ready_s, self._num_sent, turn, replica, num_cached_tokens
+        heapq.heappush(self._moving, entry)
 
     def _drop(self, victim: Victim, rack: Rack) -> None:
         """Give up a session's KV, or move it where there is room for it."""
@@ -340,18 +345,8 @@ class Panjiu:
             and victim.num_blocks < self.ledger.free_blocks(target)
             and self._links.wait_s(source, target, rack.now_s) < self._settings.link_lead_s
         ):
-            held, leaf = kv.held_leaf, kv.leaf
-            there = self.ledger.tree.num_held(held, target)
-            kv.leaf = held
-            self.ledger.hold(kv, target, kv.num_loose_blocks)
-            kv.leaf = leaf
-            num_tokens = (held.end - there) * self._block
-            ready_s = self._links.book(source, target, num_tokens, rack.now_s)
-            rack.pull(session, source, target, ready_s)
-            rack.release(session, source)
-            kv.host_on = target
+            self._settle(kv, kv.held_leaf, target, kv.num_loose_blocks, rack)
             return
         self._shares.change(session.tenant_id, -kv.num_held_blocks, rack.now_s)
         self.ledger.release(kv)
-        kv.num_drops += 1
         rack.release(session, source)

@@ -69,57 +69,70 @@ class Pricing:
             candidates.add(kv.host_on)
         return candidates
 
+    def num_planned_blocks(self, turn: Turn) -> int:
+        """Return how many blocks a turn's prompt and an ordinary reply begin."""
+        num_tokens = turn.num_prompt_tokens + self._settings.output_tokens
+        return -(-num_tokens // self._block)
+
+    def option(
+        self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack, *, is_due: bool
+    ) -> Option | None:
+        """Price a turn on a replica; None where it has no place now."""
+        there = self._ledger.tree.num_held(kv.leaf, replica)
+        needed = self._num_needed(turn, kv, replica, there)
+        missing = needed - self._ledger.free_blocks(replica)
+        victims: list[Victim] = []
+        if missing > 0:
+            found = self._victims(kv, replica, missing, needed, rack, is_due=is_due)
+            if found is None:
+                return None
+            victims = found
+        price = self._price(turn, kv, replica, there, rack)
+        if price.wait_s > 0 and price.wait_s + price.prefill_s > self._settings.gate_s:
+            return None
+        if victims:
+            loss_s = sum([victim.again_s for victim in victims]) if is_due else 0.0
+            price = price._replace(loss_s=loss_s, num_dropped_sessions=len(victims))
+        return Option(price, victims)
+
     def stay_s(self, turn: Turn, kv: SessionKv, rack: Rack) -> float:
-        """Return the seconds to wait for the replica that holds a turn's KV and to run there.
+        """Return what it costs to wait for the replica that holds a turn's KV and run there.
 
         Infinite where no replica holds it, or the one that does has no room for what is new.
         """
         home = kv.held_on
         if home is None:
             return float("inf")
-        block, prompt = self._block, turn.num_prompt_tokens
         there = self._ledger.tree.num_held(kv.leaf, home)
-        needed = -(-(prompt + self._settings.output_tokens) // block) - there
-        if needed - kv.num_loose_blocks > self._ledger.free_blocks(home):
+        if self._num_needed(turn, kv, home, there) > self._ledger.free_blocks(home):
             return float("inf")
-        prefill_s = self._cost.prefill_s(min(there * block, (prompt - 1) // block * block), prompt)
-        crowd = 1 + rack.active_turns.loads[home] * self._settings.crowd
-        return self._backlog.ahead_s(home) + prefill_s * crowd
+        return self._price(turn, kv, home, there, rack).seconds
 
-    def option(
-        self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack, *, is_due: bool
-    ) -> Option | None:
-        """Price a turn on a replica; None where it has no place now."""
-        block, prompt, home = self._block, turn.num_prompt_tokens, kv.held_on
-        there = self._ledger.tree.num_held(kv.leaf, replica)
-        needed = -(-(prompt + self._settings.output_tokens) // block) - there
-        if home == replica:
-            needed -= kv.num_loose_blocks
-        victims: list[Victim] = []
-        missing = needed - self._ledger.free_blocks(replica)
-        if missing > 0:
-            found = self._victims(kv, replica, missing, needed, rack, is_due=is_due)
-            if found is None:
-                return None
-            victims = found
+    def _num_needed(self, turn: Turn, kv: SessionKv, replica: ReplicaId, there: int) -> int:
+        """Return the room a turn takes on a replica beyond what is held and set aside there."""
+        set_aside = kv.num_loose_blocks if kv.held_on == replica else 0
+        return self.num_planned_blocks(turn) - there - set_aside
+
+    def _price(
+        self, turn: Turn, kv: SessionKv, replica: ReplicaId, there: int, rack: Rack
+    ) -> PricedOption:
+        """Price a turn on a replica that holds so many of its blocks, were there room."""
+        block, prompt = self._block, turn.num_prompt_tokens
         num_cached, move_s, load_s = self._reachable(turn, kv, replica, there, rack)
         num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
         prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
-        ahead_s = self._backlog.ahead_s(replica)
-        if ahead_s > 0 and ahead_s + prefill_s > self._settings.gate_s:
-            return None
-        price = PricedOption(
+        crowd_s = prefill_s * rack.active_turns.loads[replica] * self._settings.crowd
+        return PricedOption(
             replica,
-            ahead_s,
+            self._backlog.ahead_s(replica),
             move_s,
             load_s,
             prefill_s,
-            prefill_s * rack.active_turns.loads[replica] * self._settings.crowd,
-            sum([victim.again_s for victim in victims]) if is_due else 0.0,
+            crowd_s,
+            0.0,
             num_cached_tokens,
-            len(victims),
+            0,
         )
-        return Option(price, victims)
 
     def _reachable(
         self, turn: Turn, kv: SessionKv, replica: ReplicaId, there: int, rack: Rack
@@ -135,7 +148,7 @@ class Pricing:
         """
         home = kv.held_on
         if home == replica:
-            return there, 0.0, 0.0
+            return there, max(0.0, kv.ready_s - rack.now_s), 0.0
         if home is not None:
             held = kv.num_held_blocks
             if held <= there or not self._links.reach(home, replica):

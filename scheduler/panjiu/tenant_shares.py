@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from scheduler.errors import InvariantError
 from scheduler.ids import TenantId
 
 HALF_LIFE_S = 600.0
@@ -46,6 +49,19 @@ class TenantShares:
         total = sum(usage.block_s for usage in self._tenants.values())
         active = sum(1 for usage in self._tenants.values() if usage.block_s > 0 or usage.blocks)
         return max(1.0, self._tenants[tenant_id].block_s * active / total) if total else 1.0
+
+    def check_invariants(self, held: Mapping[TenantId, int]) -> None:
+        """Raise if tenants are counted with other blocks than they hold.
+
+        Raises:
+            InvariantError: Gives both counts.
+        """
+        for tenant_id, usage in self._tenants.items():
+            if usage.blocks != held.get(tenant_id, 0):
+                raise InvariantError(
+                    f"tenant {tenant_id!r} is counted with {usage.blocks} blocks and holds "
+                    f"{held.get(tenant_id, 0)}"
+                )
 
     def _settle(self, usage: _Usage, now_s: float) -> None:
         passed_s = now_s - usage.at_s

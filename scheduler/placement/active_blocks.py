@@ -83,9 +83,9 @@ class ActiveBlocks:
     def _follow(self, turn: Turn) -> PrefixNode:
         """Bring the session's path up to a turn's prompt; return where it ends."""
         session_id = turn.session.session_id
-        hashes = turn.block_hashes[: turn.num_prompt_tokens // self._block_size]
+        num_blocks = min(turn.num_prompt_tokens // self._block_size, len(turn.block_hashes))
         before = self._ends.get(session_id, self._tree.root)
-        end = self._tree.extend(before, hashes, turn.num_kept_blocks)
+        end = self._tree.extend(before, turn.block_hashes, num_blocks)
         self._tree.join(end)
         self._ends[session_id] = end
         return end

@@ -5,6 +5,8 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+from hw_model.engine.block_run import common_length
+
 
 class _Stretch:
     """Blocks in a row that nothing branches off."""
@@ -48,7 +50,7 @@ class RoutedPrefixes:
             stretch = self._by_first.get(hashes[position])
             if stretch is None:
                 break
-            length = _common(stretch.hashes, hashes, position)
+            length = common_length(stretch.hashes, 0, hashes, position, len(hashes))
             position += length
             if length < len(stretch.hashes):
                 break
@@ -64,7 +66,7 @@ class RoutedPrefixes:
             if stretch is None:
                 last = self._append(last, list(hashes[position:]))
                 break
-            length = _common(stretch.hashes, hashes, position)
+            length = common_length(stretch.hashes, 0, hashes, position, len(hashes))
             if length < len(stretch.hashes):
                 stretch = self._cut(stretch, length)
             stretch.used = self._num_chains
@@ -123,18 +125,3 @@ class RoutedPrefixes:
             self._num_pushed = len(leaves)
         self._num_pushed += 1
         heapq.heappush(self._heap, (leaf.used, self._num_pushed, leaf))
-
-
-def _common(stretch: Sequence[int], hashes: Sequence[int], position: int) -> int:
-    """Return how far a stretch agrees with a chain from a position on, where it begins alike.
-
-    O(log blocks): a hash tells all before it.
-    """
-    low, high = 1, min(len(stretch), len(hashes) - position)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if stretch[middle - 1] == hashes[position + middle - 1]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

@@ -125,7 +125,8 @@ class Saga:
         if rack.probe is None:
             return self._pins.holds(turn.session, rack.now_s)
         num_cached = rack.probe.num_cached_blocks(worker, turn.block_hashes)
-        return num_cached > 0 and 2 * num_cached >= turn.num_kept_blocks
+        num_tokens = num_cached * rack.fleet.block_size_tokens
+        return num_cached > 0 and 2 * num_tokens >= turn.session.context_tokens
 
     def _eviction_priority(self, session: Session, now_s: float) -> float:
         others = [
