@@ -132,7 +132,11 @@ class Runtime:
                 session_id=request.session_id,
                 num_prompt_tokens=request.num_prompt_tokens,
                 num_output_tokens=request.num_output_tokens,
+                parent_id=request.parent_id,
                 block_hashes=request.block_hashes,
+                priority=request.priority,
+                deadline_s=request.deadline_s,
+                tenant_id=request.tenant_id,
             )
         )
         await arrived.decided.wait()

@@ -7,8 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from scheduler.events import NO_HINT, GapHint
-from scheduler.ids import SessionId, TurnId
+from scheduler.events import NO_HINT, NO_TENANT, GapHint
+from scheduler.ids import SessionId, TenantId, TurnId
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,10 @@ class TurnRequest:
         gap: What the session does once the turn has ended, as far as its reply will tell.
         streams: Whether progress is wanted as it happens; else that of the first and the last
             token is enough.
+        parent_id: The session that started this one, for a sub-agent's turns.
+        tenant_id: Whose session it is.
+        priority: Smaller is more urgent.
+        deadline_s: When the session should be done, on the runtime's clock.
     """
 
     turn_id: TurnId
@@ -33,6 +37,10 @@ class TurnRequest:
     block_hashes: Sequence[int]
     streams: bool = True
     gap: GapHint = NO_HINT
+    parent_id: SessionId | None = None
+    tenant_id: TenantId = NO_TENANT
+    priority: int = 0
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

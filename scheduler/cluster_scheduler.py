@@ -11,9 +11,18 @@ from collections.abc import Callable, Sequence
 from scheduler.commands import Command, Refuse
 from scheduler.decision import Decision
 from scheduler.errors import InvariantError
-from scheduler.events import Event, PrefillEnded, SessionClosed, TurnArrived, TurnEnded, Woken
+from scheduler.events import (
+    Event,
+    PrefillEnded,
+    ReplicaDown,
+    ReplicaUp,
+    SessionClosed,
+    TurnArrived,
+    TurnEnded,
+    Woken,
+)
 from scheduler.ids import SessionId, TurnId
-from scheduler.policy import Policy
+from scheduler.policy import MindsReplicas, Policy
 from scheduler.rack import Rack, ReplicaFleet, ReplicaProbe
 from scheduler.session import Session, Turn
 
@@ -40,6 +49,7 @@ class ClusterScheduler:
     ) -> None:
         self._fleet = fleet
         self._policy = policy
+        self._minding = policy if isinstance(policy, MindsReplicas) else None
         self._on_decision = on_decision
         self._rack = Rack(fleet, probe)
         if on_decision is not None:
@@ -141,6 +151,22 @@ class ClusterScheduler:
                     self._forget_if_done(session)
             case Woken():
                 self._policy.woken(self._rack)
+            case ReplicaDown() | ReplicaUp():
+                self._mind(event)
+
+    def _mind(self, event: ReplicaDown | ReplicaUp) -> None:
+        """Take a replica out of the rack, or back; once is enough."""
+        rack, replica = self._rack, event.replica_id
+        goes = isinstance(event, ReplicaDown)
+        if goes == (replica in rack.down):
+            return
+        if goes:
+            rack.take_down(replica)
+        else:
+            rack.bring_up(replica)
+        if self._minding is not None:
+            tell = self._minding.replica_down if goes else self._minding.replica_up
+            tell(replica, rack)
 
     def _arrive(self, arrived: TurnArrived) -> None:
         if arrived.turn_id in self._turns:

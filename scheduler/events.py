@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from scheduler.ids import SessionId, TenantId, TurnId
+from scheduler.ids import ReplicaId, SessionId, TenantId, TurnId
 
 NO_TENANT = TenantId("")
 
@@ -104,4 +104,21 @@ class Woken:
     """The time has come that the scheduler asked to be woken at."""
 
 
-Event = TurnArrived | PrefillEnded | TurnEnded | SessionClosed | Woken
+@dataclass(frozen=True, slots=True)
+class ReplicaDown:
+    """A replica takes no turns any more, and its KV is lost.
+
+    Turns under way there end by events of their own; whoever drives may have them arrive anew.
+    """
+
+    replica_id: ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaUp:
+    """A replica takes turns again; it holds no KV."""
+
+    replica_id: ReplicaId
+
+
+Event = TurnArrived | PrefillEnded | TurnEnded | SessionClosed | Woken | ReplicaDown | ReplicaUp

@@ -13,14 +13,15 @@ class LoadOrder:
     A heap with lazy deletion: stale entries are dropped when they surface, and the heap is rebuilt
     when most of it is stale.
 
-    Invariant: for every replica the heap holds an entry with its current load.
+    Invariant: for every replica that is not closed the heap holds an entry with its current load.
     """
 
-    __slots__ = ("_heap", "loads")
+    __slots__ = ("_closed", "_heap", "loads")
 
     def __init__(self, num_replicas: int) -> None:
         self.loads = [0] * num_replicas
         self._heap = [(0, replica) for replica in range(num_replicas)]
+        self._closed: set[int] = set()
 
     def add(self, replica_id: ReplicaId, amount: int) -> None:
         """Change a replica's load."""
@@ -34,9 +35,23 @@ class LoadOrder:
             heapq.heappush(self._heap, (self.loads[replica_id], replica_id))
 
     def least(self) -> ReplicaId:
-        """Return the replica with the least load, the lowest id among equals."""
-        while True:
-            load, replica = self._heap[0]
-            if self.loads[replica] == load:
+        """Return the open replica with the least load, the lowest id among equals.
+
+        Where all are closed, the one with the least load of them.
+        """
+        heap, loads, closed = self._heap, self.loads, self._closed
+        while heap:
+            load, replica = heap[0]
+            if loads[replica] == load and replica not in closed:
                 return ReplicaId(replica)
-            heapq.heappop(self._heap)
+            heapq.heappop(heap)
+        return ReplicaId(min(closed, key=lambda replica: (loads[replica], replica)))
+
+    def close(self, replica_id: ReplicaId) -> None:
+        """Have ``least`` pass over a replica; its load still counts."""
+        self._closed.add(replica_id)
+
+    def open(self, replica_id: ReplicaId) -> None:
+        """Have ``least`` look at it again."""
+        self._closed.discard(replica_id)
+        heapq.heappush(self._heap, (self.loads[replica_id], replica_id))

@@ -72,6 +72,7 @@ class Rack:
         prefill_tokens: Prompt tokens to compute of the turns dispatched and not yet prefilled.
         active_tokens: Context of the turns dispatched and not ended.
         turns: Those turns.
+        down: Replicas that take no turns.
         commands: What was asked for since the driver last took it.
         receipts: Where policies say why; None where nobody listens.
     """
@@ -80,6 +81,7 @@ class Rack:
         "active_tokens",
         "active_turns",
         "commands",
+        "down",
         "fleet",
         "now_s",
         "num_replicas",
@@ -100,13 +102,14 @@ class Rack:
         self.prefill_tokens = LoadOrder(fleet.num_replicas)
         self.active_tokens = LoadOrder(fleet.num_replicas)
         self.turns: list[dict[Turn, None]] = [{} for _ in range(fleet.num_replicas)]
+        self.down: set[ReplicaId] = set()
         self.commands: list[Command] = []
         self.receipts: list[Receipt] | None = None
 
     def dispatch(
         self, turn: Turn, replica_id: ReplicaId, *, num_cached_tokens: int = 0, priority: int = 0
     ) -> None:
-        """Run a held turn on a replica.
+        """Run a held turn on a replica, or on the least loaded one where that one is down.
 
         Args:
             turn: Held.
@@ -119,6 +122,8 @@ class Rack:
         """
         if turn.replica_id is not None:
             raise InvariantError(f"turn {turn.turn_id} was dispatched twice")
+        if replica_id in self.down:
+            replica_id, num_cached_tokens = self.active_tokens.least(), 0
         session = turn.session
         turn.replica_id = replica_id
         turn.dispatched_s = self.now_s
@@ -150,6 +155,21 @@ class Rack:
     ) -> None:
         """Copy its KV from one replica to another; it is there at ``ready_s``."""
         self.commands.append(Pull(session.session_id, source_id, replica_id, ready_s))
+
+    def take_down(self, replica_id: ReplicaId) -> None:
+        """Place no turns on a replica; those that run there end one by one."""
+        self.down.add(replica_id)
+        for order in self._orders():
+            order.close(replica_id)
+
+    def bring_up(self, replica_id: ReplicaId) -> None:
+        """Place turns there again."""
+        self.down.discard(replica_id)
+        for order in self._orders():
+            order.open(replica_id)
+
+    def _orders(self) -> tuple[LoadOrder, ...]:
+        return self.active_turns, self.session_tokens, self.prefill_tokens, self.active_tokens
 
     def end_prefill(self, turn: Turn) -> None:
         """Take note of a turn's first token, or its end without one; once is enough."""

@@ -36,7 +36,15 @@ from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.ttft_boundary import TtftBoundary
 from scheduler.commands import Dispatch, Drop, Pull, Refuse, Release, Retain
 from scheduler.decision import Decision
-from scheduler.events import PrefillEnded, SessionClosed, TurnArrived, TurnEnded, Woken
+from scheduler.events import (
+    PrefillEnded,
+    ReplicaDown,
+    ReplicaUp,
+    SessionClosed,
+    TurnArrived,
+    TurnEnded,
+    Woken,
+)
 from scheduler.ids import SessionId, TurnId
 from tests.engines import deployment
 from tests.replayed_workload import Replay
@@ -120,7 +128,7 @@ def rows(decisions: Sequence[Decision]) -> list[tuple[float, Row]]:  # noqa: C90
                 yield Row("ended", whose[event.turn_id], event.num_context_tokens)
             case SessionClosed():
                 yield Row("closed", event.session_id)
-            case Woken():
+            case Woken() | ReplicaDown() | ReplicaUp():
                 pass
         for command in decision.commands:
             match command:

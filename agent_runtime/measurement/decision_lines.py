@@ -7,7 +7,16 @@ from typing import Any
 
 from scheduler.commands import Command, Dispatch, Drop, Pull, Refuse, Release, Retain
 from scheduler.decision import Decision
-from scheduler.events import Event, PrefillEnded, SessionClosed, TurnArrived, TurnEnded, Woken
+from scheduler.events import (
+    Event,
+    PrefillEnded,
+    ReplicaDown,
+    ReplicaUp,
+    SessionClosed,
+    TurnArrived,
+    TurnEnded,
+    Woken,
+)
 from scheduler.receipt import Receipt
 
 
@@ -51,6 +60,20 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
 
 def _event(event: Event) -> dict[str, Any]:
     match event:
+        case TurnArrived() | PrefillEnded() | TurnEnded():
+            return _turn_event(event)
+        case Woken():
+            return {"event": "woken"}
+        case SessionClosed():
+            return {"event": "session_closed", "session": event.session_id}
+        case ReplicaDown():
+            return {"event": "replica_down", "replica": event.replica_id}
+        case ReplicaUp():
+            return {"event": "replica_up", "replica": event.replica_id}
+
+
+def _turn_event(event: TurnArrived | PrefillEnded | TurnEnded) -> dict[str, Any]:
+    match event:
         case TurnArrived():
             arrived = {
                 "event": "turn_arrived",
@@ -66,16 +89,12 @@ def _event(event: Event) -> dict[str, Any]:
                 "turn": event.turn_id,
                 "cached_tokens": event.num_cached_tokens,
             }
-        case Woken():
-            return {"event": "woken"}
         case TurnEnded():
             return {
                 "event": "turn_ended",
                 "turn": event.turn_id,
                 "context_tokens": event.num_context_tokens,
             }
-        case SessionClosed():
-            return {"event": "session_closed", "session": event.session_id}
 
 
 def _command(command: Command) -> dict[str, Any]:

@@ -149,6 +149,31 @@ class Panjiu:
         self.ledger.forget(kv)
         self._place_held(rack, replica)
 
+    def replica_down(self, replica_id: ReplicaId, rack: Rack) -> None:
+        """Forget what it held; turns on their way there are held again."""
+        self.ledger.used_blocks.close(replica_id)
+        self._backlog.close(replica_id)
+        for kv in list(self.ledger.residents[replica_id]):
+            self._shares.change(kv.session.tenant_id, -kv.num_held_blocks, rack.now_s)
+            self.ledger.release(kv)
+            kv.ready_s = rack.now_s
+        stranded = [entry[2] for entry in self._moving if entry[3] == replica_id]
+        self._moving = [entry for entry in self._moving if entry[3] != replica_id]
+        heapq.heapify(self._moving)
+        for turn in stranded:
+            if turn in self._backlog:  # else it was withdrawn
+                self._backlog.remove(turn)
+                kv = self._kvs[turn.session.session_id]
+                kv.state = KvState.HELD
+                self._hold(turn, kv, rack)
+        self._place_held(rack)
+
+    def replica_up(self, replica_id: ReplicaId, rack: Rack) -> None:
+        """Plan with it again."""
+        self.ledger.used_blocks.open(replica_id)
+        self._backlog.open(replica_id)
+        self._place_held(rack, replica_id)
+
     def woken(self, rack: Rack) -> None:
         """Dispatch the turns whose KV has arrived; look at those held."""
         while self._moving and self._moving[0][0] <= rack.now_s:
@@ -265,6 +290,8 @@ class Panjiu:
         best: Option | None = None
         options: list[Option] = []
         for replica in candidates:
+            if replica in rack.down:
+                continue
             option = self._pricing.option(turn, kv, replica, rack, is_due=is_due)
             if option is not None:
                 options.append(option)

@@ -39,6 +39,14 @@ class PrefillBacklog:
         """Return the replica with the least."""
         return self._order.least()
 
+    def close(self, replica_id: ReplicaId) -> None:
+        """Have ``least`` pass over a replica."""
+        self._order.close(replica_id)
+
+    def open(self, replica_id: ReplicaId) -> None:
+        """Have it looked at again."""
+        self._order.open(replica_id)
+
     def __contains__(self, turn: Turn) -> bool:
         return turn in self._turns
 
