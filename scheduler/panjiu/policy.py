@@ -258,7 +258,9 @@ class Panjiu:
                 self._join(turn, kv, kv.held_on, rack)
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
-            candidates = self._pricing.candidates(kv) if replica is None or stuck else (replica,)
+            candidates = (
+                self._pricing.candidates(kv, rack) if replica is None or stuck else (replica,)
+            )
             if self._place_on(candidates, turn, kv, rack, is_due=is_due or stuck):
                 self._held.remove(turn)
             is_first = False
@@ -266,16 +268,17 @@ class Panjiu:
     def _place(self, turn: Turn, kv: SessionKv, rack: Rack) -> bool:
         """Run a turn that has just come; return whether it has a place."""
         home = kv.held_on
-        if home is not None and not self._backlog.ahead_s(home):
-            # Where KV is and nobody waits, others can be better only by being emptier.
-            loads = rack.active_turns.loads
-            if loads[home] <= loads[self._backlog.least()]:
-                option = self._pricing.option(turn, kv, home, rack, is_due=False)
-                if option is not None and not option.victims:
-                    self._explain(turn, [option], option, rack, is_due=False)
-                    self._take(turn, kv, option, rack)
-                    return True
-        return self._place_on(self._pricing.candidates(kv), turn, kv, rack, is_due=False)
+        if home is not None:
+            option = self._pricing.option(turn, kv, home, rack, is_due=False)
+            if (
+                option is not None
+                and not option.victims
+                and option.price.seconds <= self._pricing.elsewhere_s(turn, option.price, kv, rack)
+            ):
+                self._explain(turn, [option], option, rack, is_due=False)
+                self._take(turn, kv, option, rack)
+                return True
+        return self._place_on(self._pricing.candidates(kv, rack), turn, kv, rack, is_due=False)
 
     def _place_on(
         self,
