@@ -105,9 +105,7 @@ class Pricing:
     def elsewhere_s(self, turn: Turn, at_home: PricedOption, kv: SessionKv, rack: Rack) -> float:
         """Return the least that a turn costs anywhere but where its KV is, nobody ahead of it."""
         idle = rack.active_tokens.least()
-        others = rack.active_turns.loads[idle], rack.active_tokens.loads[idle]
-        crowd_s = at_home.prefill_s * others[0] * self._settings.crowd
-        decode_s = self._cost.beside_s(turn.num_prompt_tokens, self._settings.output_tokens, others)
+        crowd_s, decode_s = self._beside_s(turn, at_home.prefill_s, idle, rack)
         pull_s = self._cost.transfer.pull_s(kv.num_held_blocks * self._block)
         return pull_s + at_home.prefill_s + crowd_s + decode_s
 
@@ -137,9 +135,7 @@ class Pricing:
         num_cached, move_s, load_s = self._reachable(turn, kv, replica, there, rack)
         num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
         prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
-        others = rack.active_turns.loads[replica], rack.active_tokens.loads[replica]
-        crowd_s = prefill_s * others[0] * self._settings.crowd
-        decode_s = self._cost.beside_s(prompt, self._settings.output_tokens, others)
+        crowd_s, decode_s = self._beside_s(turn, prefill_s, replica, rack)
         return PricedOption(
             replica,
             self._backlog.ahead_s(replica),
@@ -152,6 +148,15 @@ class Pricing:
             num_cached_tokens,
             0,
         )
+
+    def _beside_s(
+        self, turn: Turn, prefill_s: float, replica: ReplicaId, rack: Rack
+    ) -> tuple[float, float]:
+        """Return what its prefill and its decoding cost those who decode there, and it."""
+        others = rack.active_turns.loads[replica], rack.active_tokens.loads[replica]
+        crowd_s = prefill_s * others[0] * self._settings.crowd
+        steps = self._settings.shared_steps
+        return crowd_s, self._cost.beside_s(turn.num_prompt_tokens, steps, others)
 
     def _reachable(
         self, turn: Turn, kv: SessionKv, replica: ReplicaId, there: int, rack: Rack

@@ -20,12 +20,14 @@ from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.rack import ReplicaFleet
 
-RANKING_AGE_S = 5.0
-"""A ranking is made anew after so long. Who became idle since is worth most, and is not missed."""
+RANKING_AGE_S, OLD_RANKING_S = 5.0, 30.0
+"""A ranking is made anew after so long, if it was asked for as often as it has entries, so that each
+asking costs as much however many sessions there are; else once it is old. Who became idle since is
+worth most, and is not missed."""
 
-RATED_SHARE = 0.1
-"""What a session's KV is worth falls by a few per cent while its gap grows by this share, so it is
-not rated again before."""
+RATED_SHARE = 0.25
+"""What a session's KV is worth changes little while its gap grows by this share, less than a bin of
+the gap model, so it is not rated again before."""
 
 
 class Victim(NamedTuple):
@@ -63,10 +65,11 @@ class _Ranking:
     Invariant: ``worths`` rise; ``blocks_upto`` has the sum of the blocks of as many victims.
     """
 
-    __slots__ = ("blocks_upto", "leased", "made_s", "rated", "victims", "worths")
+    __slots__ = ("blocks_upto", "leased", "made_s", "num_asked", "rated", "victims", "worths")
 
     def __init__(self) -> None:
-        self.made_s = -RANKING_AGE_S
+        self.num_asked = 0
+        self.made_s = -OLD_RANKING_S
         self.victims: list[Victim] = []
         self.worths: list[float] = []
         self.blocks_upto = [0]
@@ -159,8 +162,10 @@ class RoomPlanner:
 
     def _ranking(self, replica_id: ReplicaId, now_s: float) -> _Ranking:
         ranking = self._rankings[replica_id]
-        if now_s - ranking.made_s >= RANKING_AGE_S:
-            ranking.made_s = now_s
+        ranking.num_asked += 1
+        is_worn = ranking.num_asked >= len(ranking.rated)
+        if now_s - ranking.made_s >= (RANKING_AGE_S if is_worn else OLD_RANKING_S):
+            ranking.made_s, ranking.num_asked = now_s, 0
             ranking.rated = {
                 kv: self._rated(kv, ranking.rated.get(kv), now_s)
                 for kv in self._ledger.residents[replica_id]
