@@ -22,8 +22,8 @@ from scheduler.rack import ReplicaFleet
 
 RANKING_AGE_S, OLD_RANKING_S = 5.0, 30.0
 """A ranking is made anew after so long, if it was asked for as often as it has entries, so that
-each asking costs as much however many sessions there are; else once it is old. Who became idle since
-is worth most, and is not missed."""
+each asking costs as much however many sessions there are; else once it is old. Who became idle
+since is worth most, and is not missed."""
 
 RATED_SHARE = 0.25
 """What a session's KV is worth changes little while its gap grows by this share, less than a bin of
