@@ -46,6 +46,11 @@ URGENT = 0.25
 """Weight of a turn whose session would miss its deadline if it waited for much longer."""
 
 
+FUTURE = 0.1
+"""Weight of the work of turns to come, where it is known, beside that of the turn at hand. With more,
+newcomers with little ahead of them go before those who hold KV, and everybody is slower."""
+
+
 class Panjiu:
     """The policy.
 
@@ -222,6 +227,7 @@ class Panjiu:
     def _hold(self, turn: Turn, kv: SessionKv, rack: Rack) -> None:
         num_cached = min(kv.num_held_blocks * self._block, turn.num_prompt_tokens - 1)
         weight = self._cost.prefill_s(num_cached, turn.num_prompt_tokens)
+        weight += self._left_s(turn)
         whole_s = self._cost.prefill_s(0, turn.num_prompt_tokens) + kv.solo_s
         due_s = rack.now_s + self._settings.patience * whole_s
         session = turn.session
@@ -236,6 +242,15 @@ class Panjiu:
         if not self._held:
             self._looked_s = rack.now_s
         self._held.add(turn, weight, due_s)
+
+    def _left_s(self, turn: Turn) -> float:
+        """Return what the known future of a turn's session counts; nothing where none is known."""
+        num_new, num_output = self._foresight.left(turn.session)
+        if not num_new + num_output:
+            return 0.0
+        prompt = turn.num_prompt_tokens
+        prefill_s = self._cost.prefill_s(prompt, prompt + num_new)
+        return FUTURE * (prefill_s + num_output * self._cost.decode_s)
 
     def _place_held(self, rack: Rack, replica: ReplicaId | None = None) -> None:
         """Place held turns, the first ones first, as far as there are places.
