@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import msgspec
+
 from scheduler.events import NO_HINT, NO_TENANT, GapHint
 from scheduler.ids import SessionId, TenantId, TurnId
 
@@ -49,9 +51,8 @@ class TurnRequest:
     max_output_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TurnProgress:
-    """What one or more engine steps gave a turn.
+class TurnProgress(msgspec.Struct, frozen=True, gc=False):
+    """What one or more engine steps gave a turn; made for every token, so it is cheap to make.
 
     Attributes:
         num_new_tokens: Output tokens since the last progress, >= 1.

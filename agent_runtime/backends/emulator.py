@@ -44,7 +44,7 @@ class _Inbox:
 
     def __init__(self, request: EngineRequest) -> None:
         self.request = request
-        self._arrived = anyio.Event()
+        self._arrived: anyio.Event | None = None  # while somebody waits
         self._due_s = 0.0
         self._num_new_tokens = 0
         self._num_cached_tokens = 0
@@ -57,22 +57,26 @@ class _Inbox:
         self._num_new_tokens += generated.num_tokens
         self._num_cached_tokens = generated.num_cached_tokens
         self._finished = generated.finished
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     def stop(self) -> None:
         self._stopped = True
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> TurnProgress:
-        if self._finished and self._num_new_tokens == 0:
-            raise StopAsyncIteration
-        await self._arrived.wait()
+        if self._num_new_tokens == 0 and not self._stopped:
+            if self._finished:
+                raise StopAsyncIteration
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+            self._arrived = None
         if self._stopped:
             raise BackendStoppedError
-        self._arrived = anyio.Event()
         merged = TurnProgress(
             self._num_new_tokens, self._num_cached_tokens, self._finished, self._due_s
         )
@@ -135,7 +139,7 @@ class EmulatedRack:
                 self.step_time,
                 progress=bool(observers),
             )
-            for log in kv_logs or [None] * deployment.num_replicas
+            for log in kv_logs or (None,) * deployment.num_replicas
         ]
         self._inboxes: dict[RequestId, _Inbox] = {}
         self._due: list[tuple[float, int, int]] = []  # when, order, replica

@@ -1,4 +1,4 @@
-"""``panjiu emulate``: every replica of the emulated rack as a vLLM look-alike on a port of its own."""
+"""``panjiu emulate``: every replica of the emulated rack as a vLLM look-alike, on its own port."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from hw_model.deployment import Deployment
 MAX_PORT = 65_535
 
 DESCRIPTION = """\
-Serve every replica of the emulated rack as a vLLM look-alike on a port of its own: chat and text
-completions, vLLM 0.32's /metrics, and its KV events by ZMQ. Nothing stands between a request and its
-engine: whoever connects is the router, so any router can be tried against a rack nobody has.
+Serve every replica of the emulated rack as a vLLM look-alike on a port of its own: chat
+completions, vLLM 0.32's /metrics, and its KV events by ZMQ. Nothing stands between a request and
+its engine: whoever connects is the router, so any router can be tried against a rack nobody has.
 
 Timing, batching, prefix hits, evictions and preemption are modelled; words are made up. Tokens come
 when they are due: how late they were on this machine is told at the end, in /metrics as
@@ -40,7 +40,7 @@ examples:
   panjiu emulate --replicas 128 --model qwen3-32b --tp 1 --processes 2
                                                        one engine a chip of the AL128
   panjiu emulate --replicas 8 --model qwen3-8b --kv-events-base-port 5557
-                                                       KV events on 5557 to 5564, replays on 5565 ...
+                                                       KV events on 5557 to 5564, replays behind
   panjiu emulate --rack h100-node8 --model llama-3.1-70b --tp 2
   panjiu emulate --replicas 8 --model qwen3-8b --speed 0.5
                                                        half as fast, where the machine can't keep up

@@ -6,9 +6,10 @@ import multiprocessing
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from agent_runtime.cli.emulate_share import EmulatedShare
 from agent_runtime.errors import ConfigError, InternalError
@@ -61,7 +62,7 @@ class ProcessGroup:
         Raises:
             ConfigError: One can't.
         """
-        return [_received(pipe) for pipe in self._pipes]
+        return [_received(pipe, list) for pipe in self._pipes]
 
     def wait(self) -> list[LatenessSummary]:
         """Wait until somebody wants them to end, or one ends by itself; return their lateness.
@@ -69,22 +70,25 @@ class ProcessGroup:
         Raises:
             InternalError: One broke off.
         """
-        try:
+        with suppress(KeyboardInterrupt):
             wait(self._pipes)
-        except KeyboardInterrupt:
-            pass
         for process, _ in self._processes:
             process.terminate()
-        return [_received(pipe) for pipe in self._pipes]
+        return [_received(pipe, LatenessSummary) for pipe in self._pipes]
 
 
-def _received(pipe: Connection) -> object:
+T = TypeVar("T")
+
+
+def _received(pipe: Connection, kind: type[T]) -> T:
     try:
         message = pipe.recv()
     except EOFError:
         raise InternalError("a process of the emulation broke off; its message is above") from None
     if isinstance(message, Exception):
         raise message
+    if not isinstance(message, kind):
+        raise InternalError(f"a process of the emulation sent a {type(message).__name__}")
     return message
 
 
@@ -97,5 +101,5 @@ def _run(share: EmulatedShare, parent: Connection, other_end: Connection) -> Non
         sys.exit(1)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt

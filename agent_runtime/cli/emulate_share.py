@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +29,9 @@ from hw_model.claim import Band
 from hw_model.deployment import Deployment
 
 GRACE_S = 2
+
+GC_THRESHOLDS = (50_000, 20, 50)
+"""A collection of everything stops all streams for tens of milliseconds; few of them, then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class EmulatedShare:
         Raises:
             ConfigError: A port is taken.
         """
+        gc.freeze()  # what was imported stays, and need not be looked at again and again
+        gc.set_threshold(*GC_THRESHOLDS)
         options = {"use_uvloop": find_spec("uvloop") is not None}
         summary = anyio.run(self._serve, parent, backend_options=options)
         parent.send(summary)
@@ -121,6 +127,7 @@ def _config(app: AppsByPort) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         lifespan="off",
+        proxy_headers=False,
         ws="none",
         timeout_graceful_shutdown=GRACE_S,
     )
@@ -141,6 +148,3 @@ async def _stop_with_parent(parent: Connection, server: uvicorn.Server) -> None:
     """Stop when the parent is gone: it never sends anything, so there is then an end to read."""
     await anyio.wait_readable(parent.fileno())
     server.should_exit = True
-
-
-ShareTarget = Callable[[Connection], None]

@@ -41,7 +41,7 @@ class EndpointLimits:
     max_sessions: int = 4_000
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     runner: TurnRunner,
     *,
     model: str,

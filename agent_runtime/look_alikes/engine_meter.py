@@ -31,7 +31,7 @@ CHOICES = (1, 2, 5, 10, 20)
 
 def token_bounds(most: int) -> tuple[int, ...]:
     """Return 1, 2, 5, 10, 20, 50, ... up to ``most``: vLLM's buckets for a request's tokens."""
-    bounds = []
+    bounds: list[int] = []
     power = 1
     while True:
         for digit in (1, 2, 5):

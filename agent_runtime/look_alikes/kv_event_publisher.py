@@ -1,7 +1,7 @@
 """KV events by ZMQ: PUB for who listens, ROUTER for who missed some, as vLLM 0.32 does it.
 
 A subscriber that finds a gap in the sequence numbers sends the first one it lacks, eight bytes
-big-endian, to the ROUTER (a REQ socket, or a DEALER with an empty frame before it) and gets ``[topic,
+big-endian, to the ROUTER (from a DEALER, with an empty frame before it) and gets ``[topic,
 sequence, payload]`` for each batch since that is still kept, then one with sequence -1.
 
 pyzmq is in the extra ``engines``.
@@ -89,9 +89,9 @@ class KvEventPublisher:
 
         while True:
             # The descriptor tells of changes only, so all that is there is read before the wait.
-            while self._replays.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+            while int(self._replays.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                 await self._answer(self._replays.recv_multipart(zmq.NOBLOCK))
-            await anyio.wait_readable(int(self._replays.getsockopt(zmq.FD)))  # type: ignore[arg-type]
+            await anyio.wait_readable(int(self._replays.getsockopt(zmq.FD)))
 
     async def _answer(self, request: list[bytes]) -> None:
         """Answer one; what is no request gets no answer, as from vLLM."""

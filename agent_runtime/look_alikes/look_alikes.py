@@ -49,8 +49,8 @@ class LookAlikeOptions:
 class LookAlikes:
     """Look-alikes of vLLM over one ``EmulatedRack``; open ``rack.run`` in a task group.
 
-    They share the memory of who said what, so a conversation is tokenised and hashed once, whichever
-    of them a router sends its turns to.
+    They share the memory of who said what, so a conversation is tokenised and hashed once,
+    whichever of them a router sends its turns to.
 
     Args:
         deployment: What is emulated: as many replicas as there shall be here.
@@ -107,7 +107,7 @@ class LookAlikes:
         """Return how late tokens were handed on so far, by all replicas."""
         return LatenessSummary.of([meter.histogram.counts for meter in self._lateness])
 
-    def _app(  # noqa: PLR0913 - what the apps share
+    def _app(
         self,
         number: int,
         deployment: Deployment,

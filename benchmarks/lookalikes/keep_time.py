@@ -21,6 +21,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+
+from typing_extensions import override
 
 from agent_runtime.look_alikes.lateness import BOUNDS_S, LatenessSummary
 from benchmarks.gateway.process_cpu import cpu_s
@@ -55,12 +58,14 @@ class StreamReader(asyncio.Protocol):
         self._tail = b""
         self.num_tokens = 0
 
+    @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - TCP
         self._transport = transport
         transport.write(self._request)
 
+    @override
     def data_received(self, data: bytes) -> None:
         """Count chunks."""
         self.num_tokens += data.count(CHUNK)
@@ -95,7 +100,7 @@ def read_lateness(ports: range) -> LatenessSummary:
     """Return the lateness of all replicas so far."""
     counts = []
     for port in ports:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
             cumulated = [int(float(value)) for value in BUCKET.findall(response.read())]
         counts.append(
             [now - before for now, before in zip(cumulated, [0, *cumulated], strict=False)]
@@ -111,7 +116,7 @@ async def measure(ports: range, server: int, args: argparse.Namespace) -> KeptTi
     for number in range(args.streams):
         port = ports[number % len(ports)]
         _, reader = await loop.create_connection(
-            lambda number=number: StreamReader(request(args.model, number, args)), "127.0.0.1", port
+            partial(StreamReader, request(args.model, number, args)), "127.0.0.1", port
         )
         readers.append(reader)
         await asyncio.sleep(RAMP_S / args.streams)
