@@ -24,6 +24,13 @@ VLLM_ROUTER = (
     "{peers}/vllm-router/bin/vllm-router --host 127.0.0.1 --port {port} --prometheus-port {spare} "
     "--log-level error --worker-startup-check-interval 1 "
 )
+PROGRAMS = (
+    "--policy consistent_hash --enable-program-scheduling --program-scheduling-config-json "
+    '\'{{"program_scheduling_enable_key":"auto","global_queue":%s,'
+    '"token_capacity_per_dp_rank":1600000}}\' --worker-urls {urls}'
+)
+"""By X-Session-ID; the capacity is what the instant servers' metrics say they have."""
+
 SMG = (
     "{peers}/smg/bin/smg launch --host 127.0.0.1 --port {port} --prometheus-port {spare} "
     "--log-level error "
@@ -35,8 +42,8 @@ COMMANDS = {
     "vllm-router:round_robin": VLLM_ROUTER + "--policy round_robin --worker-urls {urls}",
     "vllm-router:consistent_hash": VLLM_ROUTER + "--policy consistent_hash --worker-urls {urls}",
     "vllm-router:cache_aware": VLLM_ROUTER + "--policy cache_aware --worker-urls {urls}",
-    "vllm-router:program": VLLM_ROUTER
-    + "--policy consistent_hash --enable-program-scheduling --worker-urls {urls}",
+    "vllm-router:program": VLLM_ROUTER + PROGRAMS % "false",
+    "vllm-router:program_global": VLLM_ROUTER + PROGRAMS % "true",
     "smg:round_robin": SMG + "--policy round_robin --worker-urls {urls}",
     "smg:cache_aware": SMG + "--policy cache_aware --worker-urls {urls}",
     "smg:consistent_hashing": SMG + "--policy consistent_hashing --worker-urls {urls}",
