@@ -5,10 +5,10 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx2
 import prometheus_client
 import pytest
 from hypothesis import given
@@ -211,9 +211,8 @@ def test_the_command_serves_from_several_processes_and_ends_with_its_lateness(
         assert len(urls) == 2
         for url in urls:
             body = b'{"messages": [{"role": "user", "content": "Plan."}], "max_tokens": 3}'
-            asked = urllib.request.Request(f"{url}/v1/chat/completions", body)
-            with urllib.request.urlopen(asked) as answer:
-                assert answer.status == 200
+            answer = httpx2.post(f"{url}/v1/chat/completions", content=body)
+            assert answer.status_code == 200
         os.kill(process.pid, number)
         assert process.stderr is not None
         rest = process.stderr.read()

@@ -1,5 +1,6 @@
 """Look-alikes as routers and clients see them: openai's client, Prometheus' parser, ZMQ."""
 
+from array import array
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,7 +43,7 @@ async def ask(client: openai.AsyncOpenAI, messages: list[Any], **kwargs: Any) ->
     return await client.chat.completions.create(model=MODEL, messages=messages, **kwargs)
 
 
-def cached_tokens(answer: Any) -> int:
+def cached_tokens(answer):
     return answer.usage.prompt_tokens_details.cached_tokens
 
 
@@ -205,15 +206,17 @@ def held_after(events: list[Any]) -> Counter[int]:
 
 async def test_a_subscriber_knows_exactly_what_the_engine_has() -> None:
     with zmq.asyncio.Context() as context:
-        async with clients_of(kv_blocks=60, kv_events=True) as ((client, other), served):
-            async with subscriber(context, served.kv_ports[0][0]) as events:
-                for number in range(8):
-                    messages = [{"role": "user", "content": f"Agent {number}: look at it. " * 25}]
-                    named = {"session_id": f"agent-{number}"} if number % 2 else {}
-                    await ask(client, messages, max_tokens=60, extra_body=named)
-                await ask(other, HELLO, max_tokens=60)
-                await served.wait_until_idle()
-                parsed = [parse_frames(message) for message in await read_all(events)]
+        async with (
+            clients_of(kv_blocks=60, kv_events=True) as ((client, other), served),
+            subscriber(context, served.kv_ports[0][0]) as events,
+        ):
+            for number in range(8):
+                messages = [{"role": "user", "content": f"Agent {number}: look at it. " * 25}]
+                named = {"session_id": f"agent-{number}"} if number % 2 else {}
+                await ask(client, messages, max_tokens=60, extra_body=named)
+            await ask(other, HELLO, max_tokens=60)
+            await served.wait_until_idle()
+            parsed = [parse_frames(message) for message in await read_all(events)]
     assert [sequence for _, sequence, _ in parsed] == list(range(len(parsed)))
     assert {topic for topic, _, _ in parsed} == {"kv"}
     told: list[Any] = [event for _, _, batch in parsed for event in batch.events]
@@ -231,8 +234,6 @@ async def test_a_subscriber_knows_exactly_what_the_engine_has() -> None:
 
 def rehashed(event: BlockStored) -> list[int]:
     """Hashes made from the tokens alone, as a router makes its own."""
-    from array import array
-
     before = [] if event.parent_block_hash is None else [int(event.parent_block_hash)]
     hashes = list(before)
     tokens = array("I", [0] * BLOCK * len(before) + event.token_ids)

@@ -129,7 +129,7 @@ def running_arm(name: str, command: str | None, port: int, targets: Sequence[int
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     body = next(turns("first", 1_000, 1)).partition(b"\r\n\r\n")[2]
-    request = urllib.request.Request(  # noqa: S310 - loopback
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",
         body,
         {"Content-Type": "application/json", "X-Session-ID": "first"},

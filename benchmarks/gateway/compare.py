@@ -7,7 +7,8 @@ Everything is on this machine's loopback, in front of servers that answer at onc
 and servers share the cores, so compare arms within a run, and runs by CPU a turn. An arm that is
 not installed, or fails, is said to and left out.
 
-Three measurements an arm: serial latency at three body sizes (multi-turn chat); many sessions at
+Three measurements an arm: what it adds to serial requests of three sizes (multi-turn chat, each sent
+without it, too, in parentheses for direct alone); many sessions at
 once, 64 turns in flight; 64 streams at once.
 """
 
@@ -52,10 +53,11 @@ class Measured:
     chunks: Chunks
 
 
-async def measure(arm: Arm, args: argparse.Namespace) -> Measured:
+async def measure(arm: Arm, direct_port: int, args: argparse.Namespace) -> Measured:
     """Take all measurements of an arm."""
     latency = {
-        num_bytes: await serial_latency(arm, num_bytes, args.requests) for num_bytes in BODY_BYTES
+        num_bytes: await serial_latency(arm, direct_port, num_bytes, args.requests)
+        for num_bytes in BODY_BYTES
     }
     size = ScaleSize(sessions=args.sessions, think_s=args.think_s)
     scale = await sessions_at_scale(arm, size)
@@ -86,34 +88,32 @@ def run(args: argparse.Namespace, console: Console) -> list[Measured]:
             try:
                 with running_arm(name, command, port, targets) as arm:
                     console.print(f"measuring {name} ...")
-                    measured.append(asyncio.run(measure(arm, args)))
+                    measured.append(asyncio.run(measure(arm, targets[0], args)))
             except (ArmError, AnswerError, ExceptionGroup, TimeoutError, OSError) as error:
                 console.print(f"{name} is left out: {error!r}", markup=False)
     return measured
 
 
 def table(measured: list[Measured], args: argparse.Namespace) -> Table:
-    """Return all of it as a table; latencies are what an arm adds to ``direct``."""
-    direct = next((one for one in measured if one.arm == DIRECT), None)
-    added = "added " if direct else ""
+    """Return all of it as a table; latencies are what an arm adds, but for ``direct``."""
     result = Table(
         title=f"{args.targets} targets x {args.sessions} sessions", title_justify="left", box=None
     )
     result.add_column("arm")
     for num_bytes in BODY_BYTES:
-        result.add_column(f"{added}ms at\n{num_bytes // 1000} KB\np50 / p95", justify="right")
+        result.add_column(f"added ms at\n{num_bytes // 1000} KB\np50 / p95", justify="right")
     for heading in ("turns/s", "ms a turn\np50 / p99", "router CPU\nms a turn"):
         result.add_column(heading, justify="right")
     result.add_column("streamed\nchunks/s", justify="right")
     result.add_column("router CPU\nus a chunk", justify="right")
     for one in measured:
-        base = direct.latency if direct is not None and one is not direct else None
         cells = []
         for num_bytes in BODY_BYTES:
             here = one.latency[num_bytes]
-            p50_ms = here.p50_ms - (base[num_bytes].p50_ms if base else 0)
-            p95_ms = here.p95_ms - (base[num_bytes].p95_ms if base else 0)
-            cells.append(f"{p50_ms:.2f} / {p95_ms:.2f}")
+            if one.arm == DIRECT:
+                cells.append(f"({here.p50_ms:.2f} / {here.p95_ms:.2f})")
+            else:
+                cells.append(f"{here.added_p50_ms:.2f} / {here.added_p95_ms:.2f}")
         scale, chunks = one.scale, one.chunks
         result.add_row(
             one.arm,
@@ -130,16 +130,14 @@ def table(measured: list[Measured], args: argparse.Namespace) -> Table:
 def ratios(measured: list[Measured]) -> list[str]:
     """Return how panjiu compares with each router, a line each; smaller is better but for rates."""
     ours = next((one for one in measured if one.arm == "panjiu"), None)
-    direct = next((one for one in measured if one.arm == DIRECT), None)
-    if ours is None or direct is None:
+    if ours is None:
         return []
     lines = []
     for one in measured:
-        if one is ours or one is direct:
+        if one is ours or one.arm == DIRECT:
             continue
         added = [
-            (ours.latency[size].p50_ms - direct.latency[size].p50_ms)
-            / max(1e-3, one.latency[size].p50_ms - direct.latency[size].p50_ms)
+            ours.latency[size].added_p50_ms / max(1e-3, one.latency[size].added_p50_ms)
             for size in BODY_BYTES
         ]
         lines.append(

@@ -1,10 +1,11 @@
-"""Servers that answer at once and cost next to nothing, so that what stands before them is measured.
+"""Servers that answer at once and cost next to nothing, to measure what stands before them.
 
     python -m benchmarks.gateway.instant_servers --base-port 21000 --count 128
 
-One process listens on all ports. A chat completion gets a fixed answer; a streamed one ``max_tokens``
-chunks, one per stream and turn of the loop, each in a write of its own, as engines send them. Where
-a reader is slow, its stream waits. Routers find the routes by which they look for vLLM.
+One process listens on all ports. A chat completion gets a fixed answer; a streamed one
+``max_tokens`` chunks, one per stream and turn of the loop, each in a write of its own, as engines
+send them. Where a reader is slow, its stream waits. Routers find the routes by which they look for
+vLLM.
 """
 
 from __future__ import annotations

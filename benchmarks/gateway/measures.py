@@ -21,10 +21,28 @@ AT_MOST_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds that serial requests of one size took."""
+    """Milliseconds that serial requests of one size took.
+
+    Attributes:
+        p50_ms, p95_ms: Through the arm.
+        direct_p50_ms, direct_p95_ms: Of the same requests without it, sent in between: the machine
+            is not the same from minute to minute.
+    """
 
     p50_ms: float
     p95_ms: float
+    direct_p50_ms: float
+    direct_p95_ms: float
+
+    @property
+    def added_p50_ms(self) -> float:
+        """What the arm adds."""
+        return self.p50_ms - self.direct_p50_ms
+
+    @property
+    def added_p95_ms(self) -> float:
+        """What the arm adds to the tail."""
+        return self.p95_ms - self.direct_p95_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +80,24 @@ class ScaleSize:
     think_s: float = 0.2
 
 
-async def serial_latency(arm: Arm, num_bytes: int, num_requests: int) -> Latency:
-    """Measure one request after the other, sessions of ten turns."""
-    connections = {port: await HttpConnection.connect(port) for port in arm.ports}
-    took_s: list[float] = []
+async def serial_latency(arm: Arm, direct_port: int, num_bytes: int, num_requests: int) -> Latency:
+    """Measure one request after the other, sessions of ten turns, each with and without the arm."""
+    through = await HttpConnection.connect(arm.ports[0])
+    direct = await HttpConnection.connect(direct_port)
+    took_s: tuple[list[float], list[float]] = [], []
     deadline_s = time.monotonic() + AT_MOST_S
     for session in range(-(-(num_requests + WARM_UP) // TURNS_SERIAL)):
-        port = arm.ports[session % len(arm.ports)]
         for request in turns(f"serial-{num_bytes}-{session}", num_bytes, TURNS_SERIAL):
-            began_s = time.perf_counter()
-            await connections[port].send(request)
-            took_s.append(time.perf_counter() - began_s)
+            for connection, times_s in zip((through, direct), took_s, strict=True):
+                began_s = time.perf_counter()
+                await connection.send(request)
+                times_s.append(time.perf_counter() - began_s)
         if time.monotonic() > deadline_s:
             break
-    for connection in connections.values():
-        connection.close()
-    p50_s, p95_s = np.percentile(took_s[WARM_UP:], [50, 95])
-    return Latency(float(p50_s) * 1e3, float(p95_s) * 1e3)
+    through.close()
+    direct.close()
+    shares = [np.percentile(times_s[WARM_UP:], [50, 95]) * 1e3 for times_s in took_s]
+    return Latency(*(float(value) for share in shares for value in share))
 
 
 class _Pool:
