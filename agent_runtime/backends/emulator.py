@@ -189,8 +189,8 @@ class EmulatedRack:
             deadline = float("inf") if next_s is None else self._clock.deadline(next_s)
             with anyio.move_on_after(deadline - anyio.current_time()):
                 await self._wake.wait()
-            self._wake = anyio.Event()
             self.advance(self._clock.now_s())
+            self._wake = anyio.Event()  # what has just been set needs no other look
 
     def submit(
         self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0

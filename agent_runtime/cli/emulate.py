@@ -48,7 +48,7 @@ examples:
 put a router in front:
   vllm-router --policy consistent_hash --port 8000 --worker-urls \\
       $(seq -f http://127.0.0.1:%g 9000 9007)
-  smg --host 127.0.0.1 --port 8000 --policy cache_aware --worker-urls \\
+  smg launch --host 127.0.0.1 --port 8000 --policy cache_aware --worker-urls \\
       $(seq -f http://127.0.0.1:%g 9000 9007)
 
 then send it what you would send a rack:

@@ -7,9 +7,9 @@ Everything is on this machine's loopback, in front of servers that answer at onc
 and servers share the cores, so compare arms within a run, and runs by CPU a turn. An arm that is
 not installed, or fails, is said to and left out.
 
-Three measurements an arm: what it adds to serial requests of three sizes (multi-turn chat, each sent
-without it, too, in parentheses for direct alone); many sessions at
-once, 64 turns in flight; 64 streams at once.
+Three measurements an arm: what it adds to serial requests of three sizes (multi-turn chat, each
+sent without it too; in parentheses for direct alone), many sessions at once with 64 turns in
+flight, and 64 streams at once.
 """
 
 from __future__ import annotations
