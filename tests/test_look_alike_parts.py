@@ -7,7 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import anyio
 import httpx2
 import prometheus_client
 import pytest
@@ -19,7 +21,12 @@ from agent_runtime.cli.main import main
 from agent_runtime.clock import Clock, monotonic_s
 from agent_runtime.look_alikes.engine_meter import EngineMeter, token_bounds
 from agent_runtime.look_alikes.kv_event_publisher import ReplayBuffer
-from agent_runtime.look_alikes.lateness import LatenessMeter, LatenessSummary, too_late
+from agent_runtime.look_alikes.lateness import (
+    LatenessMeter,
+    LatenessSummary,
+    too_late,
+    watch_lateness,
+)
 from agent_runtime.look_alikes.look_alikes import shares
 from agent_runtime.look_alikes.prometheus_text import Histogram, MetricKind, MetricsPage, quantile
 from agent_runtime.turns import TurnProgress, TurnRequest
@@ -103,6 +110,32 @@ def test_lateness_counts_our_delay_and_not_the_readers() -> None:
     assert late.num_batches == 2
     assert not late.keeps_time
     assert "can't keep up" in too_late(late)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_while_of_late_tokens_is_warned_of_and_one_in_time_is_not() -> None:
+    counts, looks = [0] * 31, 0
+    warnings: list[str] = []
+
+    def summary() -> LatenessSummary:
+        nonlocal looks
+        looks += 1
+        counts[25 if looks == 3 else 2] += 1_000
+        return LatenessSummary.of([counts])
+
+    with anyio.move_on_after(10) as scope:
+
+        async def wait_for_looks() -> None:
+            while looks < 6:
+                await anyio.sleep(0.001)
+            scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch_lateness, summary, warnings.append, 0.001)
+            tasks.start_soon(wait_for_looks)
+    assert len(warnings) == 1
+    assert "1,000 token batches" in warnings[0]
 
 
 def test_lateness_of_several_replicas_adds_up_and_of_a_while_is_the_difference() -> None:
@@ -230,3 +263,22 @@ def test_a_taken_port_is_named() -> None:
     assert refused.returncode == 2
     assert f"can't listen on 127.0.0.1:{port}" in refused.stderr
     assert "choose another --host or --base-port" in refused.stderr
+
+
+def test_a_process_that_breaks_off_ends_the_command_with_1_and_a_word() -> None:
+    with emulate("--replicas", "2", "--processes", "2", "--base-port", "0") as (process, _):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if not children.exists():
+            pytest.skip("needs Linux's /proc with children")
+        shares_of_rack = [
+            int(child)
+            for child in children.read_text().split()
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+        assert len(shares_of_rack) == 2
+        os.kill(shares_of_rack[0], signal.SIGKILL)
+        assert process.stderr is not None
+        rest = process.stderr.read()
+        assert process.wait(20) == 1
+    assert "a process of the emulation broke off" in rest
+    assert not Path(f"/proc/{shares_of_rack[1]}").exists()

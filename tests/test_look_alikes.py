@@ -72,6 +72,7 @@ async def test_conversations_with_the_same_beginning_share_its_blocks() -> None:
 async def test_a_stream_says_the_same_as_the_answer_in_one_piece() -> None:
     async with clients_of() as ((first, second), _):
         whole = await ask(second, HELLO, max_tokens=30)
+        assert whole.id != (await ask(first, HELLO, max_tokens=1)).id
         stream = await ask(
             first, HELLO, max_tokens=30, stream=True, stream_options={"include_usage": True}
         )

@@ -61,6 +61,7 @@ class ProcessGroup:
 
         Raises:
             ConfigError: One can't.
+            ChildProcessError: One broke off.
         """
         return [_received(pipe, list) for pipe in self._pipes]
 
@@ -68,7 +69,7 @@ class ProcessGroup:
         """Wait until somebody wants them to end, or one ends by itself; return their lateness.
 
         Raises:
-            InternalError: One broke off.
+            ChildProcessError: One broke off.
         """
         with suppress(KeyboardInterrupt):
             wait(self._pipes)
@@ -84,7 +85,9 @@ def _received(pipe: Connection, kind: type[T]) -> T:
     try:
         message = pipe.recv()
     except EOFError:
-        raise InternalError("a process of the emulation broke off; its message is above") from None
+        raise ChildProcessError(
+            "a process of the emulation broke off; what it said, if anything, is above"
+        ) from None
     if isinstance(message, Exception):
         raise message
     if not isinstance(message, kind):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from hw_model.claim import Band
 from hw_model.deployment import Deployment
 
 GRACE_S = 2
+MAX_OPEN_FILES = 65_536
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """A collection of everything stops all streams for tens of milliseconds; few of them, then."""
@@ -56,6 +58,7 @@ class EmulatedShare:
         Raises:
             ConfigError: A port is taken.
         """
+        _raise_open_files()
         gc.freeze()  # what was imported stays, and need not be looked at again and again
         gc.set_threshold(*GC_THRESHOLDS)
         options = {"use_uvloop": find_spec("uvloop") is not None}
@@ -110,6 +113,14 @@ class EmulatedShare:
         last = self.first + self.deployment.num_replicas - 1
         whose = "" if last + 1 - self.first == self.num_in_rack else f"[{self.first} to {last}] "
         Console(stderr=True, highlight=False, soft_wrap=True).print(whose + warning, markup=False)
+
+
+def _raise_open_files() -> None:
+    """Allow as many sockets as may be: 128 replicas with clients need more than the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _ShareServer(RackServer):

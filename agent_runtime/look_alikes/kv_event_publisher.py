@@ -122,6 +122,7 @@ def kv_event_publishers(
             "--kv-events-base-port: needs pyzmq: pip install 'panjiu[engines]'"
         ) from None
     with zmq.Context() as context:
+        context.set(zmq.MAX_SOCKETS, 2 * len(ports) + 1)
         context.setsockopt(zmq.LINGER, 0)
         context.setsockopt(zmq.IPV6, ":" in host)
         publishers = []

@@ -98,12 +98,14 @@ class LatenessMeter:
 
 
 async def watch_lateness(
-    summary: Callable[[], LatenessSummary], warn: Callable[[str], None]
+    summary: Callable[[], LatenessSummary],
+    warn: Callable[[str], None],
+    every_s: float = CHECKED_EVERY_S,
 ) -> None:
     """Say so whenever tokens of the last seconds came too late; until cancelled."""
     before = summary()
     while True:
-        await anyio.sleep(CHECKED_EVERY_S)
+        await anyio.sleep(every_s)
         now = summary()
         lately, before = now.since(before), now
         if lately.num_batches >= LEAST_BATCHES and not lately.keeps_time:

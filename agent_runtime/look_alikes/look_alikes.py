@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -29,6 +30,8 @@ from hw_model.engine.kv_events import KvEventLog
 from hw_model.engine.request import EngineRequest
 from hw_model.engine.step_scheduler import EngineLimits
 from scheduler.ids import ReplicaId
+
+REQUEST_ID = b"x-request-id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +144,20 @@ class LookAlikes:
 
 
 class AppsByPort:
-    """One ASGI app of many, told apart by the port that a connection came to."""
+    """One ASGI app of many, told apart by the port that a connection came to.
+
+    Requests without an id get one that is unique among all replicas, as vLLM's are: whoever stands
+    in front may tell answers apart by theirs.
+    """
 
     def __init__(self, apps: Mapping[int, ASGIApp]) -> None:
         self._apps = apps
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        headers = scope["headers"]
+        if not any(name == REQUEST_ID for name, _ in headers):
+            scope = {**scope, "headers": [*headers, (REQUEST_ID, uuid4().hex.encode())]}
         await self._apps[scope["server"][1]](scope, receive, send)
 
 

@@ -25,6 +25,9 @@ from hw_model.engine.engine_core import EngineCore
 VLLM_VERSION = "0.32.0"
 """What the look-alikes say they are."""
 
+NO_BLOCKS = 1 << 30
+"""A block size that no prompt fills: nothing is hashed."""
+
 
 class TokenizeRequest(BaseModel):
     """The body of ``/tokenize``: a prompt, or a conversation as chat completions take it."""
@@ -89,7 +92,7 @@ class VllmRoutes:
         if asked.prompt is not None:
             tokens, strings = tokenise(asked.prompt), cut(asked.prompt)
         else:
-            memory = PromptMemory(1)
+            memory = PromptMemory(NO_BLOCKS)
             raw = [message.model_dump() for message in asked.messages or ()]
             memory.open_prompt(render_chat(raw, asked.tools or ()))
             tokens, strings = array("I", memory.plan(array("I")).token_ids), None

@@ -185,7 +185,8 @@ def main() -> None:
         f"processes: {kept.tokens_per_s:,.0f} tokens/s\n"
         f"lateness p50 {kept.lateness.p50_s * 1e3:.1f} ms, p99 {kept.lateness.p99_s * 1e3:.1f} ms "
         f"over {kept.lateness.num_batches:,} batches\n"
-        f"cores: server {kept.server_cpu:.2f}, client {kept.client_cpu:.2f}"
+        f"cores: server {kept.server_cpu:.2f} ({kept.server_cpu / kept.tokens_per_s * 1e6:.0f} us "
+        f"a token), client {kept.client_cpu:.2f}"
     )
 
 
