@@ -88,6 +88,7 @@ async def test_the_routes_that_routers_ask_are_as_vllm_has_them() -> None:
             answer = await http.request(method, path)
             assert (answer.status_code, answer.content) == (200, b"")
         assert (await http.get("/version")).json() == {"version": "0.32.0"}
+        assert (await http.get("/kv_event_sources")).json() == {}
         assert (await http.get("/load")).json() == {"server_load": 0}
         (card,) = (await http.get("/v1/models")).json()["data"]
         assert (card["id"], card["owned_by"]) == (MODEL, "vllm")
@@ -246,6 +247,10 @@ async def test_a_replay_fills_the_gap_of_who_came_late() -> None:
     with zmq.asyncio.Context() as context:
         async with clients_of(kv_blocks=60, kv_events=True) as ((client, _), served):
             events_port, replay_port = served.kv_ports[0]
+            async with httpx2.AsyncClient() as http:
+                told = (await http.get(f"{served.urls[0]}/kv_event_sources")).json()
+            assert told["0"]["endpoint"] == f"tcp://127.0.0.1:{events_port}"
+            assert told["0"]["replay_endpoint"] == f"tcp://127.0.0.1:{replay_port}"
             async with subscriber(context, events_port) as events:
                 for number in range(6):
                     messages = [{"role": "user", "content": f"Agent {number}: look at it. " * 25}]

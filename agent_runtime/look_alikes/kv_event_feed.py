@@ -22,6 +22,10 @@ class BatchPublisher(Protocol):
         """Send a batch to whoever listens."""
         ...
 
+    def source(self) -> dict[str, object]:
+        """Return how to listen, as vLLM's ``/kv_event_sources`` tells it."""
+        ...
+
 
 class KvEventFeed:
     """Passes on what an engine's log notes; a ``ReplicaObserver``.

@@ -76,6 +76,21 @@ class KvEventPublisher:
         self._num_sent = 0
         self._buffer = ReplayBuffer()
 
+    def source(self) -> dict[str, object]:
+        """Return how to listen, as vLLM's ``/kv_event_sources`` tells it."""
+        import zmq  # noqa: PLC0415 - an extra
+
+        return {
+            "enable_kv_cache_events": True,
+            "publisher": "zmq",
+            "endpoint": self._events.get_string(zmq.LAST_ENDPOINT),
+            "replay_endpoint": self._replays.get_string(zmq.LAST_ENDPOINT),
+            "buffer_steps": MAX_KEPT_BATCHES,
+            "hwm": SEND_LIMIT,
+            "max_queue_size": SEND_LIMIT,
+            "topic": self._topic,
+        }
+
     def publish(self, batch: EventBatch) -> None:
         """Send a batch to whoever listens; it never waits, a slow subscriber loses some."""
         message = frames(self._topic, self._num_sent, batch)

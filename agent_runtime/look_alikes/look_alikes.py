@@ -102,23 +102,18 @@ class LookAlikes:
         sessions = SessionDirectory(
             deployment.block_size_tokens, max_sessions=options.endpoint.max_sessions
         )
+        shared = _Shared(deployment, options, speaker, sessions, epoch_s)
         self.apps = [
-            self._app(number, deployment, options, speaker, sessions, epoch_s) for number in numbers
+            self._app(number, shared, publishers[number] if publishers else None)
+            for number in numbers
         ]
 
     def lateness(self) -> LatenessSummary:
         """Return how late tokens were handed on so far, by all replicas."""
         return LatenessSummary.of([meter.histogram.counts for meter in self._lateness])
 
-    def _app(
-        self,
-        number: int,
-        deployment: Deployment,
-        options: LookAlikeOptions,
-        speaker: EmulatedModel,
-        sessions: SessionDirectory,
-        epoch_s: Callable[[], float],
-    ) -> Starlette:
+    def _app(self, number: int, shared: _Shared, publisher: BatchPublisher | None) -> Starlette:
+        deployment, epoch_s = shared.deployment, shared.epoch_s
         engine, model = self.rack.engines[number], deployment.model.name
         lateness = self._lateness[number]
         runner = ReplicaRunner(
@@ -130,17 +125,28 @@ class LookAlikes:
         app = create_app(
             runner,
             model=model,
-            speaker=speaker,
-            limits=options.endpoint,
-            sessions=sessions,
+            speaker=shared.speaker,
+            limits=shared.options.endpoint,
+            sessions=shared.sessions,
             epoch_s=epoch_s,
         )
         metrics = vllm_metrics(model, deployment, engine, self._meters[number], lateness)
-        own = VllmRoutes(model, int(epoch_s()), engine, metrics)
+        own = VllmRoutes(model, int(epoch_s()), engine, metrics, publisher)
         app.router.routes[:0] = own.routes()  # the first that fits answers
         app.exception_handlers[RequestError] = on_request_error
         app.exception_handlers[HTTPException] = on_http_exception
         return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all apps have in common."""
+
+    deployment: Deployment
+    options: LookAlikeOptions
+    speaker: EmulatedModel
+    sessions: SessionDirectory
+    epoch_s: Callable[[], float]
 
 
 class AppsByPort:

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from agent_runtime.errors import InvalidRequestError, RequestError
 from agent_runtime.gateway.error_mapping import runtime_error_response
 from agent_runtime.gateway.wire import ChatMessage
+from agent_runtime.look_alikes.kv_event_feed import BatchPublisher
 from agent_runtime.look_alikes.prometheus_text import CONTENT_TYPE, MetricsPage
 from agent_runtime.prompts.chat_prompt import PromptMemory, render_chat
 from agent_runtime.prompts.tokeniser import cut, tokenise
@@ -49,12 +50,14 @@ class VllmRoutes:
         created: Seconds since 1970.
         engine: The replica.
         metrics: What ``/metrics`` tells.
+        kv_events: Where its KV events are published, if they are.
     """
 
     model: str
     created: int
     engine: EngineCore
     metrics: MetricsPage
+    kv_events: BatchPublisher | None
 
     def routes(self) -> list[BaseRoute]:
         """Return them all."""
@@ -65,6 +68,7 @@ class VllmRoutes:
             Route("/version", _version, methods=["GET"]),
             Route("/load", self._load, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/kv_event_sources", self._kv_event_sources, methods=["GET"]),
             Route("/tokenize", self._tokenize, methods=["POST"]),
         ]
 
@@ -83,6 +87,9 @@ class VllmRoutes:
 
     async def _load(self, _: Request) -> Response:
         return JSONResponse({"server_load": self.engine.num_running + self.engine.num_waiting})
+
+    async def _kv_event_sources(self, _: Request) -> Response:
+        return JSONResponse({} if self.kv_events is None else {"0": self.kv_events.source()})
 
     async def _metrics(self, _: Request) -> Response:
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})

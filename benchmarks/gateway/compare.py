@@ -90,7 +90,7 @@ def run(args: argparse.Namespace, console: Console) -> list[Measured]:
                     console.print(f"measuring {name} ...")
                     measured.append(asyncio.run(measure(arm, targets[0], args)))
             except (ArmError, AnswerError, ExceptionGroup, TimeoutError, OSError) as error:
-                console.print(f"{name} is left out: {error!r}", markup=False)
+                console.print(f"{name} is left out: {type(error).__name__}: {error}", markup=False)
     return measured
 
 

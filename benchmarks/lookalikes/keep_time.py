@@ -150,11 +150,13 @@ def look_alikes(args: argparse.Namespace) -> Iterator[int]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stderr is not None  # noqa: S101 - piped
         try:
+            said = ""
             for line in process.stderr:
+                said += line
                 if "Ctrl-C" in line:
                     break
             else:
-                raise SystemExit(f"panjiu emulate did not start: {' '.join(command)}")
+                raise SystemExit(f"{' '.join(command)} did not start: {said}")
             yield process.pid
         finally:
             process.terminate()
