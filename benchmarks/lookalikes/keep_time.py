@@ -17,7 +17,6 @@ import re
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from functools import partial
 from typing_extensions import override
 
 from agent_runtime.look_alikes.lateness import BOUNDS_S, LatenessSummary
+from benchmarks.gateway.http_connection import HttpConnection
 from benchmarks.gateway.process_cpu import cpu_s
 
 END = b"data: [DONE]\n\n"
@@ -96,12 +96,14 @@ def request(model: str, number: int, args: argparse.Namespace) -> bytes:
     return head.encode() + body
 
 
-def read_lateness(ports: range) -> LatenessSummary:
+async def read_lateness(ports: range) -> LatenessSummary:
     """Return the lateness of all replicas so far."""
     counts = []
     for port in ports:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as response:
-            cumulated = [int(float(value)) for value in BUCKET.findall(response.read())]
+        connection = await HttpConnection.connect(port)
+        page = await connection.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.close()
+        cumulated = [int(float(value)) for value in BUCKET.findall(page)]
         counts.append(
             [now - before for now, before in zip(cumulated, [0, *cumulated], strict=False)]
         )
@@ -121,7 +123,7 @@ async def measure(ports: range, server: int, args: argparse.Namespace) -> KeptTi
         readers.append(reader)
         await asyncio.sleep(RAMP_S / args.streams)
     await asyncio.sleep(1.0)
-    before = read_lateness(ports)
+    before = await read_lateness(ports)
     began_s, server_s, client_s = time.monotonic(), cpu_s(server), time.process_time()
     num_tokens = sum(reader.num_tokens for reader in readers)
     await asyncio.sleep(args.seconds)
@@ -129,7 +131,7 @@ async def measure(ports: range, server: int, args: argparse.Namespace) -> KeptTi
     took_s = time.monotonic() - began_s
     server_s, client_s = cpu_s(server) - server_s, time.process_time() - client_s
     return KeptTime(
-        read_lateness(ports).since(before),
+        (await read_lateness(ports)).since(before),
         num_tokens / took_s,
         server_s / took_s,
         client_s / took_s,
