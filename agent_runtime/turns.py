@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import msgspec
+
 from scheduler.events import NO_HINT, NO_TENANT, GapHint
 from scheduler.ids import SessionId, TenantId, TurnId
 
@@ -28,6 +30,9 @@ class TurnRequest:
         tenant_id: Whose session it is.
         priority: Smaller is more urgent.
         deadline_s: When the session should be done, on the runtime's clock.
+        token_ids: Of prompt + output, for engines that tell what their blocks hold.
+        names_session: Whether the caller named the session; else it was found by its messages.
+        max_output_tokens: What the caller allows, if it said.
     """
 
     turn_id: TurnId
@@ -41,21 +46,25 @@ class TurnRequest:
     tenant_id: TenantId = NO_TENANT
     priority: int = 0
     deadline_s: float | None = None
+    token_ids: Sequence[int] = ()
+    names_session: bool = False
+    max_output_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TurnProgress:
-    """What one or more engine steps gave a turn.
+class TurnProgress(msgspec.Struct, frozen=True, gc=False):
+    """What one or more engine steps gave a turn; made for every token, so it is cheap to make.
 
     Attributes:
         num_new_tokens: Output tokens since the last progress, >= 1.
         num_cached_tokens: Prompt tokens served from the prefix cache when the turn was admitted.
         finished: Whether these were the last tokens.
+        due_s: When the first of them was due, on the clock of an emulated engine.
     """
 
     num_new_tokens: int
     num_cached_tokens: int
     finished: bool
+    due_s: float | None = None
 
 
 class RunningTurn(Protocol):

@@ -8,9 +8,7 @@ import socket
 import anyio
 import uvicorn
 from rich.console import Console
-from typing_extensions import override
 
-from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -19,10 +17,10 @@ from agent_runtime.cli.rack_options import (
     natural_int,
     positive_float,
 )
+from agent_runtime.cli.rack_server import RackServer, listen
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
-from agent_runtime.errors import ConfigError
 from hw_model.claim import Band
 
 DESCRIPTION = """\
@@ -82,22 +80,12 @@ def run_serve(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
     machine = emulated_machine(args)
     check_speaker(args)
-    with _listen(args.host, args.port) as listener:
+    with listen(args.host, args.port) as listener:
         try:
             anyio.run(_serve, args, machine, listener)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
     return 0
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"can't listen on {host}:{port}: {error}; choose another --host or --port"
-        ) from error
 
 
 async def _serve(
@@ -124,18 +112,5 @@ async def _serve(
             highlight=False,
             soft_wrap=True,
         )
-        await _Server(config, service.rack).serve(sockets=[listener])
+        await RackServer(config, service.rack).serve(sockets=[listener])
         tasks.cancel_scope.cancel()
-
-
-class _Server(uvicorn.Server):
-    """Ends the turns under way before it waits for their connections to close."""
-
-    def __init__(self, config: uvicorn.Config, rack: EmulatedRack) -> None:
-        super().__init__(config)
-        self._rack = rack
-
-    @override
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._rack.stop()
-        await super().shutdown(sockets)
