@@ -47,8 +47,8 @@ URGENT = 0.25
 
 
 FUTURE = 0.1
-"""Weight of the work of turns to come, where it is known, beside that of the turn at hand. With more,
-newcomers with little ahead of them go before those who hold KV, and everybody is slower."""
+"""Weight of the work of turns to come, where it is known, beside that of the turn at hand. With
+more, newcomers with little ahead of them go before those who hold KV, and everybody is slower."""
 
 
 class Panjiu:
