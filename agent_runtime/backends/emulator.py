@@ -197,6 +197,11 @@ class EmulatedRack:
         self.engines[replica_id].abort(RequestId(turn_id), now_s)
         self._reschedule(replica_id)
 
+    @property
+    def takes_turns(self) -> bool:
+        """Whether it does: until it is stopped."""
+        return not self._stopped
+
     def stop(self) -> None:
         """End all turns, and refuse new ones, with ``BackendStoppedError``."""
         self._stopped = True
