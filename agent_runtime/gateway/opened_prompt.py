@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.prompts.block_hashes import Prompt
 from agent_runtime.prompts.chat_prompt import RenderedMessage, chain_digests, render_chat
-from agent_runtime.prompts.raw_prompt import RawPrompt
+from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt
 
 
 class OpenedPrompt(Protocol):
@@ -75,12 +75,28 @@ class OpenedChat:
 
 @dataclass(frozen=True, slots=True)
 class OpenedText:
-    """A text or tokens to go on with; to the model, one message."""
+    """A text or tokens to go on with; to the model, one message.
+
+    Attributes:
+        text: None for tokens.
+        prompt: Its tokens.
+        trail: By what it is known again.
+    """
 
     session: ChatSession
-    messages: Sequence[dict[str, Any]]
-    digests: Sequence[bytes]
+    text: str | None
     prompt: RawPrompt
+    trail: PromptTrail
+
+    @property
+    def messages(self) -> Sequence[dict[str, Any]]:
+        """The prompt as a user's message."""
+        return ({"role": "user", "content": self.text or ""},)
+
+    @property
+    def digests(self) -> Sequence[bytes]:
+        """Of that message."""
+        return (self.trail.whole,)
 
     @property
     def num_tokens(self) -> int:
@@ -91,6 +107,9 @@ class OpenedText:
         """Return the prompt with the hashes that a reply of these tokens leads to."""
         return self.prompt.plan(reply)
 
-    def digest_with(self, reply: dict[str, Any], tokens: array[int]) -> bytes | None:  # noqa: ARG002 - protocol
-        """Return the digest of the last block that the reply fills."""
-        return self.prompt.digest_with(tokens)
+    def digest_with(self, reply: dict[str, Any], tokens: array[int]) -> bytes | None:
+        """Return the digest of the last stretch that the reply ends."""
+        if self.text is None:
+            return self.trail.digest_with(tokens.tobytes())
+        said = str(reply.get("content") or "")
+        return self.trail.digest_with(said.encode("utf-8", "surrogatepass"))

@@ -25,7 +25,7 @@ from agent_runtime.gateway.opened_prompt import OpenedChat, OpenedPrompt, Opened
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.prompts.chat_prompt import chain_digests, render_chat
-from agent_runtime.prompts.raw_prompt import RawPrompt, token_array
+from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt, token_array
 from agent_runtime.prompts.tokeniser import tokenise
 from agent_runtime.turns import TurnRunner
 from scheduler.ids import TurnId
@@ -101,7 +101,7 @@ class Opening:
                     ids = token_array(tokens)
                 except OverflowError as error:
                     raise wrong("prompt", "token ids are from 0 to 2**32 - 1") from error
-                return self._open_text("", ids, keys)
+                return self._open_text(None, ids, keys)
 
     def _open_chat(self, prompt: ChatPrompt, keys: SessionKeys) -> OpenedChat:
         rendered = render_chat(prompt.messages, prompt.tools)
@@ -114,16 +114,15 @@ class Opening:
         own_digests = digests[len(digests) - len(prompt.messages) :]
         return OpenedChat(session, prompt.messages, own_digests, num_tokens, rendered)
 
-    def _open_text(self, text: str, tokens: array[int], keys: SessionKeys) -> OpenedText:
+    def _open_text(self, text: str | None, tokens: array[int], keys: SessionKeys) -> OpenedText:
         if not tokens:
             raise wrong("prompt", "an empty prompt can't be gone on with")
         if len(tokens) >= self.runner.max_context_tokens:
             raise self._too_long(len(tokens), "prompt")
         raw = RawPrompt(tokens, self.runner.block_size_tokens)
-        digests = raw.digests()
-        session = self._find_session(keys, digests)
-        messages = ({"role": "user", "content": text},)
-        return OpenedText(session, messages, digests[-1:], raw)
+        trail = PromptTrail(tokens.tobytes()) if text is None else PromptTrail.of_text(text)
+        session = self._find_session(keys, trail.digests)
+        return OpenedText(session, text, raw, trail)
 
     def _find_session(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession:
         now_s = anyio.current_time()

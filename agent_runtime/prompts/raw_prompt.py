@@ -9,6 +9,9 @@ from hashlib import blake2b
 from agent_runtime.prompts.block_hashes import Prompt, extend_hashes
 
 
+STRETCH_BYTES = 64
+
+
 class RawPrompt:
     """A prompt and its block hashes; O(tokens).
 
@@ -30,25 +33,51 @@ class RawPrompt:
         """Of the prompt."""
         return len(self._tokens)
 
-    def digests(self) -> list[bytes]:
-        """Return per full block a digest of it and all before it; at least one of them all."""
-        if not self._hashes:
-            return [blake2b(self._tokens.tobytes(), digest_size=16).digest()]
-        return [block.to_bytes(8) for block in self._hashes]
-
-    def digest_with(self, reply: array[int]) -> bytes | None:
-        """Return the digest by which a prompt is known that goes on after this reply.
-
-        None where the reply fills no block: what others begin with too is no sign.
-        """
-        hashes = self.plan(reply).block_hashes
-        return hashes[-1].to_bytes(8) if len(hashes) > len(self._hashes) else None
-
     def plan(self, reply: array[int]) -> Prompt:
         """Return the prompt with the hashes that a reply of these tokens leads to."""
         hashes = self._hashes[:]
         extend_hashes(hashes, self._tokens + reply, self._block_size)
         return Prompt(len(self._tokens), tuple(hashes))
+
+
+class PromptTrail:
+    """By what a raw prompt is known again when it goes on: digests of all up to every stretch.
+
+    Stretches of text and not of blocks: where a reply joins a prompt in the middle of a word, the
+    tokens are others when both come back, and the text is the same.
+
+    Args:
+        data: The text, or the tokens as bytes.
+    """
+
+    __slots__ = ("_data", "digests")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.digests: list[bytes] = []
+        digest = b""
+        for start in range(0, len(data) - STRETCH_BYTES + 1, STRETCH_BYTES):
+            stretch = data[start : start + STRETCH_BYTES]
+            digest = blake2b(digest + stretch, digest_size=16).digest()
+            self.digests.append(digest)
+
+    @classmethod
+    def of_text(cls, text: str) -> PromptTrail:
+        """Return that of a text."""
+        return cls(text.encode("utf-8", "surrogatepass"))
+
+    @property
+    def whole(self) -> bytes:
+        """Return a digest of all of it."""
+        return blake2b(self._data, digest_size=16).digest()
+
+    def digest_with(self, more: bytes) -> bytes | None:
+        """Return the digest by which what goes on after this reply is known.
+
+        None where the reply ends no stretch: what others begin with too is no sign.
+        """
+        digests = PromptTrail(self._data + more).digests
+        return digests[-1] if len(digests) > len(self.digests) else None
 
 
 def token_array(tokens: Sequence[int]) -> array[int]:
