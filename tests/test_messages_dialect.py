@@ -42,10 +42,8 @@ async def test_an_answer_has_its_text_its_reason_and_a_usage_that_adds_up() -> N
 async def test_a_stream_has_the_events_of_the_api_and_says_the_same() -> None:
     async with anthropic_of(app_of()) as client:
         whole = await client.messages.create(model=MODEL, max_tokens=300, messages=HELLO)
-        kinds = []
         async with client.messages.stream(model=MODEL, max_tokens=300, messages=HELLO) as stream:
-            async for event in stream:
-                kinds.append(event.type)
+            assert "text" in {event.type async for event in stream}
             final = await stream.get_final_message()
         raw = [
             event.type
@@ -76,7 +74,7 @@ async def test_a_tool_loop_ends_and_calls_fit_the_schema(stream: bool) -> None:
     runner = FakeRunner()
     async with anthropic_of(app_of(runner, busy(3))) as client:
         messages: list[Any] = list(HELLO)
-        sessions = set()
+        answer: Any = None
         for _ in range(20):
             arguments: Any = {
                 "model": MODEL, "max_tokens": 4000, "messages": messages, "tools": [SEARCH],
@@ -166,13 +164,14 @@ async def test_stop_sequences_and_tool_choice_are_followed() -> None:
         )
         assert (cut.stop_reason, cut.stop_sequence) == ("stop_sequence", stop)
         assert cut.content[0].model_dump()["text"] == text[: text.index(stop)]
-        for choice in ({"type": "any"}, {"type": "tool", "name": "search"}):
+        choices: list[Any] = [{"type": "any"}, {"type": "tool", "name": "search"}]
+        for choice in choices:
             called = await client.messages.create(
                 model=MODEL,
                 max_tokens=500,
                 messages=HELLO,
                 tools=[SEARCH],
-                tool_choice=choice,  # type: ignore[arg-type]
+                tool_choice=choice,
             )
             assert called.stop_reason == "tool_use"
         silent = await client.messages.create(

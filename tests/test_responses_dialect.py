@@ -90,6 +90,7 @@ async def test_a_tool_loop_ends_whether_the_client_keeps_the_history_or_the_serv
     async with openai_of(app_of(runner, busy(3))) as client:
         items: list[Any] = [{"role": "user", "content": TASK}]
         previous: str | None = None
+        answer: Any = None
         for _ in range(20):
             arguments: Any = {
                 "model": MODEL, "input": items, "tools": [SEARCH], "store": stored,
@@ -99,7 +100,7 @@ async def test_a_tool_loop_ends_whether_the_client_keeps_the_history_or_the_serv
                 async with client.responses.stream(**arguments) as events:
                     async for _event in events:
                         pass
-                    answer: Any = await events.get_final_response()
+                    answer = await events.get_final_response()
             else:
                 answer = await client.responses.create(**arguments)
             calls = [item for item in answer.output if item.type == "function_call"]
@@ -222,7 +223,7 @@ async def test_what_codex_sends_is_taken_and_its_thread_is_the_session() -> None
         "model": MODEL,
         "instructions": "You are Codex.",
         "input": [
-            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "a"}]},
+            {"type": "message", "role": "developer", "content": "a"},
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "b"}]},
             {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"},
             {"type": "custom_tool_call", "call_id": "c1", "name": "apply_patch", "input": "*** P"},

@@ -8,7 +8,6 @@ from hashlib import blake2b
 
 from agent_runtime.prompts.block_hashes import Prompt, extend_hashes
 
-
 STRETCH_BYTES = 64
 
 
