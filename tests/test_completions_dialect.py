@@ -131,6 +131,8 @@ async def test_what_is_not_served_is_refused_and_says_what_to_do(
             await client.completions.create(**{"model": MODEL, "prompt": "x", **change})
 
 
-async def test_a_body_without_a_prompt_is_refused() -> None:
-    answer = await send(app_of(), b"{}", "/v1/completions")
+@pytest.mark.parametrize("body", [b"{}", b'{"prompt": 7}', b'{"prompt": {"a": 1}}'])
+async def test_a_body_without_a_prompt_is_refused(body: bytes) -> None:
+    answer = await send(app_of(), body, "/v1/completions")
+    assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "prompt"

@@ -260,6 +260,8 @@ async def test_programs_under_one_claude_code_session_are_sessions_of_their_own(
     [
         ({"max_tokens": 0}, "max_tokens"),
         ({"messages": []}, "messages"),
+        ({"system": 7}, r"system: Input should be a valid string, or: "),
+        ({"messages": [{"role": "user", "content": ["x"]}]}, r"messages\[0\]\.content\[0\]: "),
         ({"messages": [{"role": "boss", "content": "x"}]}, r"messages\[0\]\.role"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},

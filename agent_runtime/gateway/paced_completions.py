@@ -40,8 +40,10 @@ from agent_runtime.gateway.turn_stream import (
     TurnStream,
     leave_on_disconnect,
 )
+from agent_runtime.gateway.turn_terms import turn_terms
 from agent_runtime.spoken_message import SpokenMessage
 from agent_runtime.turns import TurnRequest
+from scheduler.events import GapHint
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +102,20 @@ class PacedCompletions:
         """
         cap, room = paced.neutral.length.max_tokens, self.opening.room_tokens(paced.prompt)
         prompt = paced.prompt.plan(array("I"))
-        hints = paced.neutral.hints
+        session = paced.prompt.session
+        terms = turn_terms(paced.neutral, session, self.opening.runner.now_s())
         return TurnRequest(
             turn_id=self.opening.next_turn_id(),
-            session_id=paced.prompt.session.session_id,
+            session_id=session.session_id,
             num_prompt_tokens=prompt.num_tokens,
             num_output_tokens=room if cap is None else min(cap, room),
             block_hashes=prompt.block_hashes,
             streams=paced.neutral.stream,
-            tenant_id=paced.neutral.keys.tenant_id,
-            priority=hints.priority or 0,
+            gap=GapHint(lease_s=paced.neutral.hints.lease_s or 0.0),
+            parent_id=terms.parent_id,
+            tenant_id=terms.tenant_id,
+            priority=terms.priority,
+            deadline_s=terms.deadline_s,
         )
 
     async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:

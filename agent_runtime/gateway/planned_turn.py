@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.model_call import Conversation, ModelCall
@@ -13,12 +13,12 @@ from agent_runtime.gateway.asked_of_model import asked_of_model
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.opened_prompt import OpenedPrompt
 from agent_runtime.gateway.opening import Opening, breakpoint_tokens
-from agent_runtime.gateway.session_directory import ChatSession, scheduler_id
+from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.gateway.session_keys import Caller
+from agent_runtime.gateway.turn_terms import gap_after, turn_terms
 from agent_runtime.prompts.block_hashes import Prompt
 from agent_runtime.turns import TurnRequest
-from scheduler.events import NO_HINT, GapCause, GapHint
-from scheduler.ids import SessionId, TurnId
+from scheduler.ids import TurnId
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class PlannedTurn:
     Attributes:
         request: What is asked.
         choices: The answers to its prompts, in order.
-        deadline_s: On the runtime's clock, or None.
+        asked_s: When, on the runtime's clock.
         num_breakpoint_tokens: Of its prompt, up to the last cache breakpoint.
     """
 
     request: NeutralRequest
     choices: tuple[PlannedChoice, ...]
-    deadline_s: float | None
+    asked_s: float
     num_breakpoint_tokens: int
 
     @property
@@ -72,41 +72,24 @@ class PlannedTurn:
         num_choices = self.request.num_choices
         return sum(choice.prompt.num_tokens for choice in self.choices[::num_choices])
 
-    @property
-    def parent_id(self) -> SessionId | None:
-        """The session that started this one."""
-        parent = self.request.hints.parent_session_id
-        if parent is None:
-            return self.session.parent_id
-        return scheduler_id(self.request.keys.tenant_id, parent)
-
     def turn_request(self, choice: PlannedChoice, turn_id: TurnId) -> TurnRequest:
         """Return what is asked of the runtime for one choice."""
-        hints, session = self.request.hints, choice.session
-        priority = session.priority if hints.priority is None else hints.priority
-        parent_id = self.parent_id
+        terms = turn_terms(self.request, choice.session, self.asked_s)
+        reply = choice.reply
+        calls = reply.speech.calls if reply.finish_reason == "tool_calls" else ()
         return TurnRequest(
             turn_id=turn_id,
-            session_id=session.session_id,
+            session_id=choice.session.session_id,
             num_prompt_tokens=choice.prompt.num_tokens,
-            num_output_tokens=choice.reply.num_tokens,
+            num_output_tokens=reply.num_tokens,
             block_hashes=choice.prompt.block_hashes,
             streams=self.request.stream,
-            gap=self._gap_after(choice.reply),
-            parent_id=None if parent_id == session.session_id else parent_id,
-            tenant_id=self.request.keys.tenant_id,
-            priority=priority or 0,
-            deadline_s=session.deadline_s if self.deadline_s is None else self.deadline_s,
+            gap=gap_after(self.request, [call.name for call in calls]),
+            parent_id=terms.parent_id,
+            tenant_id=terms.tenant_id,
+            priority=terms.priority,
+            deadline_s=terms.deadline_s,
         )
-
-    def _gap_after(self, reply: Reply) -> GapHint:
-        """Return what a session does after a reply: run the tools it calls, or wait for a user."""
-        hints = self.request.hints
-        gap = replace(NO_HINT, lease_s=hints.lease_s or 0.0)
-        if reply.finish_reason != "tool_calls":
-            return replace(gap, cause=GapCause.HUMAN, expected_s=hints.expected_s)
-        tools = tuple(call.name for call in reply.speech.calls)
-        return replace(gap, cause=GapCause.TOOL, tools=tools, expected_s=hints.expected_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +114,10 @@ class TurnPlanner:
         choices = []
         for index, prompt in enumerate(opened):
             choices += self._choices(request, index, prompt)
-        seconds = request.hints.deadline_s
         return PlannedTurn(
             request,
             tuple(choices),
-            None if seconds is None else caller.now_s + seconds,
+            caller.now_s,
             breakpoint_tokens(opened[0], request.cache_breakpoint),
         )
 

@@ -13,8 +13,9 @@ from agent_runtime.gateway.merged_progress import Numbered, merged_progress
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.planned_turn import PlannedTurn
 from agent_runtime.gateway.turn_telemetry import WatchedTurn
-from agent_runtime.turns import RunningTurn, TurnPlacement, TurnProgress
+from agent_runtime.turns import RunningTurn, TurnPlacement, TurnProgress, TurnRunner
 from scheduler.events import GapCause
+from scheduler.ids import SessionId
 from scheduler.session_view import SessionPhase
 
 
@@ -109,11 +110,12 @@ async def run_answer(turn: PlannedTurn, books: TurnBooks, stack: AsyncExitStack)
         BackendError: The backend takes none.
     """
     runner = books.opening.runner
-    _tell_parent(turn, books.opening)
     progress: list[RunningTurn] = []
     for choice in turn.choices:
         stack.enter_context(choice.session.turn_under_way())
         request = turn.turn_request(choice, books.opening.next_turn_id())
+        if request.parent_id is not None:
+            tell_parent(runner, request.parent_id)
         progress.append(await stack.enter_async_context(runner.open_turn(request)))
     placement = progress[0].placement
     books.watched.placed(placement)
@@ -122,12 +124,10 @@ async def run_answer(turn: PlannedTurn, books: TurnBooks, stack: AsyncExitStack)
     return RunningAnswer(turn, steps, placement, books)
 
 
-def _tell_parent(turn: PlannedTurn, opening: Opening) -> None:
-    """Let the scheduler know that a session in a gap waits for this one."""
-    if turn.parent_id is None or turn.parent_id == turn.session.session_id:
-        return
-    view = opening.runner.session_view(turn.parent_id)
+def tell_parent(runner: TurnRunner, parent_id: SessionId) -> None:
+    """Let the scheduler know that a session in a gap waits for one that it started."""
+    view = runner.session_view(parent_id)
     if view is None or view.phase is not SessionPhase.GAP:
         return
     if view.gap.cause is not GapCause.CHILDREN:
-        opening.runner.hint_gap(turn.parent_id, replace(view.gap, cause=GapCause.CHILDREN))
+        runner.hint_gap(parent_id, replace(view.gap, cause=GapCause.CHILDREN))

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent_runtime.gateway.client_hints import LEAST_URGENT, MAX_LEASE_S, MOST_URGENT
+from agent_runtime.gateway.client_hints import LEAST_URGENT, MOST_URGENT
 
 MAX_TTL_S = 7 * 86_400.0
 Priority = Annotated[int, Field(ge=MOST_URGENT, le=LEAST_URGENT)]
@@ -49,12 +49,9 @@ class SessionHint(_Strict):
     progress: float | None = Field(
         default=None, gt=0, le=1, description="The share of its work that is done."
     )
-    lease_s: float | None = Field(default=None, ge=0, le=MAX_LEASE_S)
 
     @model_validator(mode="after")
     def _one_estimate(self) -> Self:
-        if self.expected_tool_s is not None and self.progress is not None:
+        if (self.expected_tool_s is None) == (self.progress is None):
             raise ValueError("give expected_tool_s or progress: either says when it ends")
-        if self.expected_tool_s is None and self.progress is None and self.lease_s is None:
-            raise ValueError("give expected_tool_s or progress")
         return self

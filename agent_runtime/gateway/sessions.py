@@ -174,13 +174,10 @@ def _public_id(session: ChatSession) -> str | None:
 
 
 def _hinted(gap: GapHint, asked: SessionHint, elapsed_s: float) -> GapHint:
-    expected_s = gap.expected_s
-    if asked.expected_tool_s is not None:
-        expected_s = asked.expected_tool_s
-    elif asked.progress is not None:
+    expected_s = asked.expected_tool_s
+    if asked.progress is not None:
         expected_s = elapsed_s / asked.progress
-    lease_s = gap.lease_s if asked.lease_s is None else asked.lease_s
-    return replace(gap, expected_s=expected_s, lease_s=lease_s)
+    return replace(gap, expected_s=expected_s)
 
 
 def _limit(given: str | None) -> int:

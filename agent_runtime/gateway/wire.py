@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,9 @@ class ServerExtras(Wire):
     panjiu: PanjiuExtension | None = None
 
 
+_FORM = re.compile(r"(str$|list\[)")
+"""What pydantic puts into places for the members of a union."""
+
 WireT = TypeVar("WireT", bound=BaseModel)
 
 
@@ -45,9 +49,20 @@ def parse_body(kind: type[WireT], body: bytes) -> WireT:
 
 def invalid_request(error: ValidationError) -> InvalidRequestError:
     """Return what is wrong with a body, by the field that is wrong first."""
-    first = error.errors(include_url=False)[0]
-    param = "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
-    ).lstrip(".")
-    problem = first["msg"].removeprefix("Value error, ")
+    found = [(_place(one["loc"]), str(one["msg"])) for one in error.errors(include_url=False)]
+    # A field of several forms has an error for each: the one that got furthest says most.
+    within = [one for one in found if one[0].startswith(found[0][0])]
+    param = max((place for place, _ in within), key=len)
+    problems = dict.fromkeys(
+        text.removeprefix("Value error, ") for place, text in within if place == param
+    )
+    problem = ", or: ".join(problems)
     return InvalidRequestError(f"{param}: {problem}" if param else problem, param=param or None)
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Return a place as the caller spells it, without the names of a field's forms."""
+    parts = [part for part in location if isinstance(part, int) or not _FORM.match(part)]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(
+        "."
+    )
