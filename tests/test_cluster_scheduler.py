@@ -84,7 +84,7 @@ def test_a_hint_replaces_what_is_known_of_a_gap_and_comes_too_late_for_one_that_
 
 def test_a_session_whose_turns_are_all_held_is_held() -> None:
     scheduler = cluster("panjiu", 1)
-    num_arrived = 0
+    name, num_arrived = "", 0
     while not scheduler.num_held_turns:
         assert num_arrived < 1000
         name = f"s{num_arrived}"

@@ -177,6 +177,35 @@ async def test_a_held_stream_is_kept_alive_and_ends_as_its_dialect_does(
     assert runner.num_open == 0
 
 
+async def test_clients_read_past_the_signs_of_life() -> None:
+    runner = HoldingRunner()
+    limits = EndpointLimits(hold=HoldTerms(grace_s=0.0, comment_every_s=0.005))
+    app = create_app(runner, model=MODEL, limits=limits)
+    texts = []
+
+    async def with_openai() -> None:
+        async with openai_of(app) as client:
+            chunks = await client.chat.completions.create(
+                model=MODEL, messages=HELLO, max_tokens=9, stream=True
+            )
+            parts = [chunk.choices[0].delta.content or "" async for chunk in chunks]
+            texts.append("".join(parts))
+
+    async def with_anthropic() -> None:
+        async with anthropic_of(app) as client:
+            arguments: Any = {"model": MODEL, "messages": HELLO, "max_tokens": 9}
+            async with client.messages.stream(**arguments) as stream:
+                texts.append("".join([text async for text in stream.text_stream]))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(with_openai)
+        tasks.start_soon(with_anthropic)
+        await anyio.sleep(0.05)
+        assert runner.num_held == 2
+        runner.go.set()
+    assert texts[0] == texts[1] != ""
+
+
 @pytest.mark.parametrize(("path", "fields"), BODIES)
 async def test_within_the_grace_errors_are_statuses_and_the_decision_is_a_header(
     path: str, fields: dict[str, Any]

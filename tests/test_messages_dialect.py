@@ -8,6 +8,10 @@ import anthropic
 import anyio
 import jsonschema
 import pytest
+from pydantic import BaseModel, Field
+from pydantic_ai import Agent
+from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.providers.anthropic import AnthropicProvider
 
 from agent_runtime.errors import BackendError, BackendStoppedError
 from tests.fake_runner import FakeRunner, send
@@ -18,6 +22,11 @@ pytestmark = pytest.mark.anyio
 
 HELLO: list[Any] = [{"role": "user", "content": "Read the file and say what it does."}]
 SEARCH: Any = {"name": "search", "description": "Search the files.", "input_schema": SCHEMA}
+
+
+class City(BaseModel):
+    name: str = Field(max_length=40)
+    people: int
 
 
 @pytest.fixture
@@ -303,6 +312,12 @@ async def test_other_errors_have_anthropics_shape_too() -> None:
         with pytest.raises(anthropic.NotFoundError) as unknown:
             await client.messages.create(model="claude-9", max_tokens=5, messages=HELLO)
         assert unknown.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+    async with anthropic_of(app_of(FakeRunner(max_context_tokens=50))) as client:
+        long: Any = [{"role": "user", "content": "word " * 100}]
+        with pytest.raises(anthropic.BadRequestError, match="prompt is too long: This model"):
+            await client.messages.create(model=MODEL, max_tokens=5, messages=long)
+        answer = await client.messages.create(model=MODEL, max_tokens=5, messages=HELLO)
+        assert answer._request_id == "2"
     stopped = app_of(FakeRunner(refusal=BackendStoppedError()))
     async with anthropic_of(stopped) as client:
         with pytest.raises(anthropic.InternalServerError, match="shutting down") as down:
@@ -322,6 +337,24 @@ async def test_a_stream_that_breaks_ends_with_an_error_event() -> None:
                 model=MODEL, max_tokens=50, messages=HELLO, stream=True
             ):
                 pass
+
+
+async def test_pydantic_ai_gets_its_output_type_over_messages() -> None:
+    looked: list[str] = []
+
+    def look_up(name: str) -> str:
+        """Look something up."""
+        looked.append(name)
+        return f"found {name}"
+
+    async with anthropic_of(app_of()) as client:
+        model = AnthropicModel(MODEL, provider=AnthropicProvider(anthropic_client=client))
+        agent = Agent(model, output_type=City, tools=[look_up])
+        for number in range(3):
+            looked.clear()
+            result = await agent.run(f"Tell me about city {number}.")
+            assert isinstance(result.output, City)
+            assert result.usage.tool_calls == len(looked)
 
 
 async def test_the_sync_client_and_the_models_route_work_on_a_socket() -> None:

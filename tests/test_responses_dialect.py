@@ -359,6 +359,10 @@ async def test_the_sync_client_works_on_a_socket() -> None:
                 )
                 assert again.usage is not None
                 assert again.usage.input_tokens_details.cached_tokens > 0
+                chat = client.chat.completions.create(
+                    model=MODEL, messages=[{"role": "user", "content": TASK}]
+                )
+                assert chat.choices[0].message.content
                 text = client.completions.create(model=MODEL, prompt="Once upon a time")
                 assert text.choices[0].text
 

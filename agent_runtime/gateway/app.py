@@ -106,18 +106,12 @@ def create_app(
     opening = Opening(runner, models, sessions, limits.max_body_bytes)
     counts = PrometheusCounts(sessions, around.fleet)
     served = common_routes(opening, counts, ServiceRoutes(around.takes_turns))
+    limit = RequestLimit(limits.max_under_way)
     if isinstance(speaker, ChatUpstream):
-        served.append(chat_route(PacedCompletions(opening, speaker, limits.hold).answer))
+        served.append(chat_route(PacedCompletions(opening, speaker, limit, limits.hold).answer))
     else:
-        desk = AnswerDesk(
-            opening,
-            TurnPlanner(opening, SeededModel() if speaker is None else speaker),
-            model,
-            around.epoch_s,
-            RequestLimit(limits.max_under_way),
-            counts,
-            limits.hold,
-        )
+        planner = TurnPlanner(opening, SeededModel() if speaker is None else speaker)
+        desk = AnswerDesk(opening, planner, model, around.epoch_s, limit, counts, limits.hold)
         served += dialect_routes(desk, ResponseStore(limits.responses, around.epoch_s))
     guards = [] if around.tenants is None else [Middleware(Authentication, keys=around.tenants)]
     return Starlette(

@@ -48,6 +48,11 @@ ANTHROPIC_TYPES = {
 """Anthropic's reference, "Errors"; other 4xx are invalid requests, other 5xx API errors."""
 
 
+TOO_LONG = "prompt is too long"
+"""By these words Anthropic's clients know when to compact a conversation."""
+_TOO_LONG_CODE = "context_length_exceeded"
+
+
 @dataclass(frozen=True, slots=True)
 class HttpError:
     """An error as every API tells it, in its own words.
@@ -79,7 +84,8 @@ class HttpError:
         """Anthropic's shape."""
         fallback = ANTHROPIC_TYPES[400 if self.status < 500 else 500]  # noqa: PLR2004 - HTTP
         kind = ANTHROPIC_TYPES.get(self.status, fallback)
-        return {"type": "error", "error": {"type": kind, "message": self.message}}
+        message = f"{TOO_LONG}: {self.message}" if self.code == _TOO_LONG_CODE else self.message
+        return {"type": "error", "error": {"type": kind, "message": message}}
 
     def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """Return it in the shape of the API that a path belongs to."""
@@ -95,7 +101,7 @@ _OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 _TABLE: dict[type[AgentRuntimeError], tuple[int, str | None]] = {
     RequestError: (400, None),
     InvalidRequestError: (400, None),
-    ContextTooLongError: (400, "context_length_exceeded"),
+    ContextTooLongError: (400, _TOO_LONG_CODE),
     AuthenticationError: (401, "invalid_api_key"),
     UnknownModelError: (404, "model_not_found"),
     UnknownSessionError: (404, "session_not_found"),

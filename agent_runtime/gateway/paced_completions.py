@@ -31,6 +31,7 @@ from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.opened_prompt import OpenedPrompt
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
+from agent_runtime.gateway.request_limit import RequestLimit
 from agent_runtime.gateway.session_keys import Caller
 from agent_runtime.gateway.tenants import tenant_of
 from agent_runtime.gateway.turn_stream import (
@@ -70,15 +71,18 @@ class PacedCompletions:
     Attributes:
         opening: Reads requests and finds their sessions.
         upstream: Says what is answered.
+        limit: Of requests under way.
         hold: How streams behave while their turns are held.
     """
 
     opening: Opening
     upstream: ChatUpstream
+    limit: RequestLimit
     hold: HoldTerms
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
+        self.limit.check()
         try:
             body = await self.opening.read(request)
         except ClientDisconnect:
@@ -119,6 +123,7 @@ class PacedCompletions:
         )
 
     async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:
+        stack.enter_context(self.limit.under_way())
         stack.enter_context(paced.prompt.session.turn_under_way())
         turn = await stack.enter_async_context(
             self.opening.runner.open_turn(self._turn_request(paced))
@@ -149,7 +154,7 @@ class PacedCompletions:
 
     async def _heard(self, paced: PacedChat) -> dict[str, Any]:
         """Return the real server's answer once the rack has generated as many tokens."""
-        with paced.prompt.session.turn_under_way():
+        with self.limit.under_way(), paced.prompt.session.turn_under_way():
             async with self.opening.runner.open_turn(self._turn_request(paced)) as turn:
                 answer = await self.upstream.whole(paced.asked)
                 usage = answer.get("usage") or {}
