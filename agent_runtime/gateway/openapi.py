@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any
 
@@ -48,15 +49,20 @@ class OpenApi:
     """
 
     def __init__(self, operations: Sequence[Operation], version: str) -> None:
-        bodies = list(dict.fromkeys(one.body for one in operations if one.body is not None))
+        self._operations, self._version = operations, version
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """What it says; made when somebody asks, as it takes some milliseconds."""
+        bodies = list(dict.fromkeys(one.body for one in self._operations if one.body is not None))
         _, schemas = models_json_schema([(kind, "validation") for kind in bodies], ref_template=REF)
         paths: dict[str, dict[str, Any]] = {}
-        for operation in operations:
+        for operation in self._operations:
             path = operation.path.replace(":path", "")
             paths.setdefault(path, {})[operation.method] = _described(operation)
-        self.document: dict[str, Any] = {
+        return {
             "openapi": "3.1.0",
-            "info": {"title": "Panjiu", "version": version},
+            "info": {"title": "Panjiu", "version": self._version},
             "paths": paths,
             "components": {
                 "schemas": schemas.get("$defs", {}),
