@@ -15,10 +15,24 @@ from pydantic import BaseModel, Field
 from pydantic_ai import Agent as PydanticAgent
 from pydantic_ai.models.openai import OpenAIResponsesModel as PydanticResponsesModel
 from pydantic_ai.providers.openai import OpenAIProvider
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
 
+from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.errors import BackendError
+from agent_runtime.gateway.answering import AnswerDesk, Answering
 from agent_runtime.gateway.app import EndpointLimits, create_app
-from agent_runtime.gateway.response_store import StoreLimits
+from agent_runtime.gateway.dialects.responses_dialect import ResponsesDialect
+from agent_runtime.gateway.metrics import PrometheusCounts
+from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.opening import Opening
+from agent_runtime.gateway.planned_turn import TurnPlanner
+from agent_runtime.gateway.request_id import RequestIds
+from agent_runtime.gateway.request_limit import RequestLimit
+from agent_runtime.gateway.response_store import ResponseStore, StoreLimits
+from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.turn_stream import HoldTerms
 from tests.fake_runner import FakeRunner, send
 from tests.served_rack import MODEL, openai_client, served_rack
 from tests.speaking_clients import SCHEMA, app_of, busy, openai_of
@@ -313,6 +327,22 @@ async def test_a_turn_that_breaks_is_a_failed_response(stream: bool) -> None:
         assert events[-1].type == "response.failed"
         assert "replica 3 is gone" in events[-1].response.error.message
         assert (await client.responses.retrieve(events[0].response.id)).status == "failed"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_that_never_began_is_not_kept(stream: bool) -> None:
+    store = ResponseStore(StoreLimits(), lambda: 0.0)
+    dialect = ResponsesDialect(store)
+    runner = FakeRunner(refusal=BackendError("replica 3 is gone"))
+    opening = Opening(runner, Models(MODEL, 0, 100), SessionDirectory(16), 1000)
+    planner = TurnPlanner(opening, SeededModel())
+    counts = PrometheusCounts(opening.sessions, None)
+    desk = AnswerDesk(opening, planner, MODEL, lambda: 0.0, RequestLimit(9), counts, HoldTerms())
+    route = Route("/v1/responses", Answering(dialect, desk).answer, methods=["POST"])
+    app = Starlette(routes=[route], middleware=[Middleware(RequestIds)])
+    answer = await send(app, json.dumps({"input": TASK, "stream": stream}).encode(), route.path)
+    assert answer.status_code == 502
+    assert len(store) == 0
 
 
 async def test_the_agents_sdk_runs_on_its_default_model_class() -> None:

@@ -141,7 +141,7 @@ async def _whole(run: Run, form: AnswerForm, request: Request, headers: dict[str
     if response is not None:
         return response
     if failure is not None:
-        form.failure(failure)
+        form.failure(failure)  # it has to know: some forms are kept
         return error_response(failure, request.url.path)
     if cancellable is not None:
         body = cancellable.cut_short()
@@ -168,6 +168,7 @@ async def _events(running: RunningAnswer, form: AnswerForm) -> AsyncGenerator[by
 
 def _ends_of(form: AnswerForm, path: str) -> StreamEnds:
     def response(error: RequestError | BackendError) -> Response:
+        form.failure(error)  # it has to know: some forms are kept
         return error_response(error, path)
 
     if isinstance(form, Cancellable):

@@ -78,7 +78,10 @@ class AnswerForm(Protocol):
         ...
 
     def failure(self, error: RequestError | BackendError) -> bytes:
-        """Return the events that end a stream that broke."""
+        """Return the events that end a stream that broke.
+
+        It is told so, and the events are not used, where nothing was sent before.
+        """
         ...
 
 
