@@ -136,7 +136,9 @@ class Rack:
         self.active_tokens.add(replica_id, turn.num_prompt_tokens)
         self.turns[replica_id][turn] = None
         self.settle(session, replica_id, turn.num_prompt_tokens)
-        self.commands.append(Dispatch(turn.turn_id, replica_id, priority))
+        self.commands.append(
+            Dispatch(turn.turn_id, replica_id, priority, turn.num_expected_cached_tokens)
+        )
 
     def retain(self, session: Session, replica_id: ReplicaId) -> None:
         """Keep the session's KV there until it is released or dropped."""

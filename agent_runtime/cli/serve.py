@@ -9,6 +9,11 @@ import anyio
 import uvicorn
 from rich.console import Console
 
+from agent_runtime.cli.endpoint_options import (
+    add_endpoint_options,
+    endpoint_limits,
+    tenant_keys,
+)
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -21,12 +26,14 @@ from agent_runtime.cli.rack_server import RackServer, listen
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
+from agent_runtime.gateway.tenants import TenantKeys
 from hw_model.claim import Band
 
 DESCRIPTION = """\
-Serve the emulated rack as an OpenAI-compatible endpoint: same scheduler and engines as 'simulate',
-in real time or faster. Texts, tool calls and JSON are made up, said by a script (--replies) or by
-a real server (--paced); timing, batching, prefix hits and preemption are modelled.
+Serve the emulated rack to clients of OpenAI's and Anthropic's APIs: same scheduler and engines as
+'simulate', in real time or faster. Texts, tool calls and JSON are made up, said by a script
+(--replies) or by a real server (--paced, chat completions only); timing, batching, prefix hits and
+preemption are modelled.
 
 Sessions are named by the body's "session_id", by the header X-Session-ID, or, without either, found
 by their messages: a request that continues a known conversation is its next turn."""
@@ -46,6 +53,7 @@ then, from another terminal:
     "messages": [{"role": "user", "content": "Plan the day."}]}'
 
   client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")
+  client = anthropic.Anthropic(base_url="http://127.0.0.1:8000", api_key="-")
 """
 
 
@@ -71,6 +79,7 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         help="emulated seconds per second (default: %(default)s)",
     )
     add_service_options(group)
+    add_endpoint_options(group)
     add_rack_options(parser)
     add_speaker_options(parser)
     parser.set_defaults(run=run_serve)
@@ -80,20 +89,30 @@ def run_serve(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
     machine = emulated_machine(args)
     check_speaker(args)
+    tenants = tenant_keys(args)
     with listen(args.host, args.port) as listener:
         try:
-            anyio.run(_serve, args, machine, listener)
+            anyio.run(_serve, args, machine, listener, tenants)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
     return 0
 
 
 async def _serve(
-    args: argparse.Namespace, machine: EmulatedMachine, listener: socket.socket
+    args: argparse.Namespace,
+    machine: EmulatedMachine,
+    listener: socket.socket,
+    tenants: TenantKeys | None,
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)
-    options = ServiceOptions(band, args.policy, machine.limits)
+    options = ServiceOptions(
+        band,
+        args.policy,
+        machine.limits,
+        endpoint=endpoint_limits(args),
+        tenants=tenants,
+    )
     async with chosen_speaker(args) as speaker, anyio.create_task_group() as tasks:
         service = EmulatedService(deployment, options, Clock(args.speed), speaker, epoch_s=epoch_s)
         tasks.start_soon(service.rack.run)
