@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+from agent_runtime.engine_call import EngineCall
 from scheduler.events import NO_HINT, NO_TENANT, GapHint
-from scheduler.ids import SessionId, TenantId, TurnId
+from scheduler.ids import ReplicaId, SessionId, TenantId, TurnId
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class TurnRequest:
         tenant_id: Whose session it is.
         priority: Smaller is more urgent.
         deadline_s: When the session should be done, on the runtime's clock.
+        avoid: Replicas that just failed it.
+        call: What to ask a real engine; emulated ones need none.
     """
 
     turn_id: TurnId
@@ -41,6 +44,21 @@ class TurnRequest:
     tenant_id: TenantId = NO_TENANT
     priority: int = 0
     deadline_s: float | None = None
+    avoid: frozenset[ReplicaId] = frozenset()
+    call: EngineCall | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """What an engine's own reply tells once it is complete.
+
+    Attributes:
+        num_context_tokens: Prompt and output, as the engine counted.
+        gap: What the session does next.
+    """
+
+    num_context_tokens: int
+    gap: GapHint = NO_HINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +66,19 @@ class TurnProgress:
     """What one or more engine steps gave a turn.
 
     Attributes:
-        num_new_tokens: Output tokens since the last progress, >= 1.
+        num_new_tokens: Output tokens since the last progress, >= 1; real engines also send bytes
+            without any.
         num_cached_tokens: Prompt tokens served from the prefix cache when the turn was admitted.
         finished: Whether these were the last tokens.
+        data: What a real engine sent, to be passed on.
+        outcome: With the last progress of a real engine: what was not known before.
     """
 
     num_new_tokens: int
     num_cached_tokens: int
     finished: bool
+    data: bytes = b""
+    outcome: TurnOutcome | None = None
 
 
 class RunningTurn(Protocol):

@@ -16,6 +16,7 @@ from agent_runtime.errors import (
     BodyTooLargeError,
     ContextTooLongError,
     InvalidRequestError,
+    NoEngineError,
     RequestError,
     UnknownModelError,
     UnknownSessionError,
@@ -38,6 +39,7 @@ _TABLE: dict[type[AgentRuntimeError], _Answer] = {
     BodyTooLargeError: _Answer(413, None),
     BackendError: _Answer(502, None),
     BackendStoppedError: _Answer(503, None),
+    NoEngineError: _Answer(503, None),
 }
 """By class; an error without a row of its own has its nearest ancestor's."""
 

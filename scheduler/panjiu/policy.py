@@ -258,7 +258,9 @@ class Panjiu:
                 self._join(turn, kv, kv.held_on, rack)
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
-            candidates = self._pricing.candidates(kv) if replica is None or stuck else (replica,)
+            candidates: Iterable[ReplicaId] = () if replica is None else (replica,)
+            if replica is None or stuck:
+                candidates = self._candidates(turn, kv, rack)
             if self._place_on(candidates, turn, kv, rack, is_due=is_due or stuck):
                 self._held.remove(turn)
             is_first = False
@@ -266,7 +268,7 @@ class Panjiu:
     def _place(self, turn: Turn, kv: SessionKv, rack: Rack) -> bool:
         """Run a turn that has just come; return whether it has a place."""
         home = kv.held_on
-        if home is not None and not self._backlog.ahead_s(home):
+        if home is not None and not turn.avoid and not self._backlog.ahead_s(home):
             # Where KV is and nobody waits, others can be better only by being emptier.
             loads = rack.active_turns.loads
             if loads[home] <= loads[self._backlog.least()]:
@@ -275,7 +277,12 @@ class Panjiu:
                     self._explain(turn, [option], option, rack, is_due=False)
                     self._take(turn, kv, option, rack)
                     return True
-        return self._place_on(self._pricing.candidates(kv), turn, kv, rack, is_due=False)
+        return self._place_on(self._candidates(turn, kv, rack), turn, kv, rack, is_due=False)
+
+    def _candidates(self, turn: Turn, kv: SessionKv, rack: Rack) -> Iterable[ReplicaId]:
+        if turn.avoid:  # the best ones may be just those
+            return map(ReplicaId, range(rack.num_replicas))
+        return self._pricing.candidates(kv)
 
     def _place_on(
         self,
@@ -290,7 +297,7 @@ class Panjiu:
         best: Option | None = None
         options: list[Option] = []
         for replica in candidates:
-            if replica in rack.down:
+            if rack.shuns(turn, replica):
                 continue
             option = self._pricing.option(turn, kv, replica, rack, is_due=is_due)
             if option is not None:

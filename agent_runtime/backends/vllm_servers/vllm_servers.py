@@ -1,0 +1,235 @@
+"""The backend of real engines: runs turns on them, and knows which ones there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+
+import anyio
+from anyio.abc import TaskGroup
+
+from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
+from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, EngineSlot, SlotState
+from agent_runtime.backends.vllm_servers.engine_http import EngineHttp
+from agent_runtime.backends.vllm_servers.engine_turn import EngineTurn
+from agent_runtime.backends.vllm_servers.engine_watch import EngineWatch
+from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
+from agent_runtime.clock import Clock
+from agent_runtime.engine_call import EngineCall, with_members
+from agent_runtime.errors import BackendStoppedError, EngineLostError, InternalError, NoEngineError
+from agent_runtime.turns import TurnProgress, TurnRequest
+from scheduler.commands import KvCommand
+from scheduler.ids import ReplicaId, SessionId, TurnId
+from scheduler.measured_cost import MeasuredCost
+
+PRIORITY_HEADER = "x-vllm-priority"
+
+
+class VllmServers:
+    """A ``Backend`` of vLLM servers; ``run`` looks after them.
+
+    Args:
+        fleet: Their slots.
+        http: How they are reached.
+        directory: Which ones are wanted.
+        clock: Real time.
+        poll_s: Between two looks at an engine.
+
+    Attributes:
+        probe: What is known of them.
+        cost: Learns from the turns' times, if it is one that does.
+
+    Invariant: a turn is in ``_turns`` from ``submit`` until its engine has answered it or is told
+        to stop.
+    """
+
+    def __init__(
+        self,
+        fleet: EngineFleet,
+        http: EngineHttp,
+        directory: EngineDirectory,
+        clock: Clock,
+        *,
+        poll_s: float = 1.0,
+    ) -> None:
+        self.fleet = fleet
+        self.probe = ServersProbe(fleet)
+        self.cost: MeasuredCost | None = None
+        self._http = http
+        self._directory = directory
+        self._clock = clock
+        self._poll_s = poll_s
+        self._turns: dict[TurnId, EngineTurn] = {}
+        self._stopped = False
+        self._alarm: tuple[float, Callable[[float], None]] | None = None
+        self._alarm_set = anyio.Event()
+
+    async def run(self) -> None:
+        """Find engines, look after them and wake the scheduler, until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._ring)
+            async for wanted in self._directory.changes():
+                for slot in self.fleet.reconcile(wanted):
+                    self._watch(slot, tasks)
+
+    def submit(
+        self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0
+    ) -> AsyncIterator[TurnProgress]:
+        """Return a turn that is sent to its engine when its progress is first asked for.
+
+        Raises:
+            BackendStoppedError: ``stop`` was called.
+            NoEngineError: None is up.
+            EngineLostError: This one just went down.
+        """
+        if self._stopped:
+            raise BackendStoppedError
+        call, slot = request.call, self.fleet.slots[replica_id]
+        if call is None:
+            raise InternalError(
+                f"turn {request.turn_id} says nothing that an engine could be asked"
+            )
+        if slot.state is not SlotState.UP or slot.address is None:
+            if self.fleet.num_up == 0:
+                raise NoEngineError
+            raise EngineLostError(
+                f"engine {replica_id} is down: {slot.problem}", replica_id=replica_id, began=False
+            )
+        num_cached = self.probe.num_cached_tokens(replica_id, request.block_hashes)
+        self.probe.turn_sent(request.block_hashes)
+        turn = self._turns[request.turn_id] = EngineTurn(
+            self._http,
+            slot.address.url + call.path,
+            replace(
+                call,
+                body=_body(call, request.session_id, priority),
+                headers=_headers(call, priority),
+            ),
+            replica_id=replica_id,
+            listener=_Listener(self, slot, request),
+            num_cached_tokens=min(num_cached, request.num_prompt_tokens),
+        )
+        slot.turns[request.turn_id] = request.session_id
+        return turn
+
+    def end_output(self, replica_id: ReplicaId, turn_id: TurnId, num_tokens: int) -> None:
+        """Nothing: a real engine ends its turns itself."""
+
+    def abort(self, replica_id: ReplicaId, turn_id: TurnId) -> None:  # noqa: ARG002 - protocol
+        """Close a turn's connection, at which vLLM frees its KV."""
+        turn = self._turns.get(turn_id)
+        if turn is not None:
+            turn.close()
+
+    def carry_out(self, command: KvCommand, block_hashes: Sequence[int], now_s: float) -> None:
+        """Nothing: stock vLLM neither keeps nor moves KV when told to."""
+
+    def session_closed(self, session_id: SessionId) -> None:
+        """Forget a session."""
+        self.probe.forget(session_id)
+
+    def call_at(self, at_s: float, wake: Callable[[float], None]) -> None:
+        """Call back at a time; instead of what was asked for before."""
+        self._alarm = at_s, wake
+        self._alarm_set.set()
+
+    def stop(self) -> None:
+        """Refuse new turns and end those under way."""
+        self._stopped = True
+        for turn in list(self._turns.values()):
+            turn.close()
+
+    def turn_over(self, slot: EngineSlot, request: TurnRequest) -> None:
+        """Take a turn off the books."""
+        self._turns.pop(request.turn_id, None)
+        slot.turns.pop(request.turn_id, None)
+        self.fleet.leave_if_drained(slot)
+
+    def now_s(self) -> float:
+        """Return the clock's time."""
+        return self._clock.now_s()
+
+    def _watch(self, slot: EngineSlot, tasks: TaskGroup) -> None:
+        watch = EngineWatch(
+            slot,
+            self.fleet,
+            self._http,
+            self.probe,
+            now_s=self._clock.now_s,
+            poll_s=self._poll_s,
+        )
+        tasks.start_soon(watch.run)
+
+    async def _ring(self) -> None:
+        """Call back when it is time."""
+        while True:
+            alarm = self._alarm
+            wait_s = float("inf")
+            if alarm is not None:
+                wait_s = max(0.0, self._clock.deadline(alarm[0]) - anyio.current_time())
+            self._alarm_set = anyio.Event()
+            with anyio.move_on_after(wait_s):
+                await self._alarm_set.wait()
+                continue
+            if alarm is not None and self._alarm is alarm:
+                self._alarm = None
+                alarm[1](self._clock.now_s())
+
+
+class _Listener:
+    """Tells the fleet, the probe and the cost model how a turn goes."""
+
+    __slots__ = ("_alone", "_request", "_sent_s", "_servers", "_slot", "_waits", "first_token_s")
+
+    def __init__(self, servers: VllmServers, slot: EngineSlot, request: TurnRequest) -> None:
+        self._servers = servers
+        self._slot = slot
+        self._request = request
+        self._sent_s = servers.now_s()
+        self._alone = slot.num_prefilling == 0
+        self._waits = True
+        self.first_token_s: float | None = None
+        slot.num_prefilling += 1
+
+    def answered(self) -> None:
+        self._slot.breaker.succeeded()
+
+    def failed(self, problem: str, *, certain: bool) -> None:
+        self._servers.fleet.fail(self._slot, self._servers.now_s(), problem, certain=certain)
+
+    def first_token(self) -> None:
+        self.first_token_s = self._servers.now_s()
+        self._prefilled()
+
+    def ended(self, call: EngineCall) -> None:
+        self._prefilled()
+        servers, request, facts = self._servers, self._request, call.reader.facts()
+        if facts.num_prompt_tokens is not None:
+            num_context = facts.num_prompt_tokens + facts.num_output_tokens
+            servers.probe.turn_ended(self._slot.replica_id, request.session_id, num_context)
+            if self._alone and self.first_token_s is not None and servers.cost is not None:
+                num_new = facts.num_prompt_tokens - (facts.num_cached_tokens or 0)
+                servers.cost.observe(num_new, self.first_token_s - self._sent_s)
+        servers.turn_over(self._slot, request)
+
+    def _prefilled(self) -> None:
+        if self._waits:
+            self._waits = False
+            self._slot.num_prefilling -= 1
+
+
+def _body(call: EngineCall, session_id: SessionId, priority: int) -> bytes:
+    members = b'"session_id":' + json.dumps(session_id).encode()
+    if priority and not call.has_priority:
+        members += b',"priority":%d' % priority
+    return with_members(call.body, members)
+
+
+def _headers(call: EngineCall, priority: int) -> dict[str, str]:
+    """Return the headers to send; vLLM takes a priority in a header for more than the body's."""
+    return {
+        name: value
+        for name, value in call.headers.items()
+        if not (priority and not call.has_priority and name == PRIORITY_HEADER)
+    }

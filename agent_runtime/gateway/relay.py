@@ -1,0 +1,160 @@
+"""``POST /v1/chat/completions`` and ``/v1/completions`` before real engines: the bytes pass."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import override
+
+from agent_runtime.errors import BackendError
+from agent_runtime.gateway.body_reading import read_body
+from agent_runtime.gateway.chat_completions import CLIENT_CLOSED_REQUEST, HEADER_SAFE
+from agent_runtime.gateway.error_mapping import runtime_error_response
+from agent_runtime.gateway.relay_attempts import RelayAttempts
+from agent_runtime.gateway.relay_calls import parse_relayed
+from agent_runtime.gateway.relay_opening import RelayOpening
+from agent_runtime.gateway.served_models import ServedModels
+from agent_runtime.gateway.turn_stream import leave_on_disconnect
+
+NOT_PASSED_ON = frozenset(
+    {
+        "host", "connection", "keep-alive", "proxy-authorization", "te", "trailer", "upgrade",
+        "transfer-encoding", "content-length", "content-type", "accept-encoding", "accept",
+        "user-agent", "x-session-id", "x-request-id",
+    }
+)  # fmt: skip
+"""Headers that are of this connection, or that the gateway sets itself."""
+
+
+@dataclass(slots=True)
+class Relay:
+    """The endpoint.
+
+    Attributes:
+        opening: Finds sessions.
+        models: What engines serve.
+        max_body_bytes: Larger bodies are refused.
+        own_key: Whether the gateway has a key of its own for the engines.
+    """
+
+    opening: RelayOpening
+    models: ServedModels
+    max_body_bytes: int
+    own_key: bool = False
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request."""
+        try:
+            body = await read_body(request, self.max_body_bytes)
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        call = parse_relayed(request.url.path, body, self._headers(request))
+        if call.model is not None and (unknown := self.models.unknown(call.model)) is not None:
+            return unknown
+        opened = self.opening.open(call, _header_key(request), anyio.current_time())
+        headers = {"x-session-id": quote(opened.session.session_id, safe=HEADER_SAFE)}
+        async with AsyncExitStack() as opening:
+            chunks = await opening.enter_async_context(RelayAttempts(self.opening, opened))
+            first, failure = await _first_bytes(chunks, request.receive)
+            if failure is not None:
+                return _with_headers(failure, headers)
+            if not call.streams:
+                return await _whole(chunks, first, request.receive, headers)
+            stack = opening.pop_all()  # nothing is awaited from here to whoever closes it
+        return RelayedStream(first, chunks, stack, headers)
+
+    def _headers(self, request: Request) -> Mapping[str, str]:
+        headers = {k: v for k, v in request.headers.items() if k not in NOT_PASSED_ON}
+        if self.own_key:
+            headers.pop("authorization", None)
+        headers["x-request-id"] = request.state.request_id
+        return headers
+
+
+class RelayedStream(Response):
+    """Server-sent events as they come; ends the turn when the client leaves.
+
+    ``send`` waits while the client takes no bytes, and the engine's are not read meanwhile.
+    """
+
+    def __init__(
+        self,
+        first: bytes,
+        chunks: AsyncIterator[bytes],
+        stack: AsyncExitStack,
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(headers={**headers, "cache-control": "no-cache"})
+        self._first, self._chunks, self._stack = first, chunks, stack
+        self.raw_headers = [
+            *((k, v) for k, v in self.raw_headers if k not in {b"content-length", b"content-type"}),
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+        ]
+
+    @override
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._stack:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            async with leave_on_disconnect(receive):
+                await _send_body(send, self._first, more=True)
+                try:
+                    async for data in self._chunks:
+                        await _send_body(send, data, more=True)
+                except BackendError as error:
+                    body = bytes(runtime_error_response(error).body)
+                    end = b"data: " + body + b"\n\ndata: [DONE]\n\n"
+                    await _send_body(send, end, more=True)
+                await _send_body(send, b"", more=False)
+
+
+async def _first_bytes(
+    chunks: AsyncIterator[bytes], receive: Receive
+) -> tuple[bytes, Response | None]:
+    """Return what an answer begins with, or the response to a call that has none."""
+    first, failure = b"", None
+    async with leave_on_disconnect(receive) as left:
+        try:
+            first = await anext(chunks, b"")
+        except BackendError as error:
+            failure = runtime_error_response(error)
+    if left.is_set():
+        failure = Response(status_code=CLIENT_CLOSED_REQUEST)
+    return first, failure
+
+
+async def _whole(
+    chunks: AsyncIterator[bytes], first: bytes, receive: Receive, headers: Mapping[str, str]
+) -> Response:
+    data, failure = [first], None
+    async with leave_on_disconnect(receive) as left:
+        try:
+            data += [chunk async for chunk in chunks]
+        except BackendError as error:
+            failure = runtime_error_response(error)
+    if left.is_set():
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    if failure is not None:
+        return _with_headers(failure, headers)
+    return Response(b"".join(data), media_type="application/json", headers=dict(headers))
+
+
+async def _send_body(send: Send, body: bytes, *, more: bool) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _with_headers(response: Response, headers: Mapping[str, str]) -> Response:
+    response.headers.update(headers)
+    return response
+
+
+def _header_key(request: Request) -> str | None:
+    """Return the session id in the header; what we sent percent-encoded finds back."""
+    value = request.headers.get("x-session-id")
+    return None if not value else unquote(value.encode("latin-1"), errors="backslashreplace")
