@@ -50,7 +50,7 @@ def create_relay_app(
     """
     limits = EndpointLimits() if limits is None else limits
     sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
-    opening = RelayOpening(runner, sessions, TokenCounts() if counts is None else counts)
+    opening = RelayOpening(runner, sessions, num_up, TokenCounts() if counts is None else counts)
     models = ServedModels(cards)
     relay = Relay(opening, models, limits.max_body_bytes, own_key=own_key)
     closing = Sessions(runner, sessions)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent_runtime.backends.vllm_servers.session_chains import SessionChain
 from agent_runtime.engine_call import EngineCall, ReplyFacts
+from agent_runtime.errors import NoEngineError
 from agent_runtime.gateway.relay_calls import CHAT_PATH, RelayedCall
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.token_counts import TokenCounts
@@ -47,11 +48,13 @@ class RelayOpening:
     Attributes:
         runner: Runs turns.
         sessions: Who is talking.
+        num_up: Returns how many engines are up.
         counts: How far off the gateway's tokeniser is.
     """
 
     runner: TurnRunner
     sessions: SessionDirectory
+    num_up: Callable[[], int]
     counts: TokenCounts = field(default_factory=TokenCounts)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -96,7 +99,12 @@ class RelayOpening:
             call: What the engine is asked.
             num_generated: Tokens of the reply that another engine generated.
             avoid: Engines that failed it.
+
+        Raises:
+            NoEngineError: None is up; a turn would be held until one is.
         """
+        if not self.num_up():
+            raise NoEngineError
         limit = self.runner.max_context_tokens
         num_prompt = min(opened.num_prompt_tokens + num_generated, limit - 1)
         wanted = (opened.call.output_cap or DEFAULT_OUTPUT_TOKENS) - num_generated

@@ -97,7 +97,7 @@ class _AiohttpReply:
         try:
             data = await self._response.content.readany()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            problem = f"the reply broke off: {error!r}"
+            problem = f"the reply broke off: {str(error) or repr(error)}"
             raise EngineUnreachableError(problem, refused=False) from error
         if not data:
             self._at_end = True
@@ -143,7 +143,7 @@ def _unreachable(url: str, error: Exception) -> EngineUnreachableError:
     import aiohttp  # noqa: PLC0415 - an extra
 
     refused = isinstance(error, aiohttp.ClientConnectorError)
-    return EngineUnreachableError(f"{url}: {error!r}", refused=refused)
+    return EngineUnreachableError(f"{url}: {str(error) or repr(error)}", refused=refused)
 
 
 @asynccontextmanager

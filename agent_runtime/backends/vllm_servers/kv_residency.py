@@ -51,6 +51,17 @@ class BlockNode:
         self.num_leaves = 0
 
 
+class _Copies:
+    """A block on one engine: requests that compute the same block at once store it twice."""
+
+    __slots__ = ("node", "num_in_hbm", "num_in_host")
+
+    def __init__(self, node: BlockNode) -> None:
+        self.node = node
+        self.num_in_hbm = 0
+        self.num_in_host = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ResidencyStats:
     """How large the tree is.
@@ -67,12 +78,16 @@ class ResidencyStats:
 
 
 class KvResidency:
-    """The tree of all engines."""
+    """The tree of all engines.
+
+    Invariant: ``_by_hash[r]`` has the blocks that replica ``r`` has a copy of at least, as told by
+        the bits of their nodes.
+    """
 
     def __init__(self, num_replicas: int) -> None:
         self._root = BlockNode(b"", None, 0)
         self._nodes: dict[bytes, BlockNode] = {}
-        self._by_hash: list[dict[WireHash, BlockNode]] = [{} for _ in range(num_replicas)]
+        self._by_hash: list[dict[WireHash, _Copies]] = [{} for _ in range(num_replicas)]
         self._groups: list[int | None] = [None] * num_replicas
         self._ends: dict[SessionId, BlockNode] = {}
         self._paths: dict[SessionId, list[BlockNode]] = {}
@@ -96,9 +111,10 @@ class KvResidency:
     def clear(self, replica_id: ReplicaId) -> None:
         """Take in that nothing is known of an engine any more, or that it is empty."""
         bit = 1 << replica_id
-        nodes = self._by_hash[replica_id]
+        by_hash = self._by_hash[replica_id]
         self._by_hash[replica_id] = {}
-        for node in nodes.values():
+        for copies in by_hash.values():
+            node = copies.node
             node.in_hbm &= ~bit
             node.in_host &= ~bit
             self._prune(node)
@@ -173,9 +189,13 @@ class KvResidency:
         for node in self._nodes.values():
             if children.get(node.key, 0) != node.num_children:
                 raise InternalError(f"block {node.key.hex()} counts its children wrong")
-        for replica, nodes in enumerate(self._by_hash):
+        for replica, by_hash in enumerate(self._by_hash):
             bit = 1 << replica
-            if any(not (node.in_hbm | node.in_host) & bit for node in nodes.values()):
+            for copies in by_hash.values():
+                node = copies.node
+                told = bool(node.in_hbm & bit), bool(node.in_host & bit)
+                if told == (copies.num_in_hbm > 0, copies.num_in_host > 0) and any(told):
+                    continue
                 raise InternalError(f"replica {replica} names blocks that it does not have")
 
     def _store(self, replica_id: ReplicaId, event: BlockStored) -> None:
@@ -184,7 +204,8 @@ class KvResidency:
         by_hash = self._by_hash[replica_id]
         parent: BlockNode | None = self._root
         if event.parent_block_hash is not None:
-            parent = by_hash.get(event.parent_block_hash)
+            above = by_hash.get(event.parent_block_hash)
+            parent = None if above is None else above.node
         if parent is None:
             self._num_unplaced += len(event.block_hashes)
             return
@@ -197,11 +218,15 @@ class KvResidency:
         for index, block_hash in enumerate(event.block_hashes):
             content = _content(event, index, block_hash, tokens[index * size : (index + 1) * size])
             node = self._child(parent, content, size)
+            copies = by_hash.get(block_hash)
+            if copies is None:
+                copies = by_hash[block_hash] = _Copies(node)
             if event.medium == "CPU":
+                copies.num_in_host += 1
                 node.in_host |= bit
             else:
+                copies.num_in_hbm += 1
                 node.in_hbm |= bit
-            by_hash[block_hash] = node
             parent = node
         if event.session_id is not None:
             self._end_at(SessionId(event.session_id), parent)
@@ -224,12 +249,17 @@ class KvResidency:
             return
         bit, by_hash = 1 << replica_id, self._by_hash[replica_id]
         for block_hash in event.block_hashes:
-            node = by_hash.get(block_hash)
-            if node is None:
+            copies = by_hash.get(block_hash)
+            if copies is None:
                 continue  # stored before anybody listened
+            node = copies.node
             if event.medium == "CPU":
-                node.in_host &= ~bit
+                copies.num_in_host = max(0, copies.num_in_host - 1)
             else:
+                copies.num_in_hbm = max(0, copies.num_in_hbm - 1)
+            if not copies.num_in_host:
+                node.in_host &= ~bit
+            if not copies.num_in_hbm:
                 node.in_hbm &= ~bit
             if not (node.in_hbm | node.in_host) & bit:
                 del by_hash[block_hash]
