@@ -118,17 +118,20 @@ class LookalikeEngine:
             _, block_hash = self.cached.popitem(last=False)
             events.append(BlockRemoved([block_hash], "GPU", group_idx=0))
         if new:
-            hashes = [hash((self.salt, prefix)) & (2**64 - 1) for prefix in new]
-            parent = hash((self.salt, prefixes[num_hit - 1])) & (2**64 - 1) if num_hit else None
+            hashes: list[int | bytes] = [self._hash(prefix) for prefix in new]
+            parent = self._hash(prefixes[num_hit - 1]) if num_hit else None
             tokens = [hash(w) & 0x7FFFFFFF for w in words[num_hit * BLOCK : num_full * BLOCK]]
-            for prefix, block_hash in zip(new, hashes, strict=True):
-                self.cached[prefix] = block_hash
+            for prefix in new:
+                self.cached[prefix] = self._hash(prefix)
             stored = BlockStored(hashes, parent, tokens, BLOCK, None, "GPU", None)
             details = {"group_idx": 0, "kv_cache_spec_kind": "full_attention"}
             events.append(msgspec.structs.replace(stored, **details, session_id=session_id))
         if events:
             self.publish(events)
         return num_hit * BLOCK
+
+    def _hash(self, prefix: tuple[str, ...]) -> int:
+        return hash((self.salt, prefix)) & (2**64 - 1)
 
     def num_there(self, words: list[str]) -> int:
         """Return how many leading words of a context are in the KV: the truth."""
@@ -180,7 +183,7 @@ class LookalikeEngine:
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if calls:
             message["tool_calls"] = [{"id": "c1", "type": "function", "function": calls[0]}]
-        choice = {"index": 0, "finish_reason": "tool_calls" if calls else "length"}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "tool_calls" if calls else "length"}
         choice |= {"message": message} if is_chat else {"text": text}
         return JSONResponse({"id": f"id-{next(self.ids)}", "choices": [choice], "usage": usage})
 

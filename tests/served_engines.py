@@ -29,8 +29,8 @@ class ServedEngines:
     url: str
     service: EngineService
     servers: VllmServers
-    running: list[Running]
-    notices: list[str] = field(default_factory=list)
+    notices: list[str]
+    running: list[Running] = field(default_factory=list)
 
     @property
     def engines(self) -> list[LookalikeEngine]:
@@ -48,34 +48,25 @@ async def until(condition: Any, what: str = "") -> None:
 
 
 @asynccontextmanager
-async def served_engines(
-    engines: Sequence[LookalikeEngine],
+async def gateway_before(
+    urls: Sequence[str],
     *,
-    events: bool = False,
     policy: str = "panjiu",
     file: str | None = None,
     max_engines: int = 4,
     wait_for: int | None = None,
 ) -> AsyncIterator[ServedEngines]:
-    """Serve engines and the gateway before them, once ``wait_for`` (all) of them are up."""
-    async with AsyncExitStack() as stack:
-        running = [
-            await stack.enter_async_context(running_engine(engine, events=events))
-            for engine in engines
-        ]
-        urls = () if file is not None else tuple(one.url for one in running)
-        if file is not None:
-            await anyio.Path(file).write_text("\n".join(one.url for one in running))
+    """Serve the gateway before engines, once ``wait_for`` (all) of them are up."""
+    async with open_engine_http() as http, anyio.create_task_group() as tasks:
         notices: list[str] = []
         fleet = EngineFleet(max_engines, BREAKER)
         fleet.notice = notices.append
-        http = await stack.enter_async_context(open_engine_http())
-        directory = EngineDirectory(EngineSources(urls, file), notices.append, reread_s=0.02)
+        sources = EngineSources(() if file is not None else urls, file)
+        directory = EngineDirectory(sources, notices.append, reread_s=0.02)
         clock = Clock()
         servers = VllmServers(fleet, http, directory, clock, poll_s=0.02)
-        tasks = await stack.enter_async_context(anyio.create_task_group())
         tasks.start_soon(servers.run)
-        num_wanted = len(engines) if wait_for is None else wait_for
+        num_wanted = len(urls) if wait_for is None else wait_for
         await until(lambda: fleet.num_up == num_wanted)
         service = EngineService(servers, EngineServiceOptions(policy), clock)
         config = uvicorn.Config(
@@ -88,13 +79,38 @@ async def served_engines(
         server = uvicorn.Server(config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             tasks.start_soon(server.serve, [listener])
+            await until(lambda: server.started)
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            yield ServedEngines(url, service, servers, running, notices)
+            yield ServedEngines(url, service, servers, notices)
             server.should_exit = True
             await until(lambda: not server.server_state.tasks)
         service.scheduler.check_invariants()
         servers.probe.residency.check_invariants()
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def served_engines(
+    engines: Sequence[LookalikeEngine],
+    *,
+    events: bool = False,
+    policy: str = "panjiu",
+    file: str | None = None,
+    wait_for: int | None = None,
+) -> AsyncIterator[ServedEngines]:
+    """Serve look-alike engines and the gateway before them."""
+    async with AsyncExitStack() as stack:
+        running = [
+            await stack.enter_async_context(running_engine(engine, events=events))
+            for engine in engines
+        ]
+        urls = [one.url for one in running]
+        if file is not None:
+            await anyio.Path(file).write_text("\n".join(urls))
+        gateway = gateway_before(urls, policy=policy, file=file, wait_for=wait_for)
+        served = await stack.enter_async_context(gateway)
+        served.running = running
+        yield served
 
 
 def chat_body(content: str = "hello", **fields: Any) -> dict[str, Any]:

@@ -93,6 +93,7 @@ async def test_a_session_stays_where_its_kv_is_with_a_key_or_known_by_its_messag
     async with served_engines(two_engines()) as served, client_of(served) as client:
         for key in ("agent-1", None):
             messages: list[dict[str, Any]] = [{"role": "user", "content": f"go {key} " * 10}]
+            session = ""
             for turn in range(4):
                 headers = {"x-session-id": key} if key else {}
                 body = {"messages": messages, "max_tokens": 8}
@@ -101,7 +102,7 @@ async def test_a_session_stays_where_its_kv_is_with_a_key_or_known_by_its_messag
                 assert (cached > 0) == (turn > 0)
                 messages.append(answer.json()["choices"][0]["message"])
                 messages.append({"role": "user", "content": f"and {turn}"})
-            session = answer.headers["x-session-id"]
+                session = answer.headers["x-session-id"]
             asked = [[b["session_id"] for b in engine.asked] for engine in served.engines]
             assert sorted(ids.count(session) for ids in asked) == [0, 4]
 
@@ -293,13 +294,14 @@ async def test_the_schedulers_estimate_of_a_prompt_follows_what_the_engine_count
     engine = LookalikeEngine()
     async with served_engines([engine]) as served, client_of(served) as client:
         messages: list[dict[str, Any]] = [{"role": "user", "content": "some words " * 200}]
+        exact = 0
         for _ in range(3):
             answer = await client.post(
                 CHAT, json={"messages": messages, "max_tokens": 8, "session_id": "a"}
             )
             messages.append(answer.json()["choices"][0]["message"])
             messages.append({"role": "user", "content": "more words " * 20})
-        exact = answer.json()["usage"]["prompt_tokens"]
+            exact = answer.json()["usage"]["prompt_tokens"]
         session = served.service.scheduler._sessions["a"]  # type: ignore[index]
         assert session.context_tokens == exact + 8
         assert session.home == ReplicaId(0)

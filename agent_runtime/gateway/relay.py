@@ -27,7 +27,7 @@ NOT_PASSED_ON = frozenset(
     {
         "host", "connection", "keep-alive", "proxy-authorization", "te", "trailer", "upgrade",
         "transfer-encoding", "content-length", "content-type", "accept-encoding", "accept",
-        "user-agent", "x-session-id", "x-request-id",
+        "user-agent", "x-session-id",
     }
 )  # fmt: skip
 """Headers that are of this connection, or that the gateway sets itself."""
@@ -74,7 +74,6 @@ class Relay:
         headers = {k: v for k, v in request.headers.items() if k not in NOT_PASSED_ON}
         if self.own_key:
             headers.pop("authorization", None)
-        headers["x-request-id"] = request.state.request_id
         return headers
 
 
