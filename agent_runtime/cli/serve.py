@@ -22,7 +22,7 @@ from agent_runtime.cli.rack_options import (
     natural_int,
     positive_float,
 )
-from agent_runtime.cli.serve_engines import serve_engines
+from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
@@ -94,17 +94,22 @@ def run_serve(args: argparse.Namespace) -> int:
     if names_engines(args):
         policy_entry(args.policy)
         engine_sources(args)
-        return _run(args, serve_engines, args)
+        return _run(args, serve_engines, args, backend_options=loop_options())
     machine = emulated_machine(args)
     check_speaker(args)
     return _run(args, _serve, args, machine)
 
 
-def _run(args: argparse.Namespace, serve: Callable[..., Awaitable[None]], *rest: object) -> int:
+def _run(
+    args: argparse.Namespace,
+    serve: Callable[..., Awaitable[None]],
+    *rest: object,
+    backend_options: dict[str, object] | None = None,
+) -> int:
     """Serve on the port asked for until interrupted; return the exit code."""
     with _listen(args.host, args.port) as listener:
         try:
-            anyio.run(partial(serve, *rest, listener))
+            anyio.run(partial(serve, *rest, listener), backend_options=backend_options)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
     return 0

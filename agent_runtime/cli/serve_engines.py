@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 import anyio
 import uvicorn
@@ -18,12 +21,17 @@ from agent_runtime.cli.engine_options import engine_key, engine_sources, num_slo
 from agent_runtime.cli.rack_options import emulated_machine
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
-from agent_runtime.errors import BackendError
+from agent_runtime.errors import AgentRuntimeError, BackendError
 from hw_model.claim import Band
 from scheduler.cost import CostModel, TabulatedCost
 
 SETTLE_S = 0.5
 """After the first engine, for others that are up too: the least KV of any is planned with."""
+
+
+def loop_options() -> dict[str, object]:
+    """Return what anyio is to run under: uvloop if it is there, which moves more chunks."""
+    return {"use_uvloop": find_spec("uvloop") is not None}
 
 
 async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> None:
@@ -42,34 +50,53 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
     fleet = EngineFleet(num_slots(args))
     fleet.notice = notice
     clock = Clock()
-    async with open_engine_http(key) as http, anyio.create_task_group() as tasks:
-        servers = VllmServers(fleet, http, EngineDirectory(sources, notice), clock)
-        tasks.start_soon(servers.run)
-        await _first_engine(fleet, args.wait_s)
-        options = EngineServiceOptions(
-            args.policy,
-            args.kv_tokens,
-            args.max_num_batched_tokens,
-            own_key=key is not None,
-            seed=args.seed,
-        )
-        service = EngineService(servers, options, clock, cost=_known_cost(args))
-        host, port = listener.getsockname()[:2]
-        notice(
-            f"policy {args.policy}; room for {len(fleet.slots)} engines, "
-            f"{service.runtime.max_context_tokens:,} tokens of KV each\n"
-            f"{service.capabilities().describe()}\n"
-            f"listening on http://{host}:{port}/v1  (Ctrl-C stops)"
-        )
-        config = uvicorn.Config(
-            service.app,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-        )
-        await _Server(config, servers).serve(sockets=[listener])
-        tasks.cancel_scope.cancel()
+    options = EngineServiceOptions(
+        args.policy,
+        args.kv_tokens,
+        args.max_num_batched_tokens,
+        own_key=key is not None,
+        seed=args.seed,
+    )
+    with _told_plainly():
+        async with open_engine_http(key) as http, anyio.create_task_group() as tasks:
+            servers = VllmServers(fleet, http, EngineDirectory(sources, notice), clock)
+            tasks.start_soon(servers.run)
+            await _first_engine(fleet, args.wait_s)
+            service = EngineService(servers, options, clock, cost=_known_cost(args))
+            host, port = listener.getsockname()[:2]
+            notice(
+                f"policy {args.policy}; room for {len(fleet.slots)} engines, "
+                f"{service.runtime.max_context_tokens:,} tokens of KV each\n"
+                f"{service.capabilities().describe()}\n"
+                f"listening on http://{host}:{port}/v1  (Ctrl-C stops)"
+            )
+            await _Server(_uvicorn_config(service), servers).serve(sockets=[listener])
+            tasks.cancel_scope.cancel()
+
+
+def _uvicorn_config(service: EngineService) -> uvicorn.Config:
+    return uvicorn.Config(
+        service.app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+    )
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Raise one of our own errors as it is, though a task group wraps it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        ours = group.subgroup(AgentRuntimeError)
+        while ours is not None:
+            error = ours.exceptions[0]
+            if isinstance(error, AgentRuntimeError):
+                raise error from group
+            ours = error if isinstance(error, BaseExceptionGroup) else None
+        raise
 
 
 async def _first_engine(fleet: EngineFleet, wait_s: float) -> None:

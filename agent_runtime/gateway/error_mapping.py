@@ -61,7 +61,9 @@ def error_response(
 def runtime_error_response(error: RequestError | BackendError) -> Response:
     """Return what the table has for ``error``; the body is also what a broken stream ends with."""
     if isinstance(error, UpstreamRefusedError):
-        return Response(error.body, error.status, media_type="application/json")
+        wait_s = error.retry_after_s
+        headers = None if wait_s is None else {"retry-after": f"{wait_s:g}"}
+        return Response(error.body, error.status, headers, media_type="application/json")
     answer = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
     param = error.param if isinstance(error, RequestError) else None
     return error_response(answer.status, str(error), param=param, code=answer.code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from socket import gaierror
 from urllib.parse import urlsplit
@@ -59,7 +59,7 @@ class EngineDirectory:
         self._by_name: dict[tuple[str, int], list[EngineAddress]] = {}
         self._told: set[str] = set()
 
-    async def changes(self) -> AsyncIterator[list[EngineAddress]]:
+    async def changes(self) -> AsyncGenerator[list[EngineAddress]]:
         """Yield all engines that are wanted, at first and whenever that is another set."""
         before: list[EngineAddress] | None = None
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 import anyio
@@ -69,9 +70,10 @@ class VllmServers:
         """Find engines, look after them and wake the scheduler, until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._ring)
-            async for wanted in self._directory.changes():
-                for slot in self.fleet.reconcile(wanted):
-                    self._watch(slot, tasks)
+            async with aclosing(self._directory.changes()) as changes:
+                async for wanted in changes:
+                    for slot in self.fleet.reconcile(wanted):
+                        self._watch(slot, tasks)
 
     def submit(
         self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0
@@ -187,7 +189,8 @@ class _Listener:
         self._slot = slot
         self._request = request
         self._sent_s = servers.now_s()
-        self._alone = slot.num_prefilling == 0
+        # Whole replies tell of their first token only with the last one.
+        self._alone = slot.num_prefilling == 0 and request.streams
         self._waits = True
         self.first_token_s: float | None = None
         slot.num_prefilling += 1
