@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scheduler.cost import TransferCosts
 
-FIRST_GUESS = (0.05, 1e-4)
+FIRST_GUESS = (0.02, 1e-4)
 """Seconds of a prefill, and per new token, until turns have told: some 10,000 tokens a second."""
 
 MEMORY = 200

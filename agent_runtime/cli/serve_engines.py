@@ -90,12 +90,11 @@ def _told_plainly() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        ours = group.subgroup(AgentRuntimeError)
-        while ours is not None:
-            error = ours.exceptions[0]
-            if isinstance(error, AgentRuntimeError):
-                raise error from group
-            ours = error if isinstance(error, BaseExceptionGroup) else None
+        error: BaseException | None = group.subgroup(AgentRuntimeError)
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, AgentRuntimeError):
+            raise error from group
         raise
 
 

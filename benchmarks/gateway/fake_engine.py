@@ -1,6 +1,6 @@
 """A server that streams chunks as fast as anybody takes them, and is nothing else of an engine.
 
-    python -m benchmarks.gateway.fake_engine PORT TOKENS
+    python -m benchmarks.gateway.fake_engine PORT TOKENS [SECONDS_A_STEP]
 
 A plain protocol on sockets: what it costs itself is little beside what is measured with it. As an
 engine does, it gives every reply under way one token a step, each in a write of its own.
@@ -119,7 +119,8 @@ class Connection(asyncio.Protocol):
 class Steps:
     """Gives every stream its token, again and again."""
 
-    def __init__(self) -> None:
+    def __init__(self, step_s: float) -> None:
+        self._step_s = step_s
         self.streams: dict[Connection, None] = {}
         self.wake = asyncio.Event()
 
@@ -128,15 +129,15 @@ class Steps:
         while True:
             went_on = [stream.step() for stream in list(self.streams)]
             if any(went_on):
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._step_s)
             else:
                 self.wake.clear()
                 await self.wake.wait()
 
 
-async def serve(port: int, num_tokens: int) -> None:
+async def serve(port: int, num_tokens: int, step_s: float) -> None:
     """Serve until cancelled."""
-    steps = Steps()
+    steps = Steps(step_s)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(steps, num_tokens), "127.0.0.1", port)
     async with server:
@@ -144,4 +145,4 @@ async def serve(port: int, num_tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2]), float((*sys.argv, 0)[3])))

@@ -110,11 +110,14 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2000, help="of a reply")
     parser.add_argument("--streams", type=int, nargs="*", default=[16, 64, 256])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--step-s", type=float, default=0.0, help="of the engine; 0 is as fast as anybody reads"
+    )
     parser.add_argument("--port", type=int, default=18_600)
     args = parser.parse_args()
     engine, gateway = args.port, args.port + 1
     with (
-        process("benchmarks.gateway.fake_engine", str(engine), str(args.tokens)),
+        process("benchmarks.gateway.fake_engine", str(engine), str(args.tokens), str(args.step_s)),
         process(
             "agent_runtime.cli.main", "serve", "--engine", f"http://127.0.0.1:{engine}",
             "--port", str(gateway),
