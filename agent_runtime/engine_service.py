@@ -18,7 +18,7 @@ from agent_runtime.runtime import Runtime
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.cost import CostModel
 from scheduler.decision import Decision
-from scheduler.events import ReplicaDown
+from scheduler.events import ReplicaDown, ReplicaUp
 from scheduler.measured_cost import MeasuredCost
 from scheduler.policies import make_policy
 from scheduler.rack import ReplicaFleet
@@ -115,7 +115,8 @@ class EngineService:
         for slot in fleet.slots:
             if slot.replica_id not in up:
                 self.runtime.replica_changed(ReplicaDown(slot.replica_id))
-        fleet.on_change = self.runtime.replica_changed
+        self._kv_tokens = kv_tokens
+        fleet.on_change = self._replica_changed
         self.app: Starlette = create_relay_app(
             self.runtime,
             cards=fleet.cards,
@@ -124,6 +125,16 @@ class EngineService:
             limits=options.endpoint,
             own_key=options.own_key,
         )
+
+    def _replica_changed(self, event: ReplicaDown | ReplicaUp) -> None:
+        fleet = self._servers.fleet
+        told = fleet.slots[event.replica_id].metrics.kv_tokens
+        if isinstance(event, ReplicaUp) and told is not None and told < self._kv_tokens:
+            fleet.notice(
+                f"engine {event.replica_id} has less KV than is planned with, {told:,} tokens and "
+                f"not {self._kv_tokens:,}: restart the gateway while it is up"
+            )
+        self.runtime.replica_changed(event)
 
     def capabilities(self) -> EngineCapabilities:
         """Return what the engines that are up can do."""

@@ -278,6 +278,22 @@ async def test_a_drained_engine_ends_its_turns_and_gets_no_new_ones(tmp_path: Pa
         await until(lambda: served.servers.fleet.num_up == 2)
 
 
+async def test_an_engine_without_a_slot_gets_that_of_one_that_leaves(tmp_path: Path) -> None:
+    file = tmp_path / "engines"
+    engines = [LookalikeEngine(salt=n) for n in range(5)]
+    async with served_engines(engines, file=str(file), wait_for=4) as served:
+        up = {slot.address.url for slot in served.servers.fleet.up() if slot.address}
+        left_out = next(one.url for one in served.running if one.url not in up)
+        stay = [*list(up)[1:], left_out]
+        file.write_text("\n".join(stay))
+
+        def all_stay() -> bool:
+            slots = served.servers.fleet.up()
+            return {slot.address.url for slot in slots if slot.address} == set(stay)
+
+        await until(all_stay)
+
+
 async def test_an_engine_with_another_model_is_left_out() -> None:
     engines = [LookalikeEngine(), LookalikeEngine(model="another")]
     async with served_engines(engines, wait_for=1) as served, client_of(served) as client:

@@ -152,6 +152,15 @@ def test_replies_that_must_be_whole_are_not_gone_on_with(fields: dict[str, Any])
         assert (call.continuation(reader) is not None) == can
 
 
+def test_a_reply_that_reasoned_is_not_gone_on_with() -> None:
+    call = parse_relayed(CHAT_PATH, b'{"messages": [{"role": "user"}], "stream": true}', {})
+    reader = call.engine_call().reader
+    reader.feed(event({"id": "x", "choices": [choice(delta={"role": "assistant", "content": ""})]}))
+    assert call.continuation(reader) is not None
+    reader.feed(event({"id": "x", "choices": [choice(delta={"reasoning": "hm"})]}))
+    assert call.continuation(reader) is None
+
+
 def test_a_continuation_asks_for_what_is_left() -> None:
     asked = {"messages": [{"role": "user", "content": "a"}], "stream": True, "max_tokens": 9}
     call = parse_relayed(CHAT_PATH, json.dumps({**asked, "min_tokens": 2}).encode(), {})

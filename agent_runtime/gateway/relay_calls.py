@@ -110,10 +110,10 @@ class RelayedCall:
         """
         if not isinstance(reader, StreamedReply) or not self._can_go_on():
             return None
-        said = reader.message() or {}
-        if said.get("tool_calls") or reader.facts().finish_reason is not None:
+        text = reader.text_to_go_on_with()
+        if text is None:
             return None
-        fields = self._gone_on_with(str(said.get("content") or ""), reader.num_output_tokens)
+        fields = self._gone_on_with(text, reader.num_output_tokens)
         if fields is None:
             return None
         options = {**(self.fields.get("stream_options") or {}), "include_usage": True}

@@ -28,6 +28,8 @@ _SPEAKS_OF_MORE = re.compile(
 )
 # Inside of a JSON string a quote has a backslash before it, so no text of a reply looks like these.
 
+_SENT_BACK = frozenset({"role", "content", "tool_calls"})
+
 _decode = msgspec.json.Decoder().decode
 
 
@@ -63,6 +65,7 @@ class StreamedReply:
         self._unheard: list[bytes] = []
         self._num_unheard_bytes = 0
         self._said = SpokenMessage() if before is None else before.said
+        self._said_more = False  # than a message that is sent back has
         self._num_tokens_before = 0 if before is None else before.num_tokens
         self._num_tokens = self._num_tokens_before
         self._head_before = None if before is None else before.head
@@ -122,6 +125,13 @@ class StreamedReply:
     def message(self) -> dict[str, Any] | None:
         """Return what was said so far."""
         return self._heard().message()
+
+    def text_to_go_on_with(self) -> str | None:
+        """Return all that was said, or None if another engine can't be given that as its own."""
+        message = self._heard().message()
+        if self._said_more or message.get("tool_calls") or self._finish_reason is not None:
+            return None
+        return str(message["content"])
 
     def continuation(self) -> StreamedReply:
         """Return a reader for the reply of another engine that goes on where this one stopped.
@@ -224,6 +234,9 @@ class StreamedReply:
         for choice in first:
             if "delta" not in choice and isinstance(choice.get("text"), str):
                 choice["delta"] = {"content": choice["text"]}
+            delta = choice.get("delta") or {}
+            if any(value for name, value in delta.items() if name not in _SENT_BACK):
+                self._said_more = True
         self._said.hear({"choices": first})
 
 

@@ -8,9 +8,9 @@ engine does, it gives every reply under way one token a step, each in a write of
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
 from typing import Any
 
 from typing_extensions import override
@@ -144,5 +144,15 @@ async def serve(port: int, num_tokens: int, step_s: float) -> None:
         await steps.run()
 
 
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("port", type=int)
+    parser.add_argument("tokens", type=int)
+    parser.add_argument("step_s", type=float, nargs="?", default=0.0)
+    args = parser.parse_args()
+    asyncio.run(serve(args.port, args.tokens, args.step_s))
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1]), int(sys.argv[2]), float((*sys.argv, 0)[3])))
+    main()

@@ -94,6 +94,7 @@ class EngineFleet:
     def __init__(self, max_engines: int, breaker: BreakerSettings | None = None) -> None:
         self.slots = [EngineSlot(ReplicaId(number)) for number in range(max_engines)]
         self._breaker = breaker
+        self._left_out: set[str] = set()
         self.on_change: Callable[[ReplicaDown | ReplicaUp], None] = lambda _: None
         self.notice: Callable[[str], None] = lambda _: None
 
@@ -132,11 +133,9 @@ class EngineFleet:
                 continue
             free = next((slot for slot in self.slots if slot.state is SlotState.EMPTY), None)
             if free is None:
-                self.notice(
-                    f"{address.url} is left out: all {len(self.slots)} slots are taken; raise "
-                    "--max-engines"
-                )
+                self._tell_of_no_room(address)
                 continue
+            self._left_out.discard(address.url)
             free.address, free.breaker = address, CircuitBreaker(self._breaker)
             self._to(free, SlotState.DOWN)
             new.append(free)
@@ -147,10 +146,9 @@ class EngineFleet:
         if slot.state in {SlotState.UP, SlotState.DOWN}:
             self._to(slot, SlotState.DRAINING)
             self.notice(f"{_name(slot)} drains, {len(slot.turns)} turns under way")
-        self.leave_if_drained(slot)
 
     def leave_if_drained(self, slot: EngineSlot) -> None:
-        """Empty the slot of an engine that has drained."""
+        """Empty the slot of an engine that has drained; for who watches it, and then ends."""
         if slot.state is SlotState.DRAINING and not slot.turns:
             self.notice(f"{_name(slot)} has drained and is out")
             self._to(slot, SlotState.EMPTY)
@@ -177,6 +175,12 @@ class EngineFleet:
             self._to(slot, SlotState.DOWN)
             self.notice(f"{_name(slot)} is down: {problem}")
         slot.problem = problem
+
+    def _tell_of_no_room(self, address: EngineAddress) -> None:
+        if address.url not in self._left_out:
+            self._left_out.add(address.url)
+            taken = f"all {len(self.slots)} slots are taken; raise --max-engines"
+            self.notice(f"{address.url} waits until another engine leaves: {taken}")
 
     def _to(self, slot: EngineSlot, state: SlotState) -> None:
         if state not in _NEXT[slot.state]:

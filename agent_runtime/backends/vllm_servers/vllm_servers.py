@@ -11,7 +11,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
-from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, EngineSlot, SlotState
+from agent_runtime.backends.vllm_servers.engine_fleet import (
+    EngineAddress,
+    EngineFleet,
+    EngineSlot,
+    SlotState,
+)
 from agent_runtime.backends.vllm_servers.engine_http import EngineHttp
 from agent_runtime.backends.vllm_servers.engine_turn import EngineTurn
 from agent_runtime.backends.vllm_servers.engine_watch import EngineWatch
@@ -62,6 +67,7 @@ class VllmServers:
         self._clock = clock
         self._poll_s = poll_s
         self._turns: dict[TurnId, EngineTurn] = {}
+        self._wanted: list[EngineAddress] = []
         self._stopped = False
         self._alarm: tuple[float, Callable[[float], None]] | None = None
         self._alarm_set = anyio.Event()
@@ -72,8 +78,8 @@ class VllmServers:
             tasks.start_soon(self._ring)
             async with aclosing(self._directory.changes()) as changes:
                 async for wanted in changes:
-                    for slot in self.fleet.reconcile(wanted):
-                        self._watch(slot, tasks)
+                    self._wanted = wanted
+                    self._reconcile(tasks)
 
     def submit(
         self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0
@@ -146,13 +152,18 @@ class VllmServers:
         """Take a turn off the books."""
         self._turns.pop(request.turn_id, None)
         slot.turns.pop(request.turn_id, None)
-        self.fleet.leave_if_drained(slot)
 
     def now_s(self) -> float:
         """Return the clock's time."""
         return self._clock.now_s()
 
-    def _watch(self, slot: EngineSlot, tasks: TaskGroup) -> None:
+    def _reconcile(self, tasks: TaskGroup) -> None:
+        """Give the engines wanted their slots, and look after the new ones."""
+        for slot in self.fleet.reconcile(self._wanted):
+            tasks.start_soon(self._watch, slot, tasks)
+
+    async def _watch(self, slot: EngineSlot, tasks: TaskGroup) -> None:
+        """Look after an engine until it leaves; then another one may have its slot."""
         watch = EngineWatch(
             slot,
             self.fleet,
@@ -161,7 +172,8 @@ class VllmServers:
             now_s=self._clock.now_s,
             poll_s=self._poll_s,
         )
-        tasks.start_soon(watch.run)
+        await watch.run()
+        self._reconcile(tasks)
 
     async def _ring(self) -> None:
         """Call back when it is time."""
