@@ -84,7 +84,7 @@ class LookalikeEngine:
     lost: set[int] = field(default_factory=set)
     kept_from: int = 0
     publisher: Any = None
-    ports: tuple[int, int] | None = None
+    ports: tuple[int | str, int | str] | None = None
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def app(self) -> Starlette:

@@ -223,6 +223,34 @@ async def test_events_that_get_lost_are_asked_for_or_all_is_learned_anew() -> No
 
 
 @pytest.mark.anyio
+async def test_events_that_cannot_be_had_are_done_without() -> None:
+    lookalike = LookalikeEngine(salt=1)
+    lookalike.ports = "nowhere", "at-all"
+    async with (
+        served_engines([lookalike]) as served,
+        httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
+    ):
+        assert not served.service.capabilities().has_events
+        assert any("not used" in notice for notice in served.notices)
+        assert len(await talk(served, client, "a", 2)) == 5
+
+
+@pytest.mark.anyio
+async def test_a_batch_that_cannot_be_read_leaves_nothing_known_and_the_next_ones_are() -> None:
+    lookalike = LookalikeEngine(salt=1)
+    async with (
+        served_engines([lookalike], events=True) as served,
+        httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
+    ):
+        contexts = {"a": await talk(served, client, "a", 2)}
+        await until(lambda: residency_is_true(served, contexts))
+        lookalike.publish([stored([1, 2], None, [1], "x")])
+        await until(lambda: any("can't be read" in notice for notice in served.notices))
+        contexts = {"b": await talk(served, client, "b", 2)}
+        await until(lambda: residency_is_true(served, contexts))
+
+
+@pytest.mark.anyio
 async def test_a_new_session_goes_where_its_beginning_lies() -> None:
     engines = [LookalikeEngine(salt=n) for n in (1, 2)]
     trunk = {"role": "system", "content": "you are a careful agent " * 200}

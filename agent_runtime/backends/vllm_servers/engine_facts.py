@@ -53,12 +53,6 @@ class EngineFacts:
         """The names it answers to."""
         return tuple(str(card["id"]) for card in self.cards)
 
-    @property
-    def max_model_tokens(self) -> int | None:
-        """The longest context its model takes, or None where it doesn't say."""
-        lengths = [card.get("max_model_len") for card in self.cards]
-        return min((n for n in lengths if isinstance(n, int)), default=None)
-
 
 async def ask_engine(http: EngineHttp, url: str) -> EngineFacts:
     """Ask an engine what it is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -65,7 +66,9 @@ def parse_metrics(text: str) -> EngineMetrics:
 
 def _samples(text: str) -> Iterator[tuple[str, str, float]]:
     for found in _SAMPLE.finditer(text):
-        yield found[1], found[2] or "", float(found[3])
+        value = float(found[3])
+        if math.isfinite(value):
+            yield found[1], found[2] or "", value
 
 
 def _whole(text: str | None) -> int | None:

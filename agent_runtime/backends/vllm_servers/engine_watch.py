@@ -12,6 +12,7 @@ from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, Engine
 from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, EngineUnreachableError
 from agent_runtime.backends.vllm_servers.kv_feed import KvFeed
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
+from agent_runtime.errors import BackendError
 
 OK = 200
 EVENTS_START_S = 5.0
@@ -111,6 +112,15 @@ class EngineWatch:
             lambda: self._probe.residency.clear(replica),
             notice,
         )
-        with scope:
+
+        def reached() -> None:
             self._slot.has_events = True
-            await feed.run(started)
+
+        feed.on_reached = reached
+        with scope:
+            try:
+                await feed.run(started)
+            except BackendError as error:
+                self._slot.has_events = False
+                started.set()
+                notice(f"not used: {error}")

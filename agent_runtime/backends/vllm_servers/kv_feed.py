@@ -6,7 +6,7 @@ at the replay endpoint. Where that can't fill the gap, nothing is known of the e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from agent_runtime.backends.kv_event_wire import (
 )
 from agent_runtime.backends.vllm_servers.engine_facts import EventSource
 from agent_runtime.backends.vllm_servers.engine_http import missing_extra
-from agent_runtime.errors import WireFormatError
+from agent_runtime.errors import BackendError, WireFormatError
 
 if TYPE_CHECKING:
     import zmq
@@ -86,6 +86,8 @@ class KvFeed:
         notice: Told, in words, what went wrong.
 
     Attributes:
+        on_reached: Called once the engine has been heard of: ZMQ itself does not say whether
+            anybody is there.
         num_batches, num_gaps, num_purges: So far.
     """
 
@@ -101,6 +103,7 @@ class KvFeed:
         self._purge = purge
         self._notice = notice
         self._order = EventOrder()
+        self.on_reached: Callable[[], None] = lambda: None
         self.num_batches = 0
         self.num_gaps = 0
         self.num_purges = 0
@@ -113,35 +116,41 @@ class KvFeed:
 
         Raises:
             ConfigError: pyzmq is not installed.
+            BackendError: The source can't be connected to.
         """
         async with _context() as context:
             with _subscriber(context, self._source) as subscriber:
                 # First the subscription, then what was before it: nothing falls in between.
-                await self._catch_up(context, 0)
+                await self._heard(self._catch_up(context, 0))
                 started.set()
                 while True:
-                    await self._take(await _received(subscriber), context)
+                    message = await _received(subscriber)
+                    await self._heard(self._take(message, context))
 
-    async def _take(self, message: list[bytes], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    async def _heard(self, work: Awaitable[None]) -> None:
+        """Take something in; what can't be read leaves nothing known."""
         try:
-            _, sequence, batch = parse_frames(message)
-            match self._order.arrival(sequence, batch.ts):
-                case Arrival.NEXT:
-                    self._know(sequence, batch)
-                case Arrival.OLD:
-                    pass
-                case Arrival.AFTER_A_GAP:
-                    self.num_gaps += 1
-                    await self._catch_up(context, self._order.expected or 0)
-                    await self._after_replay(sequence, batch)
-                case Arrival.RESTARTED:
-                    self._forget("it counts its KV events anew")
-                    self._order.restart()
-                    await self._catch_up(context, 0)
-                    await self._after_replay(sequence, batch)
+            await work
         except WireFormatError as error:
             self._forget(f"its KV events can't be read: {error}")
             self._order = EventOrder()
+
+    async def _take(self, message: list[bytes], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        _, sequence, batch = parse_frames(message)
+        match self._order.arrival(sequence, batch.ts):
+            case Arrival.NEXT:
+                self._know(sequence, batch)
+            case Arrival.OLD:
+                pass
+            case Arrival.AFTER_A_GAP:
+                self.num_gaps += 1
+                await self._catch_up(context, self._order.expected or 0)
+                await self._after_replay(sequence, batch)
+            case Arrival.RESTARTED:
+                self._forget("it counts its KV events anew")
+                self._order.restart()
+                await self._catch_up(context, 0)
+                await self._after_replay(sequence, batch)
 
     async def _after_replay(self, sequence: int, batch: EventBatch) -> None:
         """Take a batch that a replay should have led up to."""
@@ -163,6 +172,7 @@ class KvFeed:
                 if waiting.cancelled_caught:
                     self._notice("it does not repeat its KV events in time")
                     return
+                self.on_reached()
                 topic, number, payload = message[-3:]
                 if int.from_bytes(number, "big", signed=True) == END_OF_REPLAY:
                     return
@@ -173,6 +183,8 @@ class KvFeed:
                     self._know(sequence, batch)
 
     def _know(self, sequence: int, batch: EventBatch) -> None:
+        if not self.num_batches:
+            self.on_reached()
         self.num_batches += 1
         self._order.took(sequence, batch.ts)
         self._apply(batch.events)
@@ -201,20 +213,28 @@ def _subscriber(context: zmq.Context[zmq.Socket[bytes]], source: EventSource) ->
 
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
-    socket.setsockopt(zmq.IPV6, 1)
     socket.setsockopt_string(zmq.SUBSCRIBE, source.topic)
-    socket.connect(source.endpoint)
-    return socket
+    return _connected(socket, source.endpoint)
 
 
 def _asker(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
     import zmq  # noqa: PLC0415 - an extra
 
     socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.RCVHWM, 0)
+    return _connected(socket, endpoint)
+
+
+def _connected(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
+    import zmq  # noqa: PLC0415 - an extra
+
+    socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.IPV6, 1)
-    socket.connect(endpoint)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise BackendError(f"{endpoint} can't be connected to: {error}") from error
     return socket
 
 
