@@ -11,8 +11,7 @@ from urllib.parse import unquote
 import anyio
 from starlette.requests import Request
 
-from agent_runtime.errors import ContextTooLongError
-from agent_runtime.gateway.body_reading import read_body
+from agent_runtime.errors import BodyTooLargeError, ContextTooLongError
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.wire import ChatRequest
@@ -75,7 +74,19 @@ class ChatOpening:
             BodyTooLargeError: Over the limit.
             ClientDisconnect: The client left.
         """
-        return await read_body(request, self.max_body_bytes)
+        limit = self.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        body = bytearray()
+        too_large = declared.isdecimal() and int(declared) > limit
+        if not too_large:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    too_large = True
+                    break
+        if too_large:
+            raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
+        return bytes(body)
 
     def open(self, chat: ChatRequest, request: Request) -> OpenedChat:
         """Find the session and bring its memory up to the prompt.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from typing_extensions import override
 
 from agent_runtime.errors import BackendError
 from agent_runtime.gateway.body_reading import read_body
-from agent_runtime.gateway.chat_completions import CLIENT_CLOSED_REQUEST, HEADER_SAFE
 from agent_runtime.gateway.error_mapping import runtime_error_response
 from agent_runtime.gateway.relay_attempts import RelayAttempts
 from agent_runtime.gateway.relay_calls import parse_relayed
 from agent_runtime.gateway.relay_opening import RelayOpening
 from agent_runtime.gateway.served_models import ServedModels
 from agent_runtime.gateway.turn_stream import leave_on_disconnect
+
+CLIENT_CLOSED_REQUEST = 499
+HEADER_SAFE = string.punctuation.replace("%", "") + " "
+"""What a session id keeps in a header; the rest, such as non-ASCII, is percent-encoded."""
 
 NOT_PASSED_ON = frozenset(
     {
