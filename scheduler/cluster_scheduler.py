@@ -22,7 +22,8 @@ from scheduler.events import (
     Woken,
 )
 from scheduler.ids import SessionId, TurnId
-from scheduler.policy import MindsReplicas, Policy
+from scheduler.minds_replicas import MindsReplicas
+from scheduler.policy import Policy
 from scheduler.rack import Rack, ReplicaFleet, ReplicaProbe
 from scheduler.session import Session, Turn
 

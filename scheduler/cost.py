@@ -60,6 +60,16 @@ class CostModel(Protocol):
     transfer: TransferCosts
     decode_s: float
 
+    def beside_s(self, num_tokens: int, num_output_tokens: int, others: tuple[int, int]) -> float:
+        """Return what decoding beside others costs a turn and them: each step reads all KV.
+
+        Args:
+            num_tokens: Its context.
+            num_output_tokens: Steps that they share.
+            others: How many decode there, and the tokens of their contexts.
+        """
+        ...
+
     def prefill_s(self, num_cached_tokens: int, num_prompt_tokens: int) -> float:
         """Return the seconds to the first token of a prompt, alone on a replica."""
         ...
@@ -133,6 +143,17 @@ class TabulatedCost:
             ),
         )
         return cls(StepTimeModel(deployment, band), transfer, max_num_batched_tokens)
+
+    def beside_s(self, num_tokens: int, num_output_tokens: int, others: tuple[int, int]) -> float:
+        """Return what decoding beside others costs a turn and them: each step reads all KV.
+
+        Args:
+            num_tokens: Its context.
+            num_output_tokens: Steps that they share.
+            others: How many decode there, and the tokens of their contexts.
+        """
+        num_others, num_their_tokens = others
+        return self._kv_s * num_output_tokens * (num_their_tokens + num_others * num_tokens)
 
     def prefill_s(self, num_cached_tokens: int, num_prompt_tokens: int) -> float:
         """Return the seconds to the first token of a prompt, alone on a replica."""

@@ -8,37 +8,35 @@ from scheduler.ids import ReplicaId
 
 
 class LoadOrder:
-    """Replicas by a load that changes: ``add`` and ``least`` in O(log n) amortised.
+    """Replicas by a load that changes: ``add`` in O(1), ``least`` in O(changed * log n).
 
-    A heap with lazy deletion: stale entries are dropped when they surface, and the heap is rebuilt
-    when most of it is stale.
+    A heap with lazy deletion that learns of changes when it is asked: what nobody asks for costs
+    an addition, and a load that goes up and down again costs nothing more.
 
-    Invariant: for every replica that is not closed the heap holds an entry with its current load.
+    Invariant: every open replica has an entry in the heap with its current load, or is in
+        ``_changed``; other entries are stale.
     """
 
-    __slots__ = ("_closed", "_heap", "loads")
+    __slots__ = ("_changed", "_closed", "_heap", "loads")
 
     def __init__(self, num_replicas: int) -> None:
         self.loads = [0] * num_replicas
         self._heap = [(0, replica) for replica in range(num_replicas)]
+        self._changed: set[int] = set()
         self._closed: set[int] = set()
 
     def add(self, replica_id: ReplicaId, amount: int) -> None:
         """Change a replica's load."""
-        if amount == 0:
-            return
         self.loads[replica_id] += amount
-        if len(self._heap) > 8 * len(self.loads):
-            self._heap = [(load, replica) for replica, load in enumerate(self.loads)]
-            heapq.heapify(self._heap)
-        else:
-            heapq.heappush(self._heap, (self.loads[replica_id], replica_id))
+        self._changed.add(replica_id)
 
     def least(self) -> ReplicaId:
         """Return the open replica with the least load, the lowest id among equals.
 
         Where all are closed, the one with the least load of them.
         """
+        if self._changed:
+            self._take_in()
         heap, loads, closed = self._heap, self.loads, self._closed
         while heap:
             load, replica = heap[0]
@@ -54,4 +52,15 @@ class LoadOrder:
     def open(self, replica_id: ReplicaId) -> None:
         """Have ``least`` look at it again."""
         self._closed.discard(replica_id)
-        heapq.heappush(self._heap, (self.loads[replica_id], replica_id))
+        self._changed.add(replica_id)
+
+    def _take_in(self) -> None:
+        """Bring the heap up to date, anew where most of it would be stale."""
+        loads, heap, changed = self.loads, self._heap, self._changed
+        if len(heap) + len(changed) > 4 * len(loads):
+            heap[:] = [(load, replica) for replica, load in enumerate(loads)]
+            heapq.heapify(heap)
+        else:
+            for replica in changed:
+                heapq.heappush(heap, (loads[replica], replica))
+        changed.clear()

@@ -13,6 +13,9 @@ MEMORY = 200
 DECODE_S = 0.02
 """Of a token, until somebody measures it: it only weighs how long a session would take alone."""
 
+KV_READ_S = 1e-8
+"""Of a token's KV in a step; assumed: 100,000 tokens of context add a millisecond to every step."""
+
 NO_TRANSFERS = TransferCosts(
     kv_bytes_per_token=1.0,
     link_bytes_per_s=1.0,
@@ -48,7 +51,12 @@ class MeasuredCost:
         self._sums = [keep * total for total in self._sums]
         self._add(float(num_new_tokens), seconds, 1.0)
 
-    def prefill_s(self, num_cached_tokens: int, num_prompt_tokens: int) -> float:
+    def beside_s(self, num_tokens: int, num_output_tokens: int, others: tuple[int, int]) -> float:
+        """Return what decoding beside others costs a turn and them."""
+        num_others, num_their_tokens = others
+        return KV_READ_S * num_output_tokens * (num_their_tokens + num_others * num_tokens)
+
+    def prefill_s, num_cached_tokens: int, num_prompt_tokens: int) -> float:
         """Return the seconds to the first token of a prompt, alone on a replica."""
         fixed_s, slope_s = self.line()
         return fixed_s + slope_s * max(1, num_prompt_tokens - num_cached_tokens)

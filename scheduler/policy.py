@@ -7,7 +7,7 @@ be woken.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
 from typing_extensions import override
 
@@ -45,22 +45,6 @@ class Policy(Protocol):
 
     def woken(self, rack: Rack) -> None:
         """The time asked for has come, or passed."""
-        ...
-
-
-@runtime_checkable
-class MindsReplicas(Protocol):
-    """A policy with a book of its own of what lies where.
-
-    Others need no telling: the rack sends what they place on a replica that is down elsewhere.
-    """
-
-    def replica_down(self, replica_id: ReplicaId, rack: Rack) -> None:
-        """A replica takes no turns any more, and its KV is lost; ``rack.down`` has it."""
-        ...
-
-    def replica_up(self, replica_id: ReplicaId, rack: Rack) -> None:
-        """It is back, and empty."""
         ...
 
 

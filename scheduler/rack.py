@@ -215,10 +215,13 @@ class Rack:
 
     def settle(self, session: Session, replica_id: ReplicaId, context_tokens: int) -> None:
         """Move a session's context to a replica."""
-        self.forget(session)
-        session.home = replica_id
+        if session.home == replica_id:
+            self.session_tokens.add(replica_id, context_tokens - session.context_tokens)
+        else:
+            self.forget(session)
+            session.home = replica_id
+            self.session_tokens.add(replica_id, context_tokens)
         session.context_tokens = context_tokens
-        self.session_tokens.add(replica_id, context_tokens)
 
     def forget(self, session: Session) -> None:
         """Count a session's context nowhere."""

@@ -17,7 +17,8 @@ class PricedOption(NamedTuple):
         move_s: Pulling its KV there.
         load_s: Loading it from host memory.
         prefill_s: Computing the rest of its prompt.
-        crowd_s: Delay of the turns that decode there.
+        crowd_s: Delay of the turns that decode there while it is prefilled.
+        decode_s: What decoding beside them takes longer, for it and for them.
         loss_s: KV dropped for it that will be missed.
         num_cached_tokens: Of its prompt, there by then.
         num_dropped_sessions: Whose KV would make room.
@@ -29,6 +30,7 @@ class PricedOption(NamedTuple):
     load_s: float
     prefill_s: float
     crowd_s: float
+    decode_s: float
     loss_s: float
     num_cached_tokens: int
     num_dropped_sessions: int
@@ -41,7 +43,7 @@ class PricedOption(NamedTuple):
     @property
     def seconds(self) -> float:
         """All it costs, others' delays included."""
-        return self.ttft_s + self.crowd_s + self.loss_s
+        return self.ttft_s + self.crowd_s + self.decode_s + self.loss_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,11 +56,30 @@ HOT = (
         for name in (
             "cluster_scheduler",
             "commands",
+            "cost",
             "events",
             "load_order",
             "policy",
+            "prefix_tree",
             "rack",
+            "receipt",
             "session",
+        )
+    ),
+    *(
+        f"scheduler/panjiu/{name}.py"
+        for name in (
+            "foresight",
+            "held_turns",
+            "kv_ledger",
+            "links",
+            "option",
+            "policy",
+            "prefill_backlog",
+            "pricing",
+            "room",
+            "settings",
+            "tenant_shares",
         )
     ),
     *(

@@ -26,7 +26,7 @@ examples:
   panjiu explain run.jsonl --turn agent-3#7     one turn: candidates, costs, choice
 """
 
-COSTS = ("wait_s", "move_s", "load_s", "prefill_s", "crowd_s", "loss_s")
+COSTS = ("wait_s", "move_s", "load_s", "prefill_s", "crowd_s", "decode_s", "loss_s")
 
 
 def add_explain_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

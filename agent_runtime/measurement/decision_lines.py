@@ -49,6 +49,7 @@ def _receipt(receipt: Receipt) -> dict[str, Any]:
                 "load_s": option.load_s,
                 "prefill_s": option.prefill_s,
                 "crowd_s": option.crowd_s,
+                "decode_s": option.decode_s,
                 "loss_s": option.loss_s,
                 "cached_tokens": option.num_cached_tokens,
                 "dropped_sessions": option.num_dropped_sessions,

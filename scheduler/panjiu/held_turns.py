@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
+from typing import TypeAlias
 
 from scheduler.session import Turn
 
+Entry: TypeAlias = tuple[float, int, Turn]
+"""By what it is ordered, in which order it came, and the turn."""
+
 
 class HeldTurns:
-    """A heap of turns by what they cost, and beside it those whose patience has run out.
+    """Turns by what they cost, and by when their patience runs out.
 
-    Invariant: a turn added and not taken is in ``_turns``; heap entries of others are stale.
+    Sorted lists: thousands of entries move in less time than a heap's first few take to be popped
+    and pushed, and the first few are what is asked for at every event.
+
+    Invariant: a held turn has one entry in each list, which ``_entries`` knows.
     """
 
-    __slots__ = ("_by_weight", "_due", "_orders", "_turns")
+    __slots__ = ("_by_due", "_by_weight", "_entries", "_num_added")
 
     def __init__(self) -> None:
-        self._by_weight: list[tuple[float, int, Turn]] = []
-        self._due: list[tuple[float, int, Turn]] = []
-        self._turns: set[Turn] = set()
-        self._orders = 0
+        self._by_weight: list[Entry] = []
+        self._by_due: list[Entry] = []
+        self._entries: dict[Turn, tuple[Entry, Entry]] = {}
+        self._num_added = 0
 
     def __len__(self) -> int:
-        return len(self._turns)
+        return len(self._entries)
 
     def __contains__(self, turn: Turn) -> bool:
-        return turn in self._turns
+        return turn in self._entries
 
     def add(self, turn: Turn, weight: float, due_s: float) -> None:
         """Hold a turn.
@@ -35,48 +42,30 @@ class HeldTurns:
             weight: Smaller goes first.
             due_s: When it goes before all that are not due.
         """
-        self._orders += 1
-        self._turns.add(turn)
-        heapq.heappush(self._by_weight, (weight, self._orders, turn))
-        heapq.heappush(self._due, (due_s, self._orders, turn))
+        self._num_added += 1
+        by_weight, by_due = (weight, self._num_added, turn), (due_s, self._num_added, turn)
+        self._entries[turn] = by_weight, by_due
+        insort(self._by_weight, by_weight)
+        insort(self._by_due, by_due)
 
     def remove(self, turn: Turn) -> bool:
         """Hold it no longer; return whether it was held."""
-        if turn not in self._turns:
+        entries = self._entries.pop(turn, None)
+        if entries is None:
             return False
-        self._turns.remove(turn)
+        by_weight, by_due = entries
+        del self._by_weight[bisect_left(self._by_weight, by_weight)]
+        del self._by_due[bisect_left(self._by_due, by_due)]
         return True
 
     def first(self, num_turns: int, now_s: float) -> list[tuple[Turn, bool]]:
         """Return the first turns and whether they are due: those due, longest first, then others.
 
-        O(turns returned * log turns held).
+        O(turns returned).
         """
-        chosen: list[tuple[Turn, bool]] = []
-        due = self._take(self._due, num_turns, now_s)
-        chosen.extend((entry[2], True) for entry in due)
-        for entry in due:
-            heapq.heappush(self._due, entry)
-        taken = {turn for turn, _ in chosen}
-        others = self._take(self._by_weight, num_turns, float("inf"))
-        for entry in others:
-            heapq.heappush(self._by_weight, entry)
-            if entry[2] not in taken and len(chosen) < num_turns:
-                chosen.append((entry[2], False))
+        chosen = [(entry[2], True) for entry in self._by_due[:num_turns] if entry[0] <= now_s]
+        due = {turn for turn, _ in chosen}
+        for _, _, turn in self._by_weight[:num_turns]:
+            if turn not in due and len(chosen) < num_turns:
+                chosen.append((turn, False))
         return chosen
-
-    def _take(
-        self, heap: list[tuple[float, int, Turn]], num_turns: int, limit: float
-    ) -> list[tuple[float, int, Turn]]:
-        taken: list[tuple[float, int, Turn]] = []
-        while len(taken) < num_turns:
-            self._clean(heap)
-            if not heap or heap[0][0] > limit:
-                break
-            taken.append(heapq.heappop(heap))
-        return taken
-
-    def _clean(self, heap: list[tuple[float, int, Turn]]) -> None:
-        """Drop stale entries from the front."""
-        while heap and heap[0][2] not in self._turns:
-            heapq.heappop(heap)

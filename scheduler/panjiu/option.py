@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from scheduler.ids import ReplicaId
 from scheduler.panjiu.room import Victim
 from scheduler.receipt import PricedOption
 
@@ -18,3 +19,8 @@ class Option(NamedTuple):
 
     price: PricedOption
     victims: list[Victim]
+
+    def is_unhindered(self, replica_id: ReplicaId) -> bool:
+        """Return whether it is on that replica, nobody ahead of it and nobody in its way."""
+        price = self.price
+        return price.replica_id == replica_id and not price.wait_s and not self.victims

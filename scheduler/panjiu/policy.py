@@ -81,6 +81,7 @@ class Panjiu:
         books = Books(self.ledger, room, self._links, self._backlog)
         self._pricing = Pricing(fleet, setup.cost, self._settings, books)
         self._held = HeldTurns()
+        self._waits_for: dict[Turn, ReplicaId] = {}  # of those held: only a place there would do
         self._shares = TenantShares()
         self._kvs: dict[SessionId, SessionKv] = {}
         self._moving: list[tuple[float, int, Turn, ReplicaId, int]] = []
@@ -122,7 +123,7 @@ class Panjiu:
         session = turn.session
         kv = self._kvs[session.session_id]
         self._backlog.remove(turn)
-        self._held.remove(turn)
+        self._unhold(turn)
         if turn.replica_id is not None:
             num_output = max(0, session.context_tokens - turn.num_prompt_tokens)
             kv.solo_s += num_output * self._cost.decode_s + self._cost.prefill_s(
@@ -250,41 +251,54 @@ class Panjiu:
             return
         if replica is None:
             self._looked_s = rack.now_s
+            self._waits_for.clear()
         is_first = True
         for turn, is_due in self._held.first(self._settings.tries, rack.now_s):
+            if self._waits_for.get(turn, replica) != replica:
+                continue
             kv = self._kvs[turn.session.session_id]
             if kv.state is KvState.RUNNING and kv.held_on is not None:
-                self._held.remove(turn)
+                self._unhold(turn)
                 self._join(turn, kv, kv.held_on, rack)
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
-            candidates: Iterable[ReplicaId] = () if replica is None else (replica,)
-            if replica is None or stuck:
-                candidates = self._candidates(turn, kv, rack)
-            if self._place_on(candidates, turn, kv, rack, is_due=is_due or stuck):
-                self._held.remove(turn)
+            candidates = (
+                self._pricing.candidates(turn, kv, rack) if replica is None or stuck else (replica,)
+            )
+            options = self._options(candidates, turn, kv, rack, is_due=is_due or stuck)
+            if self._choose(turn, kv, options, rack, is_due=is_due or stuck):
+                self._unhold(turn)
             is_first = False
 
+    def _unhold(self, turn: Turn) -> None:
+        self._held.remove(turn)
+        self._waits_for.pop(turn, None)
+
     def _place(self, turn: Turn, kv: SessionKv, rack: Rack) -> bool:
-        """Run a turn that has just come; return whether it has a place."""
-        home = kv.held_on
-        if home is not None and not turn.avoid and not self._backlog.ahead_s(home):
-            # Where KV is and nobody waits, others can be better only by being emptier.
-            loads = rack.active_turns.loads
-            if loads[home] <= loads[self._backlog.least()]:
-                option = self._pricing.option(turn, kv, home, rack, is_due=False)
-                if option is not None and not option.victims:
-                    self._explain(turn, [option], option, rack, is_due=False)
-                    self._take(turn, kv, option, rack)
-                    return True
-        return self._place_on(self._candidates(turn, kv, rack), turn, kv, rack, is_due=False)
+        """Run a turn that has just come; return whether it has a place.
 
-    def _candidates(self, turn: Turn, kv: SessionKv, rack: Rack) -> Iterable[ReplicaId]:
-        if turn.avoid:  # the best ones may be just those
-            return map(ReplicaId, range(rack.num_replicas))
-        return self._pricing.candidates(kv)
+        Looks no further than it must: where its KV is, then where least is decoded, then elsewhere.
+        """
+        home, pricing = kv.held_on, self._pricing
+        options: list[Option] = []
+        if home is not None and not rack.shuns(turn, home):
+            option = pricing.option(turn, kv, home, rack, is_due=False)
+            if option is not None:
+                options.append(option)
+                if not option.victims and (
+                    option.price.seconds <= pricing.elsewhere_s(turn, option.price, kv, rack)
+                ):
+                    return self._choose(turn, kv, options, rack, is_due=False)
+        idle = rack.active_tokens.least()
+        seen = {home, idle}
+        if idle != home:
+            options.extend(self._options((idle,), turn, kv, rack, is_due=False))
+        if not (options and options[-1].is_unhindered(idle)):
+            others = [r for r in pricing.candidates(turn, kv, rack) if r not in seen]
+            options.extend(self._options(others, turn, kv, rack, is_due=False))
+        return self._choose(turn, kv, options, rack, is_due=False)
 
-    def _place_on(
+    def _options(
         self,
         candidates: Iterable[ReplicaId],
         turn: Turn,
@@ -292,9 +306,8 @@ class Panjiu:
         rack: Rack,
         *,
         is_due: bool,
-    ) -> bool:
-        """Run a turn on the candidate where it costs least; return whether one has a place."""
-        best: Option | None = None
+    ) -> list[Option]:
+        """Return the candidates that have a place for a turn, priced."""
         options: list[Option] = []
         for replica in candidates:
             if rack.shuns(turn, replica):
@@ -302,15 +315,28 @@ class Panjiu:
             option = self._pricing.option(turn, kv, replica, rack, is_due=is_due)
             if option is not None:
                 options.append(option)
-                if best is None or option.price.seconds < best.price.seconds:
-                    best = option
+        return options
+
+    def _choose(
+        self, turn: Turn, kv: SessionKv, options: list[Option], rack: Rack, *, is_due: bool
+    ) -> bool:
+        """Run a turn where it costs least; return whether it has a place."""
+        best: Option | None = None
+        home, at_home = kv.held_on, False
+        for option in options:
+            at_home = at_home or option.price.replica_id == home
+            if best is None or option.price.seconds < best.price.seconds:
+                best = option
         if (
             best is not None
-            and best.price.replica_id != kv.held_on
+            and not at_home
             and not is_due
+            and not turn.avoid
             and self._pricing.stay_s(turn, kv, rack) < best.price.seconds
         ):
             best = None  # waiting where its KV is costs less than going elsewhere
+            if home is not None:
+                self._waits_for[turn] = home
         self._explain(turn, options, best, rack, is_due=is_due)
         if best is None:
             return False

@@ -60,9 +60,19 @@ class Pricing:
         self._links = books.links
         self._backlog = books.backlog
 
-    def candidates(self, kv: SessionKv) -> set[ReplicaId]:
-        """Return the replicas that may be best: where its KV is, the idlest, the emptiest."""
-        candidates = {self._backlog.least(), self._ledger.used_blocks.least()}
+    def candidates(self, turn: Turn, kv: SessionKv, rack: Rack) -> set[ReplicaId]:
+        """Return the replicas that may be best: where its KV is, the idlest, the emptiest.
+
+        Idle are those with the least prefill ahead, and the least context to decode beside. A turn
+        that avoids some may have any.
+        """
+        if turn.avoid:
+            return set(map(ReplicaId, range(rack.num_replicas)))
+        candidates = {
+            self._backlog.least(),
+            self._ledger.used_blocks.least(),
+            rack.active_tokens.least(),
+        }
         if kv.held_on is not None:
             candidates.add(kv.held_on)
         elif kv.host_on is not None:
@@ -95,6 +105,13 @@ class Pricing:
             price = price._replace(loss_s=loss_s, num_dropped_sessions=len(victims))
         return Option(price, victims)
 
+    def elsewhere_s(self, turn: Turn, at_home: PricedOption, kv: SessionKv, rack: Rack) -> float:
+        """Return the least that a turn costs anywhere but where its KV is, nobody ahead of it."""
+        idle = rack.active_tokens.least()
+        crowd_s, decode_s = self._beside_s(turn, at_home.prefill_s, idle, rack)
+        pull_s = self._cost.transfer.pull_s(kv.num_held_blocks * self._block)
+        return pull_s + at_home.prefill_s + crowd_s + decode_s
+
     def stay_s(self, turn: Turn, kv: SessionKv, rack: Rack) -> float:
         """Return what it costs to wait for the replica that holds a turn's KV and run there.
 
@@ -121,7 +138,7 @@ class Pricing:
         num_cached, move_s, load_s = self._reachable(turn, kv, replica, there, rack)
         num_cached_tokens = min(num_cached * block, (prompt - 1) // block * block)
         prefill_s = self._cost.prefill_s(num_cached_tokens, prompt)
-        crowd_s = prefill_s * rack.active_turns.loads[replica] * self._settings.crowd
+        crowd_s, decode_s = self._beside_s(turn, prefill_s, replica, rack)
         return PricedOption(
             replica,
             self._backlog.ahead_s(replica),
@@ -129,10 +146,20 @@ class Pricing:
             load_s,
             prefill_s,
             crowd_s,
+            decode_s,
             0.0,
             num_cached_tokens,
             0,
         )
+
+    def _beside_s(
+        self, turn: Turn, prefill_s: float, replica: ReplicaId, rack: Rack
+    ) -> tuple[float, float]:
+        """Return what its prefill and its decoding cost those who decode there, and it."""
+        others = rack.active_turns.loads[replica], rack.active_tokens.loads[replica]
+        crowd_s = prefill_s * others[0] * self._settings.crowd
+        steps = self._settings.shared_steps
+        return crowd_s, self._cost.beside_s(turn.num_prompt_tokens, steps, others)
 
     def _reachable(
         self, turn: Turn, kv: SessionKv, replica: ReplicaId, there: int, rack: Rack

@@ -8,19 +8,26 @@ worth is dropped first, and none that is above the turn's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from itertools import accumulate
 from typing import NamedTuple
 
 from scheduler.cost import CostModel
+from scheduler.events import GapHint
 from scheduler.ids import ReplicaId
 from scheduler.panjiu.foresight import Foresight
 from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.rack import ReplicaFleet
 
-RANKING_AGE_S = 5.0
-"""Worth falls as gaps go on, by a few per cent in so long; then a ranking is made anew. Who became
-idle since is worth most, and is not missed."""
+RANKING_AGE_S, OLD_RANKING_S = 5.0, 30.0
+"""A ranking is made anew after so long, if it was asked for as often as it has entries, so that
+each asking costs as much however many sessions there are; else once it is old. Who became idle
+since is worth most, and is not missed."""
+
+RATED_SHARE = 0.25
+"""What a session's KV is worth changes little while its gap grows by this share, less than a bin of
+the gap model, so it is not rated again before."""
 
 
 class Victim(NamedTuple):
@@ -36,6 +43,43 @@ class Victim(NamedTuple):
     num_blocks: int
     again_s: float
     kv: SessionKv
+
+
+class _Rated(NamedTuple):
+    """A victim, and what it was rated by.
+
+    Attributes:
+        idle_since_s: When the gap began.
+        until_s: When it is to be rated again.
+    """
+
+    victim: Victim
+    idle_since_s: float
+    gap: GapHint
+    until_s: float
+
+
+class _Ranking:
+    """The idle sessions of a replica that may be dropped, the least worth first.
+
+    Invariant: ``worths`` rise; ``blocks_upto`` has the sum of the blocks of as many victims.
+    """
+
+    __slots__ = ("blocks_upto", "leased", "made_s", "num_asked", "rated", "victims", "worths")
+
+    def __init__(self) -> None:
+        self.num_asked = 0
+        self.made_s = -OLD_RANKING_S
+        self.victims: list[Victim] = []
+        self.worths: list[float] = []
+        self.blocks_upto = [0]
+        self.leased: list[Victim] = []
+        self.rated: dict[SessionKv, _Rated] = {}
+
+    def rank(self, victims: list[Victim]) -> None:
+        self.victims = victims
+        self.worths = [victim.worth for victim in victims]
+        self.blocks_upto = list(accumulate((v.num_blocks for v in victims), initial=0))
 
 
 class RoomPlanner:
@@ -55,14 +99,14 @@ class RoomPlanner:
         self._settings = settings
         self._block = fleet.block_size_tokens
         self._has_host = fleet.host_kv_tokens > 0
-        self._rankings: list[tuple[float, list[Victim]]] = [
-            (-RANKING_AGE_S, []) for _ in range(fleet.num_replicas)
-        ]
+        self._rankings = [_Ranking() for _ in range(fleet.num_replicas)]
 
     def victims(
         self, replica_id: ReplicaId, missing: int, worth: float, kv: SessionKv, now_s: float
     ) -> list[Victim] | None:
         """Return whom to drop for so many more blocks; None if none of them is worth less.
+
+        O(log residents) where there are too few, as a rule.
 
         Args:
             replica_id: That needs room.
@@ -71,14 +115,15 @@ class RoomPlanner:
             kv: Whose turn needs it; never a victim.
             now_s: Now.
         """
+        ranking = self._ranking(replica_id, now_s)
+        num_cheap = bisect_right(ranking.worths, worth)
+        if ranking.blocks_upto[num_cheap] < missing:
+            return None
         chosen: list[Victim] = []
-        for victim in self._ranking(replica_id, now_s):
+        for victim in ranking.victims[:num_cheap]:
             if missing <= 0:
                 break
-            if victim.worth > worth:
-                return None
-            other = victim.kv
-            if other is not kv and other.state is KvState.IDLE and other.held_on == replica_id:
+            if victim.kv is not kv and _is_idle_on(victim.kv, replica_id):
                 chosen.append(victim)
                 missing -= victim.num_blocks
         return chosen if missing <= 0 else None
@@ -95,11 +140,19 @@ class RoomPlanner:
             now_s: Now.
             is_empty: Whether no turn runs there, so that all that can be had is enough.
         """
-        residents = self._ledger.residents[replica_id]
-        idle = [self._victim(other, now_s) for other in residents if other.state is KvState.IDLE]
-        held = [self._victim(other, now_s) for other in residents if other.state is KvState.HELD]
+        ranking = self._ranking(replica_id, now_s)
+        ranked = [v for v in ranking.victims if _is_idle_on(v.kv, replica_id)]
+        leased = [v for v in ranking.leased if _is_idle_on(v.kv, replica_id)]
+        known = {victim.kv for victim in (*ranked, *leased)}
+        others = [
+            self._victim(other, now_s)
+            for other in self._ledger.residents[replica_id]
+            if other not in known and other.state is not KvState.RUNNING
+        ]
+        idle = [victim for victim in others if victim.kv.state is KvState.IDLE]
+        held = [victim for victim in others if victim.kv.state is KvState.HELD]
         chosen: list[Victim] = []
-        for victim in (*sorted(idle, key=_worth), *held):
+        for victim in (*ranked, *sorted(idle, key=_worth), *leased, *held):
             if missing <= 0:
                 break
             if victim.kv is not kv:
@@ -107,18 +160,32 @@ class RoomPlanner:
                 missing -= victim.num_blocks
         return chosen if missing <= 0 or is_empty else None
 
-    def _ranking(self, replica_id: ReplicaId, now_s: float) -> Sequence[Victim]:
-        at_s, ranking = self._rankings[replica_id]
-        if now_s - at_s >= RANKING_AGE_S:
-            ranking = [
-                self._victim(kv, now_s)
+    def _ranking(self, replica_id: ReplicaId, now_s: float) -> _Ranking:
+        ranking = self._rankings[replica_id]
+        ranking.num_asked += 1
+        is_worn = ranking.num_asked >= len(ranking.rated)
+        if now_s - ranking.made_s >= (RANKING_AGE_S if is_worn else OLD_RANKING_S):
+            ranking.made_s, ranking.num_asked = now_s, 0
+            ranking.rated = {
+                kv: self._rated(kv, ranking.rated.get(kv), now_s)
                 for kv in self._ledger.residents[replica_id]
                 if kv.state is KvState.IDLE
-            ]
-            ranking.sort(key=_worth)
-            self._spare_leases(ranking, now_s)
-            self._rankings[replica_id] = now_s, ranking
+            }
+            victims = sorted([rated.victim for rated in ranking.rated.values()], key=_worth)
+            ranking.leased = self._leased(victims, now_s)
+            spared = {victim.kv for victim in ranking.leased}
+            ranking.rank([v for v in victims if v.kv not in spared] if spared else victims)
         return ranking
+
+    def _rated(self, kv: SessionKv, before: _Rated | None, now_s: float) -> _Rated:
+        session = kv.session
+        since_s, gap = session.last_ended_s, session.gap
+        if before is not None and (
+            now_s < before.until_s and before.idle_since_s == since_s and before.gap is gap
+        ):
+            return before
+        until_s = now_s + max(RANKING_AGE_S, RATED_SHARE * (now_s - since_s))
+        return _Rated(self._victim(kv, now_s), since_s, gap, until_s)
 
     def _victim(self, kv: SessionKv, now_s: float) -> Victim:
         replica = kv.held_on
@@ -135,13 +202,19 @@ class RoomPlanner:
         rate = self._foresight.return_rate(kv.session, now_s)
         return Victim(again_s * rate / freed, freed, again_s, kv)
 
-    def _spare_leases(self, ranking: list[Victim], now_s: float) -> None:
-        """Take those with a lease out, the dearest first, as far as the quota goes."""
+    def _leased(self, victims: list[Victim], now_s: float) -> list[Victim]:
+        """Return those with a lease, the dearest first, as far as the quota goes."""
         quota = int(self._settings.lease_share * self._ledger.capacity_blocks)
-        for victim in [v for v in reversed(ranking) if v.kv.lease_until_s > now_s]:
+        leased: list[Victim] = []
+        for victim in [v for v in reversed(victims) if v.kv.lease_until_s > now_s]:
             if victim.num_blocks <= quota:
                 quota -= victim.num_blocks
-                ranking.remove(victim)
+                leased.append(victim)
+        return leased
+
+
+def _is_idle_on(kv: SessionKv, replica_id: ReplicaId) -> bool:
+    return kv.state is KvState.IDLE and kv.held_on == replica_id
 
 
 def _worth(victim: Victim) -> float:

@@ -18,6 +18,7 @@ class PanjiuSettings:
             many times the prefill that a turn that goes on gets done per block-second.
         turn_s, cycle_s: A turn's useful prefill and the time from one turn to the next, for that.
         crowd: What a prefill costs each turn that decodes beside it, as a share of its length.
+        shared_steps: Decode steps that a turn is expected to share with those beside it.
         patience: A turn that has been held so many times as long as all its session's work takes
             goes first, and may have others' idle KV dropped at any price: the cap on slowdown.
         tries: Held turns looked at per event.
@@ -31,7 +32,8 @@ class PanjiuSettings:
     price: float = 0.3
     turn_s: float = 2.0
     cycle_s: float = 40.0
-    crowd: float = 0.5
+    crowd: float = 1.0
+    shared_steps: int = 200
     patience: float = 20.0
     tries: int = 4
     output_tokens: int = 300

@@ -34,6 +34,8 @@ class TenantShares:
 
     def change(self, tenant_id: TenantId, num_blocks: int, now_s: float) -> None:
         """Count blocks that a tenant holds from now on, or no longer where below zero."""
+        if not num_blocks:
+            return
         usage = self._tenants.get(tenant_id)
         if usage is None:
             usage = self._tenants[tenant_id] = _Usage()
