@@ -11,7 +11,7 @@ MEMORY = 200
 """Turns after which an observation has lost most of its weight."""
 
 DECODE_S = 0.02
-"""Of a token, until somebody measures it: it only weighs how long a session would take alone."""
+"""Of a token, until turns have told; it weighs how long a session would take alone."""
 
 KV_READ_S = 1e-8
 """Of a token's KV in a step; assumed: 100,000 tokens of context add a millisecond to every step."""
@@ -51,12 +51,16 @@ class MeasuredCost:
         self._sums = [keep * total for total in self._sums]
         self._add(float(num_new_tokens), seconds, 1.0)
 
+    def observe_decode(self, seconds_per_token: float) -> None:
+        """Take in what tokens took a turn, whoever decoded beside it."""
+        self.decode_s += (seconds_per_token - self.decode_s) / MEMORY
+
     def beside_s(self, num_tokens: int, num_output_tokens: int, others: tuple[int, int]) -> float:
         """Return what decoding beside others costs a turn and them."""
         num_others, num_their_tokens = others
         return KV_READ_S * num_output_tokens * (num_their_tokens + num_others * num_tokens)
 
-    def prefill_s, num_cached_tokens: int, num_prompt_tokens: int) -> float:
+    def prefill_s(self, num_cached_tokens: int, num_prompt_tokens: int) -> float:
         """Return the seconds to the first token of a prompt, alone on a replica."""
         fixed_s, slope_s = self.line()
         return fixed_s + slope_s * max(1, num_prompt_tokens - num_cached_tokens)

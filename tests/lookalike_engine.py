@@ -10,7 +10,7 @@ import itertools
 import json
 import socket
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,6 +85,7 @@ class LookalikeEngine:
     kept_from: int = 0
     publisher: Any = None
     ports: tuple[int | str, int | str] | None = None
+    dies: Callable[[], bool] = lambda: True
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def app(self) -> Starlette:
@@ -204,7 +205,7 @@ class LookalikeEngine:
             if is_chat:
                 yield _event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
             for index, word in enumerate(reply):
-                if index == self.faults.die_after_tokens:
+                if index == self.faults.die_after_tokens and self.dies():
                     ended = True
                     raise _BrokenOffError
                 await anyio.sleep(self.faults.token_s)

@@ -196,6 +196,9 @@ def test_prefill_times_that_lie_on_a_line_are_learned(
         wanted = fixed_s + slope_s * mean
         assert cost.prefill_s(0, round(mean)) == pytest.approx(wanted, rel=0.5)
     assert cost.prefill_s(10, 20) > 0
+    for _ in range(2000):
+        cost.observe_decode(fixed_s)
+    assert cost.decode_s == pytest.approx(fixed_s, rel=0.01, abs=1e-5)
     assert cost.prefill_s(10, 100) <= cost.prefill_s(0, 100)
 
 

@@ -22,7 +22,7 @@ from agent_runtime.backends.vllm_servers.engine_turn import EngineTurn
 from agent_runtime.backends.vllm_servers.engine_watch import EngineWatch
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
 from agent_runtime.clock import Clock
-from agent_runtime.engine_call import EngineCall, with_members
+from agent_runtime.engine_call import EngineCall, ReplyFacts, with_members
 from agent_runtime.errors import BackendStoppedError, EngineLostError, InternalError, NoEngineError
 from agent_runtime.turns import TurnProgress, TurnRequest
 from scheduler.commands import KvCommand
@@ -201,8 +201,7 @@ class _Listener:
         self._slot = slot
         self._request = request
         self._sent_s = servers.now_s()
-        # Whole replies tell of their first token only with the last one.
-        self._alone = slot.num_prefilling == 0 and request.streams
+        self._alone = slot.num_prefilling == 0
         self._waits = True
         self.first_token_s: float | None = None
         slot.num_prefilling += 1
@@ -223,10 +222,21 @@ class _Listener:
         if facts.num_prompt_tokens is not None:
             num_context = facts.num_prompt_tokens + facts.num_output_tokens
             servers.probe.turn_ended(self._slot.replica_id, request.session_id, num_context)
-            if self._alone and self.first_token_s is not None and servers.cost is not None:
-                num_new = facts.num_prompt_tokens - (facts.num_cached_tokens or 0)
-                servers.cost.observe(num_new, self.first_token_s - self._sent_s)
+            if self._request.streams and servers.cost is not None:
+                self._teach(servers.cost, facts)
         servers.turn_over(self._slot, request)
+
+    def _teach(self, cost: MeasuredCost, facts: ReplyFacts) -> None:
+        """Have the cost model learn from a streamed turn; a whole one tells no first token."""
+        first_s = self.first_token_s
+        if first_s is None or facts.num_prompt_tokens is None:
+            return
+        if self._alone:
+            num_new = facts.num_prompt_tokens - (facts.num_cached_tokens or 0)
+            cost.observe(num_new, first_s - self._sent_s)
+        if facts.num_output_tokens > 1:
+            seconds = self._servers.now_s() - first_s
+            cost.observe_decode(seconds / (facts.num_output_tokens - 1))
 
     def _prefilled(self) -> None:
         if self._waits:
