@@ -43,12 +43,14 @@ class Faults:
     Attributes:
         status: Of every answer to a call; None for success.
         die_after_tokens: The connection breaks when so many tokens of a reply were sent.
+        hang_after_tokens: Nothing comes any more when so many tokens of a reply were sent.
         unhealthy: /health answers 503.
         token_s: Between two tokens.
     """
 
     status: int | None = None
     die_after_tokens: int | None = None
+    hang_after_tokens: int | None = None
     unhealthy: bool = False
     token_s: float = 0.0
 
@@ -178,6 +180,8 @@ class LookalikeEngine:
         if body.get("stream"):
             steps = self._stream(body, words, reply, usage, is_chat=is_chat)
             return StreamingResponse(steps, media_type="text/event-stream")
+        if self.faults.hang_after_tokens is not None:
+            await anyio.sleep_forever()
         await anyio.sleep(self.faults.token_s * limit)
         self.compute(words + reply, session)
         text = " ".join(reply)
@@ -208,6 +212,8 @@ class LookalikeEngine:
                 if index == self.faults.die_after_tokens and self.dies():
                     ended = True
                     raise _BrokenOffError
+                if index == self.faults.hang_after_tokens:
+                    await anyio.sleep_forever()
                 await anyio.sleep(self.faults.token_s)
                 last = index == len(reply) - 1
                 text = word + ("" if last else " ") + self.padding

@@ -64,7 +64,7 @@ async def gateway_before(
         sources = EngineSources(() if file is not None else urls, file)
         directory = EngineDirectory(sources, notices.append, reread_s=0.02)
         clock = Clock()
-        servers = VllmServers(fleet, http, directory, clock, poll_s=0.02)
+        servers = VllmServers(fleet, http, directory, clock, poll_s=0.02, stall_s=0.2)
         tasks.start_soon(servers.run)
         num_wanted = len(urls) if wait_for is None else wait_for
         await until(lambda: fleet.num_up == num_wanted)

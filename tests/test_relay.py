@@ -189,6 +189,31 @@ async def test_a_reply_that_breaks_off_goes_on_elsewhere_as_one(path: str) -> No
         assert sorted(engine.asked[0]["max_tokens"] for engine in engines) == [3, 8]
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_engine_that_is_down_and_says_nothing_more_is_given_up(stream: bool) -> None:
+    engines = two_engines()
+    async with served_engines(engines) as served, client_of(served) as client:
+        for engine in engines:
+            engine.faults.hang_after_tokens = 3
+
+        async def fall_ill() -> None:
+            await until(lambda: any(engine.asked for engine in engines))
+            for engine in engines:
+                engine.faults.unhealthy = bool(engine.asked)
+                if not engine.asked:
+                    engine.faults.hang_after_tokens = None
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fall_ill)
+            if stream:
+                data = await streamed(client, CHAT, chat_body())
+                assert text_of(data).split() == [f"w{i}" for i in range(8)]
+            else:
+                answer = await client.post(CHAT, json=chat_body())
+                assert len(answer.json()["choices"][0]["message"]["content"].split()) == 8
+        assert [len(engine.asked) for engine in engines] == [1, 1]
+
+
 async def test_a_reply_that_cannot_go_on_ends_with_an_error() -> None:
     engines = two_engines()
     async with served_engines(engines) as served, client_of(served) as client:

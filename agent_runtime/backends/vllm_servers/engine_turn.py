@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol, Self
 
+import anyio
+
 from agent_runtime.backends.vllm_servers.engine_http import (
     EngineHttp,
     EngineReply,
@@ -56,8 +58,8 @@ class EngineTurn:
     """
 
     __slots__ = (
-        "_began", "_call", "_closed", "_http", "_listener",
-        "_num_cached_tokens", "_num_tokens", "_replica_id", "_reply", "_url",
+        "_began", "_call", "_closed", "_http", "_listener", "_num_cached_tokens", "_num_reads",
+        "_num_tokens", "_opening", "_replica_id", "_reply", "_seen", "_url", "_waits",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +82,10 @@ class EngineTurn:
         self._num_tokens = call.reader.num_output_tokens
         self._began = False
         self._closed = False
+        self._opening = anyio.CancelScope()
+        self._waits = False  # for the engine
+        self._num_reads = 0
+        self._seen = -1, 0.0  # reads, and when there were so many
 
     def __aiter__(self) -> Self:
         return self
@@ -92,12 +98,16 @@ class EngineTurn:
             reply = self._reply = await self._open()
         reader = self._call.reader
         while True:
+            self._waits = True
             try:
                 data = await reply.next_bytes()
             except EngineUnreachableError as error:
                 if not reader.is_complete:
                     raise self._lost(str(error)) from error
                 data = b""  # all was said before
+            finally:
+                self._waits = False
+            self._num_reads += 1
             if not data:
                 return self._finish()
             self._began = True
@@ -108,6 +118,18 @@ class EngineTurn:
                     self._listener.first_token()
                 self._num_tokens += num_new
                 return TurnProgress(num_new, self._num_cached_tokens, finished=False, data=out)
+
+    def break_off_if_stalled(self, now_s: float, stall_s: float) -> None:
+        """Give up an engine that is down and has sent nothing for so long.
+
+        To be called again and again; what was received since the last call is no stall.
+        """
+        if not self._waits or self._num_reads != self._seen[0]:
+            self._seen = self._num_reads, now_s
+        elif now_s - self._seen[1] >= stall_s:
+            self._opening.cancel()
+            if self._reply is not None:
+                self._reply.close()
 
     def close(self) -> None:
         """Have the engine stop, if it has not."""
@@ -120,8 +142,13 @@ class EngineTurn:
     async def _open(self) -> EngineReply:
         """Send the request; return once the answer has begun, with success."""
         call = self._call
+        self._waits = True
         try:
-            reply = await self._http.post(self._url, call.body, call.headers)
+            with self._opening:
+                reply = await self._http.post(self._url, call.body, call.headers)
+            self._waits = False
+            if self._opening.cancelled_caught:
+                raise self._lost("it does not answer")
             if reply.status < FIRST_ERROR_STATUS:
                 self._listener.answered()
                 return reply

@@ -49,8 +49,12 @@ class EngineWatch:
         self._poll_s = poll_s
         self._feeding: anyio.CancelScope | None = None
 
-    async def run(self) -> None:
-        """Look after the engine until it is out of its slot."""
+    async def run(self, while_down: Callable[[EngineSlot], None]) -> None:
+        """Look after the engine until it is out of its slot.
+
+        Args:
+            while_down: Called at every look at an engine that takes no turns.
+        """
         slot = self._slot
         async with anyio.create_task_group() as tasks:
             while slot.state is not SlotState.EMPTY:
@@ -58,6 +62,8 @@ class EngineWatch:
                     self._stop_feed()
                 if slot.breaker.may_probe(self._now_s()):
                     await self._look(tasks)
+                if slot.state is SlotState.DOWN:
+                    while_down(slot)
                 self._fleet.leave_if_drained(slot)
                 await anyio.sleep(self._poll_s)
             self._stop_feed()

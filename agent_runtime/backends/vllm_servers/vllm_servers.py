@@ -41,6 +41,7 @@ class VllmServers:
         directory: Which ones are wanted.
         clock: Real time.
         poll_s: Between two looks at an engine.
+        stall_s: An engine that is down and has sent nothing for a turn for so long is given up.
 
     Attributes:
         probe: What is known of them.
@@ -58,6 +59,7 @@ class VllmServers:
         clock: Clock,
         *,
         poll_s: float = 1.0,
+        stall_s: float = 5.0,
     ) -> None:
         self.fleet = fleet
         self.probe = ServersProbe(fleet)
@@ -66,6 +68,7 @@ class VllmServers:
         self._directory = directory
         self._clock = clock
         self._poll_s = poll_s
+        self._stall_s = stall_s
         self._turns: dict[TurnId, EngineTurn] = {}
         self._wanted: list[EngineAddress] = []
         self._stopped = False
@@ -172,8 +175,13 @@ class VllmServers:
             now_s=self._clock.now_s,
             poll_s=self._poll_s,
         )
-        await watch.run()
+        await watch.run(self._give_up_stalled)
         self._reconcile(tasks)
+
+    def _give_up_stalled(self, slot: EngineSlot) -> None:
+        now_s = self._clock.now_s()
+        for turn_id in list(slot.turns):
+            self._turns[turn_id].break_off_if_stalled(now_s, self._stall_s)
 
     async def _ring(self) -> None:
         """Call back when it is time."""
