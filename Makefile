@@ -3,6 +3,7 @@
 # make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
+# make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
 # make bench   how fast it simulates and plans, on generated sessions (other figures: README)
 # A fresh machine needs python3 (>= 3.11, with venv) and make; everything else is installed into .venv.
 
@@ -10,14 +11,15 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 VLLM_VENV := .venv-vllm
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-vllm goldens check format compile bench clean
+.PHONY: help demo test test-compiled test-pythons test-vllm goldens peers check format compile bench clean
 
 help:
-	@sed -n '1,7s/^# //p' Makefile
+	@sed -n '1,8s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -58,6 +60,13 @@ test-pythons: $(VENV)/.installed-dev
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz
 
+# A venv each: they pin what the others do not want. One that does not install is said to and left out.
+peers:
+	@for peer in vllm-router==0.1.17 smg==1.13.0; do name=$${peer%%==*}; \
+		$(PYTHON) -m venv $(PEERS)/$$name \
+		&& $(PEERS)/$$name/bin/python -m pip install --quiet --disable-pip-version-check $$peer \
+		|| echo "make: $$peer does not install here; benchmarks/gateway goes on without it"; done
+
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -84,4 +93,4 @@ bench: $(VENV)/.installed-dev
 
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
-	rm -rf $(VENV) $(VLLM_VENV) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(PEERS) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

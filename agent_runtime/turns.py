@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import msgspec
+
 from agent_runtime.engine_call import EngineCall
 from scheduler.events import NO_HINT, NO_TENANT, GapHint
 from scheduler.ids import ReplicaId, SessionId, TenantId, TurnId
@@ -31,6 +33,9 @@ class TurnRequest:
         deadline_s: When the session should be done, on the runtime's clock.
         avoid: Replicas that just failed it.
         call: What to ask a real engine; emulated ones need none.
+        token_ids: Of prompt + output, for engines that tell what their blocks hold.
+        names_session: Whether the caller named the session; else it was found by its messages.
+        max_output_tokens: What the caller allows, if it said.
     """
 
     turn_id: TurnId
@@ -46,6 +51,9 @@ class TurnRequest:
     deadline_s: float | None = None
     avoid: frozenset[ReplicaId] = frozenset()
     call: EngineCall | None = None
+    token_ids: Sequence[int] = ()
+    names_session: bool = False
+    max_output_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +69,8 @@ class TurnOutcome:
     gap: GapHint = NO_HINT
 
 
-@dataclass(frozen=True, slots=True)
-class TurnProgress:
-    """What one or more engine steps gave a turn.
+class TurnProgress(msgspec.Struct, frozen=True, gc=False):
+    """What one or more engine steps gave a turn; made for every token, so it is cheap to make.
 
     Attributes:
         num_new_tokens: Output tokens since the last progress, >= 1; real engines also send bytes
@@ -72,11 +79,13 @@ class TurnProgress:
         finished: Whether these were the last tokens.
         data: What a real engine sent, to be passed on.
         outcome: With the last progress of a real engine: what was not known before.
+        due_s: When the first of them was due, on the clock of an emulated engine.
     """
 
     num_new_tokens: int
     num_cached_tokens: int
     finished: bool
+    due_s: float | None = None
     data: bytes = b""
     outcome: TurnOutcome | None = None
 

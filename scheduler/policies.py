@@ -181,7 +181,7 @@ POLICIES: dict[str, PolicyEntry] = {
     "panjiu": PolicyEntry(Panjiu, "this project (docs/scheduling.md)", "PanjiuSettings' defaults"),
     "clairvoyant": PolicyEntry(
         lambda setup: Panjiu(setup, knows_future=True),
-        "a bound: panjiu, with every gap known (Belady's rule)",
+        "a bound: panjiu, with every gap and length known (Belady's rule)",
         needs_future=True,
     ),
 }

@@ -17,6 +17,10 @@ class Oracle(Protocol):
         """Return how long the tool gap that begins now will be; infinite after the last turn."""
         ...
 
+    def left(self, session_id: SessionId) -> tuple[int, int]:
+        """Return the new prompt tokens and the output tokens of a session's turns to come."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PolicySetup:

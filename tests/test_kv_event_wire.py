@@ -18,6 +18,7 @@ from agent_runtime.backends.kv_event_wire import (
     BlockRemoved,
     BlockStored,
     EventBatch,
+    StoredContent,
     decode_batch,
     encode_batch,
     frames,
@@ -132,10 +133,20 @@ def test_an_emulated_engine_speaks_as_vllm_does() -> None:
     log.stored([1, -1], None)
     log.removed([7, 8], Medium.CPU)
     log.cleared()
-    tokens = {1: [5, 6], -1: [7, 8]}
-    events = list(wire_events(log.take(), block_size_tokens=2, token_ids_of=tokens.__getitem__))
+    content = StoredContent([5, 6, 7, 8], "a")
+    events = list(wire_events(log.take(), block_size_tokens=2, content_of=lambda _: content))
     assert events == [
-        BlockStored([1, 2**64 - 1], None, [5, 6, 7, 8], 2, None, "GPU", None, group_idx=0),
+        BlockStored(
+            [1, 2**64 - 1],
+            None,
+            [5, 6, 7, 8],
+            2,
+            None,
+            "GPU",
+            None,
+            group_idx=0,
+            session_id="a",
+        ),
         BlockRemoved([7], "CPU", group_idx=0),
         BlockRemoved([8], "CPU", group_idx=0),
         AllCleared(),

@@ -69,6 +69,7 @@ HOT = (
     *(
         f"scheduler/panjiu/{name}.py"
         for name in (
+            "departures",
             "foresight",
             "held_turns",
             "kv_ledger",

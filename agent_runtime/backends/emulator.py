@@ -6,7 +6,7 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Protocol, Self
 
 import anyio
 
@@ -17,6 +17,7 @@ from agent_runtime.turns import TurnProgress, TurnRequest
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.engine.engine_core import EngineCore, TokensGenerated
+from hw_model.engine.kv_events import KvEventLog
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.step_scheduler import EngineLimits
@@ -33,6 +34,7 @@ class _Inbox:
 
     __slots__ = (
         "_arrived",
+        "_due_s",
         "_finished",
         "_num_cached_tokens",
         "_num_new_tokens",
@@ -42,35 +44,60 @@ class _Inbox:
 
     def __init__(self, request: EngineRequest) -> None:
         self.request = request
-        self._arrived = anyio.Event()
+        self._arrived: anyio.Event | None = None  # while somebody waits
+        self._due_s = 0.0
         self._num_new_tokens = 0
         self._num_cached_tokens = 0
         self._finished = False
         self._stopped = False
 
     def add(self, generated: TokensGenerated) -> None:
+        if self._num_new_tokens == 0:
+            self._due_s = generated.at_s
         self._num_new_tokens += generated.num_tokens
         self._num_cached_tokens = generated.num_cached_tokens
         self._finished = generated.finished
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     def stop(self) -> None:
         self._stopped = True
-        self._arrived.set()
+        if self._arrived is not None:
+            self._arrived.set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> TurnProgress:
-        if self._finished and self._num_new_tokens == 0:
-            raise StopAsyncIteration
-        await self._arrived.wait()
+        if self._num_new_tokens == 0 and not self._stopped:
+            if self._finished:
+                raise StopAsyncIteration
+            self._arrived = anyio.Event()
+            await self._arrived.wait()
+            self._arrived = None
         if self._stopped:
             raise BackendStoppedError
-        self._arrived = anyio.Event()
-        merged = TurnProgress(self._num_new_tokens, self._num_cached_tokens, self._finished)
+        merged = TurnProgress(
+            self._num_new_tokens, self._num_cached_tokens, self._finished, self._due_s
+        )
         self._num_new_tokens = 0
         return merged
+
+
+class ReplicaObserver(Protocol):
+    """Whom the rack tells what one replica's engine does."""
+
+    def submitted(self, request: TurnRequest, engine_request: EngineRequest, now_s: float) -> None:
+        """A turn was queued."""
+        ...
+
+    def stepped(self, at_s: float, generated: Sequence[TokensGenerated]) -> None:
+        """Steps ended, the last of them at ``at_s``, and the next one, if any, was planned."""
+        ...
+
+    def aborted(self, engine_request: EngineRequest, now_s: float) -> None:
+        """A turn that had not finished was dropped."""
+        ...
 
 
 class EmulatedRack:
@@ -84,25 +111,35 @@ class EmulatedRack:
         band: Which machine within what is known.
         clock: Emulated time.
         limits: Batch limits of every engine.
+        observers: Told what each replica does, one a replica; none by default.
+        kv_logs: Where each replica's KV events go, one a replica; nowhere by default.
 
     Invariant: for every engine with something to do, ``_due`` holds an entry with its
         ``next_event_s``, which is ``_scheduled_s``; entries that differ from it are stale.
     """
 
     def __init__(
-        self, deployment: Deployment, band: Band, clock: Clock, limits: EngineLimits
+        self,
+        deployment: Deployment,
+        band: Band,
+        clock: Clock,
+        limits: EngineLimits,
+        *,
+        observers: Sequence[ReplicaObserver] = (),
+        kv_logs: Sequence[KvEventLog] = (),
     ) -> None:
         self._clock = clock
+        self._observers = observers
         self._stopped = False
         self.step_time = StepTimeModel(deployment, band)
         self.engines = [
             EngineCore(
-                KvManager(deployment.kv_blocks, deployment.block_size_tokens),
+                KvManager(deployment.kv_blocks, deployment.block_size_tokens, log=log),
                 limits,
                 self.step_time,
-                progress=False,
+                progress=bool(observers),
             )
-            for _ in range(deployment.num_replicas)
+            for log in kv_logs or (None,) * deployment.num_replicas
         ]
         self._inboxes: dict[RequestId, _Inbox] = {}
         self._due: list[tuple[float, int, int]] = []  # when, order, replica
@@ -155,8 +192,8 @@ class EmulatedRack:
             deadline = float("inf") if next_s is None else self._clock.deadline(next_s)
             with anyio.move_on_after(deadline - anyio.current_time()):
                 await self._wake.wait()
-            self._wake = anyio.Event()
             self.advance(self._clock.now_s())
+            self._wake = anyio.Event()  # what has just been set needs no other look
 
     def submit(
         self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0
@@ -180,6 +217,8 @@ class EmulatedRack:
         )
         self.engines[replica_id].add(engine_request, now_s)
         inbox = self._inboxes[engine_request.request_id] = _Inbox(engine_request)
+        if self._observers:
+            self._observers[replica_id].submitted(request, engine_request, now_s)
         self._reschedule(replica_id)
         return inbox
 
@@ -196,8 +235,10 @@ class EmulatedRack:
         """Drop a turn; its blocks are free from the end of the step under way."""
         now_s = self._clock.now_s()
         self._catch_up(replica_id, now_s)
-        self._inboxes.pop(RequestId(turn_id), None)
+        inbox = self._inboxes.pop(RequestId(turn_id), None)
         self.engines[replica_id].abort(RequestId(turn_id), now_s)
+        if self._observers and inbox is not None:
+            self._observers[replica_id].aborted(inbox.request, now_s)
         self._reschedule(replica_id)
 
     def stop(self) -> None:
@@ -226,7 +267,12 @@ class EmulatedRack:
             self._step(replica, now_s)
 
     def _step(self, replica: int, now_s: float) -> None:
-        for generated in self.engines[replica].advance(now_s):
+        tokens = self.engines[replica].advance(now_s)
+        if self._observers:
+            due_s = self._scheduled_s[replica]
+            at_s = tokens[-1].at_s if tokens else now_s if due_s is None else due_s
+            self._observers[replica].stepped(at_s, tokens)
+        for generated in tokens:
             inbox = self._inboxes.get(generated.request_id)
             if inbox is not None:
                 inbox.add(generated)

@@ -13,6 +13,7 @@ Source: vLLM 0.32, ``vllm/distributed/kv_events.py``; the limits are those of vl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
@@ -152,34 +153,49 @@ def parse_frames(message: Sequence[bytes]) -> tuple[str, int, EventBatch]:
     return name, int.from_bytes(number, "big", signed=True), decode_batch(payload)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredContent:
+    """What an emulated engine's stored blocks hold.
+
+    Attributes:
+        token_ids: Of all the blocks, in order.
+        session_id: Whose request stored them, where the client named a session.
+    """
+
+    token_ids: Sequence[int] = ()
+    session_id: str | None = None
+
+
+NOT_KNOWN = StoredContent()
+
+
 def wire_events(
     events: Iterable[KvEvent],
     *,
     block_size_tokens: int,
-    token_ids_of: Callable[[int], Sequence[int]] | None = None,
+    content_of: Callable[[BlocksStored], StoredContent] = lambda _: NOT_KNOWN,
 ) -> Iterator[WireEvent]:
     """Yield what an emulated engine noted as vLLM would send it: one event a removed block.
 
     Args:
         events: From a ``KvEventLog``.
         block_size_tokens: Of the engine.
-        token_ids_of: The tokens of a block by its hash; without it, ``token_ids`` stay empty.
+        content_of: What stored blocks hold; by default that is not known.
     """
     for event in events:
         match event:
             case BlocksStored(hashes=hashes, parent_hash=parent_hash, medium=medium):
-                tokens = (
-                    [] if token_ids_of is None else [t for h in hashes for t in token_ids_of(h)]
-                )
+                content = content_of(event)
                 yield BlockStored(
                     block_hashes=[block_hash & _INT_HASH_MASK for block_hash in hashes],
                     parent_block_hash=None if parent_hash is None else parent_hash & _INT_HASH_MASK,
-                    token_ids=tokens,
+                    token_ids=list(content.token_ids),
                     block_size=block_size_tokens,
                     lora_id=None,
                     medium=medium.value,
                     lora_name=None,
                     group_idx=0,
+                    session_id=content.session_id,
                 )
             case BlocksRemoved(hashes=hashes, medium=medium):
                 for block_hash in hashes:

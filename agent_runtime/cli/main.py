@@ -14,6 +14,7 @@ import hw_model.errors
 import scheduler.errors
 from agent_runtime.cli.bench import add_bench_command
 from agent_runtime.cli.calibrate import add_calibrate_command
+from agent_runtime.cli.emulate import add_emulate_command
 from agent_runtime.cli.explain import add_explain_command
 from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
@@ -34,6 +35,7 @@ start here:
                               your own agent program against the rack, in virtual time
   panjiu bench                scheduling policies beside each other, on the same sessions
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
+  panjiu emulate              every replica as a vLLM look-alike, for any router in front
   panjiu plan                 which layouts carry 300 agents, and what would carry more
   panjiu rack                 what is emulated, and how far to trust each number
   panjiu simulate --help      what can be varied, with examples
@@ -96,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     add_explain_command(commands)
     add_run_command(commands)
     add_serve_command(commands)
+    add_emulate_command(commands)
     add_trace_command(commands)
     add_plan_command(commands)
     add_rack_command(commands)

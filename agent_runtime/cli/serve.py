@@ -10,9 +10,7 @@ from functools import partial
 import anyio
 import uvicorn
 from rich.console import Console
-from typing_extensions import override
 
-from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
@@ -22,11 +20,11 @@ from agent_runtime.cli.rack_options import (
     natural_int,
     positive_float,
 )
+from agent_runtime.cli.rack_server import RackServer, listen
 from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
-from agent_runtime.errors import ConfigError
 from hw_model.claim import Band
 from scheduler.policies import policy_entry
 
@@ -107,22 +105,12 @@ def _run(
     backend_options: dict[str, object] | None = None,
 ) -> int:
     """Serve on the port asked for until interrupted; return the exit code."""
-    with _listen(args.host, args.port) as listener:
+    with listen(args.host, args.port) as listener:
         try:
             anyio.run(partial(serve, *rest, listener), backend_options=backend_options)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
     return 0
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"can't listen on {host}:{port}: {error}; choose another --host or --port"
-        ) from error
 
 
 async def _serve(
@@ -149,18 +137,5 @@ async def _serve(
             highlight=False,
             soft_wrap=True,
         )
-        await _Server(config, service.rack).serve(sockets=[listener])
+        await RackServer(config, service.rack).serve(sockets=[listener])
         tasks.cancel_scope.cancel()
-
-
-class _Server(uvicorn.Server):
-    """Ends the turns under way before it waits for their connections to close."""
-
-    def __init__(self, config: uvicorn.Config, rack: EmulatedRack) -> None:
-        super().__init__(config)
-        self._rack = rack
-
-    @override
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._rack.stop()
-        await super().shutdown(sockets)

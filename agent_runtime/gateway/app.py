@@ -41,12 +41,13 @@ class EndpointLimits:
     max_sessions: int = 4_000
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     runner: TurnRunner,
     *,
     model: str,
     speaker: EmulatedModel | ChatUpstream | None = None,
     limits: EndpointLimits | None = None,
+    sessions: SessionDirectory | None = None,
     epoch_s: Callable[[], float] = epoch_s,
     any_model_name: bool = False,
 ) -> Starlette:
@@ -58,12 +59,15 @@ def create_app(
         speaker: Says what is answered: an emulated model, by default a ``SeededModel``, or a real
             server, whose words come at the runner's pace.
         limits: What it takes on.
+        sessions: Who is known; by default nobody, and as many as ``limits`` say. Endpoints that
+            share one tokenise a conversation once, whichever of them its turns come to.
         epoch_s: Seconds since 1970, for ``created``.
         any_model_name: Whether the model answers to every name.
     """
     limits = EndpointLimits() if limits is None else limits
     models = Models(model, int(epoch_s()), runner.max_context_tokens, any_name=any_model_name)
-    sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
+    if sessions is None:
+        sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
     opening = ChatOpening(runner, models, sessions, limits.max_body_bytes)
     chat: ChatCompletions | PacedCompletions
     if isinstance(speaker, ChatUpstream):

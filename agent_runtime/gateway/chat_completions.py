@@ -93,9 +93,7 @@ class ChatCompletions:
             opening.enter_context(turn.session.turn_under_way())
             progress = [
                 await opening.enter_async_context(
-                    self.opening.runner.open_turn(
-                        self._turn_request(turn.session, choice, streams=live)
-                    )
+                    self.opening.runner.open_turn(self._turn_request(turn, choice, streams=live))
                 )
                 for choice in turn.choices
             ]
@@ -136,17 +134,18 @@ class ChatCompletions:
             choices.append(ChatChoice(reply, prompt, opened.digest_with(reply.message())))
         return ChatTurn(chat, opened.session, tuple(choices))
 
-    def _turn_request(
-        self, session: ChatSession, choice: ChatChoice, *, streams: bool
-    ) -> TurnRequest:
+    def _turn_request(self, turn: ChatTurn, choice: ChatChoice, *, streams: bool) -> TurnRequest:
         return TurnRequest(
             turn_id=self.opening.next_turn_id(),
-            session_id=session.session_id,
+            session_id=turn.session.session_id,
             num_prompt_tokens=choice.prompt.num_tokens,
             num_output_tokens=choice.reply.num_tokens,
             block_hashes=choice.prompt.block_hashes,
             streams=streams,
             gap=_gap_after(choice.reply),
+            token_ids=choice.prompt.token_ids,
+            names_session=turn.session.is_named,
+            max_output_tokens=turn.request.output_cap,
         )
 
     async def _whole(

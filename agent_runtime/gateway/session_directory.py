@@ -21,11 +21,12 @@ MAX_BUSY_PASSED_OVER = 8
 class ChatSession:
     """A conversation: its prompt memory and how to recognise what continues it."""
 
-    __slots__ = ("digests", "last_seen_s", "memory", "num_active_turns", "session_id")
+    __slots__ = ("digests", "is_named", "last_seen_s", "memory", "num_active_turns", "session_id")
 
-    def __init__(self, session_id: SessionId, memory: PromptMemory) -> None:
+    def __init__(self, session_id: SessionId, memory: PromptMemory, *, is_named: bool) -> None:
         self.session_id = session_id
         self.memory = memory
+        self.is_named = is_named  # by its caller
         self.digests: list[bytes] = []
         self.num_active_turns = 0
         self.last_seen_s = 0.0
@@ -76,7 +77,8 @@ class SessionDirectory:
         """
         session = self._by_history(digests) if key is None else self._by_key(key)
         if session is None:
-            session = self._create(self._fresh_id() if key is None else SessionId(key))
+            session_id = self._fresh_id() if key is None else SessionId(key)
+            session = self._create(session_id, is_named=key is not None)
         self._seen(session, now_s)
         return session
 
@@ -148,8 +150,9 @@ class SessionDirectory:
             )
         return self._sessions.get(SessionId(key))
 
-    def _create(self, session_id: SessionId) -> ChatSession:
-        session = ChatSession(session_id, PromptMemory(self._block_size_tokens))
+    def _create(self, session_id: SessionId, *, is_named: bool) -> ChatSession:
+        memory = PromptMemory(self._block_size_tokens)
+        session = ChatSession(session_id, memory, is_named=is_named)
         self._sessions[session_id] = session
         return session
 

@@ -102,10 +102,12 @@ class Prompt:
     Attributes:
         num_tokens: Of the prompt, the opening of the reply included.
         block_hashes: Of its full blocks, followed by those that the planned reply fills.
+        token_ids: Of the prompt and the planned reply.
     """
 
     num_tokens: int
     block_hashes: tuple[int, ...]
+    token_ids: Sequence[int]
 
 
 class PromptMemory:
@@ -144,7 +146,7 @@ class PromptMemory:
         context.extend(reply)
         hashes = self._hashes[:]
         _extend_hashes(hashes, context, self._block_size)
-        return Prompt(num_tokens, tuple(hashes))
+        return Prompt(num_tokens, tuple(hashes), context)
 
     def hashes(self) -> tuple[int, ...]:
         """Return the hashes of the prompt's full blocks alone."""

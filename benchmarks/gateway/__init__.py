@@ -1,1 +1,1 @@
-"""What the gateway costs before real engines."""
+"""Routers and the gateway beside each other, and what the gateway costs before engines."""

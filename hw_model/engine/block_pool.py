@@ -124,7 +124,9 @@ class BlockPool:
         table.num_loose -= len(hashes)
         last = table.runs[-1] if table.runs else None
         if self.log is not None:
-            self.log.stored(hashes, None if last is None else last.hashes[-1])
+            parent_hash = None if last is None else last.hashes[-1]
+            start = table.num_blocks - table.num_loose - len(hashes)
+            self.log.computed(hashes, parent_hash, table.owner, start)
         if len(hashes) > 1 and self._found.keys().isdisjoint(hashes):
             last = self._open_run(table, last, is_found=True)
             last.hashes.extend(hashes)

@@ -39,15 +39,17 @@ class BlockTable:
 
     Args:
         keeps: Whether they are held for nobody's request, but kept for one to come.
+        owner: The request that holds them, for events.
 
     Invariant: ``num_blocks`` is the sum over ``runs`` plus ``num_loose``; every run names this
     table as a holder.
     """
 
-    __slots__ = ("keeps", "num_blocks", "num_loose", "runs")
+    __slots__ = ("keeps", "num_blocks", "num_loose", "owner", "runs")
 
-    def __init__(self, *, keeps: bool = False) -> None:
+    def __init__(self, *, keeps: bool = False, owner: str | None = None) -> None:
         self.keeps = keeps
+        self.owner = owner
         self.runs: list[BlockRun] = []
         self.num_loose = 0
         self.num_blocks = 0

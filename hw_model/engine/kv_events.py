@@ -6,7 +6,7 @@ Recording is off unless a log is given: a simulation that nobody listens to pays
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -27,11 +27,15 @@ class BlocksStored:
     Attributes:
         hashes: Chained hashes, in order.
         parent_hash: Of the block before the first; None at the start of a chain.
+        owner: The request that computed them, if one did.
+        start: Position in its chain of the first of them.
     """
 
     hashes: tuple[int, ...]
     parent_hash: int | None
     medium: Medium = Medium.GPU
+    owner: str | None = field(default=None, compare=False)
+    start: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,14 @@ class KvEventLog:
     ) -> None:
         """Note blocks that became findable."""
         self._events.append(BlocksStored(tuple(hashes), parent_hash, medium))
+
+    def computed(
+        self, hashes: Sequence[int], parent_hash: int | None, owner: str | None, start: int
+    ) -> None:
+        """Note blocks of HBM that became findable, whose they are and where in their chain."""
+        self._events.append(
+            BlocksStored(tuple(hashes), parent_hash, Medium.GPU, owner=owner, start=start)
+        )
 
     def removed(self, hashes: Sequence[int], medium: Medium = Medium.GPU) -> None:
         """Note blocks given up, in the order in which they were."""

@@ -57,6 +57,7 @@ class EngineRequest:
         "num_lost_tokens",
         "num_output_placeholders",
         "num_output_tokens",
+        "num_preemptions",
         "num_prompt_tokens",
         "num_stale_tokens",
         "priority",
@@ -84,7 +85,7 @@ class EngineRequest:
         self.streams = streams
         self.arrival_order = 0  # set by the scheduler, unique in it
         self.status = RequestStatus.WAITING
-        self.table = BlockTable()
+        self.table = BlockTable(owner=request_id)
         self.num_computed_tokens = 0
         self.num_generated_tokens = 0
         self.num_output_placeholders = 0
@@ -93,6 +94,7 @@ class EngineRequest:
         self.num_committed_blocks = 0
         self.num_cached_tokens: int | None = None  # prompt tokens hit at the first admission
         self.num_lost_tokens = 0  # computed tokens given up by the last preemption
+        self.num_preemptions = 0
 
     @property
     def num_tokens(self) -> int:

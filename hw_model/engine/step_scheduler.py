@@ -246,6 +246,7 @@ class StepScheduler:
         request.num_output_placeholders = 0
         request.status = RequestStatus.PREEMPTED
         self.waiting.prepend(request)
+        request.num_preemptions += 1
         self.num_preemptions += 1
         return request
 

@@ -32,6 +32,10 @@ class Foresight(Protocol):
         """Return how soon an idle session may come back: an index, per second."""
         ...
 
+    def left(self, session: Session) -> tuple[int, int]:
+        """Return the new prompt tokens and the output tokens that a session is thought to need."""
+        ...
+
 
 class LearnedForesight:
     """From the gaps there were. How many turns are left is not asked, as nothing tells.
@@ -58,6 +62,10 @@ class LearnedForesight:
         gap: GapHint = session.gap
         return self.gaps.return_rate(gap, now_s - session.last_ended_s)
 
+    def left(self, session: Session) -> tuple[int, int]:  # noqa: ARG002 - protocol
+        """Nothing: all are alike, see above."""
+        return 0, 0
+
 
 class KnownForesight:
     """Knows every gap: what Belady's rule needs."""
@@ -81,3 +89,7 @@ class KnownForesight:
     def return_rate(self, session: Session, now_s: float) -> float:
         """Return one over what is left of the gap."""
         return 1.0 / max(SOON_S, self._back_s.get(session, now_s) - now_s)
+
+    def left(self, session: Session) -> tuple[int, int]:
+        """Look it up."""
+        return self._oracle.left(session.session_id)

@@ -15,11 +15,11 @@ held ``patience`` times as long as all its session's work takes goes before all 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Sequence
 
 from scheduler.events import GapCause
 from scheduler.ids import ReplicaId, SessionId, TenantId
+from scheduler.panjiu.departures import Departure, Departures
 from scheduler.panjiu.foresight import Foresight, KnownForesight, LearnedForesight
 from scheduler.panjiu.held_turns import HeldTurns
 from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
@@ -46,6 +46,11 @@ URGENT = 0.25
 """Weight of a turn whose session would miss its deadline if it waited for much longer."""
 
 
+FUTURE = 0.1
+"""Weight of the work of turns to come, where it is known, beside that of the turn at hand. With
+more, newcomers with little ahead of them go before those who hold KV, and everybody is slower."""
+
+
 class Panjiu:
     """The policy.
 
@@ -54,7 +59,7 @@ class Panjiu:
         settings: See there.
         knows_future: Takes gaps from the setup's oracle: a bound, and no policy.
 
-    Invariant: a turn that has arrived and not ended is held, on its way (``_moving``), or
+    Invariant: a turn that has arrived and not ended is held, about to depart, or
         dispatched; its session's KV is HELD or RUNNING accordingly.
     """
 
@@ -84,18 +89,17 @@ class Panjiu:
         self._waits_for: dict[Turn, ReplicaId] = {}  # of those held: only a place there would do
         self._shares = TenantShares()
         self._kvs: dict[SessionId, SessionKv] = {}
-        self._moving: list[tuple[float, int, Turn, ReplicaId, int]] = []
-        self._num_sent = 0
+        self._departures = Departures()
         self._looked_s = 0.0
 
     @property
     def next_wake_s(self) -> float | None:
-        """When KV on its way arrives, or held turns are to be looked at again."""
-        moved_s = self._moving[0][0] if self._moving else None
+        """When a turn with a place is to go there, or held turns are to be looked at again."""
+        departs_s = self._departures.next_s
         if not self._held:
-            return moved_s
+            return departs_s
         look_s = self._looked_s + RETRY_S
-        return look_s if moved_s is None else min(look_s, moved_s)
+        return look_s if departs_s is None else min(look_s, departs_s)
 
     def turn_arrived(self, turn: Turn, rack: Rack) -> None:
         """Find it a place, or hold it."""
@@ -123,6 +127,7 @@ class Panjiu:
         session = turn.session
         kv = self._kvs[session.session_id]
         self._backlog.remove(turn)
+        self._departures.withdraw(turn)
         self._unhold(turn)
         if turn.replica_id is not None:
             num_output = max(0, session.context_tokens - turn.num_prompt_tokens)
@@ -137,7 +142,10 @@ class Panjiu:
             kv.state = KvState.IDLE
             kv.lease_until_s = rack.now_s + session.gap.lease_s
             self._foresight.gap_began(session, rack.now_s)
-        self._place_held(rack, turn.replica_id)
+        replica = turn.replica_id
+        if replica is not None and not rack.active_turns.loads[replica]:
+            self._depart(self._departures.drained(replica), rack)
+        self._place_held(rack, replica)
 
     def session_closed(self, session: Session, rack: Rack) -> None:
         """Its KV is worth nothing any more."""
@@ -158,15 +166,12 @@ class Panjiu:
             self._shares.change(kv.session.tenant_id, -kv.num_held_blocks, rack.now_s)
             self.ledger.release(kv)
             kv.ready_s = rack.now_s
-        stranded = [entry[2] for entry in self._moving if entry[3] == replica_id]
-        self._moving = [entry for entry in self._moving if entry[3] != replica_id]
-        heapq.heapify(self._moving)
-        for turn in stranded:
-            if turn in self._backlog:  # else it was withdrawn
-                self._backlog.remove(turn)
-                kv = self._kvs[turn.session.session_id]
-                kv.state = KvState.HELD
-                self._hold(turn, kv, rack)
+        for departure in self._departures.stranded(replica_id):
+            turn = departure.turn
+            self._backlog.remove(turn)
+            kv = self._kvs[turn.session.session_id]
+            kv.state = KvState.HELD
+            self._hold(turn, kv, rack)
         self._place_held(rack)
 
     def replica_up(self, replica_id: ReplicaId, rack: Rack) -> None:
@@ -176,11 +181,8 @@ class Panjiu:
         self._place_held(rack, replica_id)
 
     def woken(self, rack: Rack) -> None:
-        """Dispatch the turns whose KV has arrived; look at those held."""
-        while self._moving and self._moving[0][0] <= rack.now_s:
-            _, _, turn, replica, num_cached_tokens = heapq.heappop(self._moving)
-            if turn in self._backlog:  # else it was withdrawn
-                rack.dispatch(turn, replica, num_cached_tokens=num_cached_tokens)
+        """Dispatch the turns that waited long enough for KV or a drain; look at those held."""
+        self._depart(self._departures.due(rack.now_s), rack)
         self._place_held(rack)
 
     def check_invariants(self) -> None:
@@ -225,6 +227,7 @@ class Panjiu:
     def _hold(self, turn: Turn, kv: SessionKv, rack: Rack) -> None:
         num_cached = min(kv.num_held_blocks * self._block, turn.num_prompt_tokens - 1)
         weight = self._cost.prefill_s(num_cached, turn.num_prompt_tokens)
+        weight += self._left_s(turn)
         whole_s = self._cost.prefill_s(0, turn.num_prompt_tokens) + kv.solo_s
         due_s = rack.now_s + self._settings.patience * whole_s
         session = turn.session
@@ -239,6 +242,15 @@ class Panjiu:
         if not self._held:
             self._looked_s = rack.now_s
         self._held.add(turn, weight, due_s)
+
+    def _left_s(self, turn: Turn) -> float:
+        """Return what the known future of a turn's session counts; nothing where none is known."""
+        num_new, num_output = self._foresight.left(turn.session)
+        if not num_new + num_output:
+            return 0.0
+        prompt = turn.num_prompt_tokens
+        prefill_s = self._cost.prefill_s(prompt, prompt + num_new)
+        return FUTURE * (prefill_s + num_output * self._cost.decode_s)
 
     def _place_held(self, rack: Rack, replica: ReplicaId | None = None) -> None:
         """Place held turns, the first ones first, as far as there are places.
@@ -385,13 +397,31 @@ class Panjiu:
     def _send(
         self, turn: Turn, kv: SessionKv, replica: ReplicaId, num_cached_tokens: int, rack: Rack
     ) -> None:
-        """Dispatch a turn, as soon as the KV that is on its way for it has arrived."""
-        if kv.ready_s <= rack.now_s:
+        """Dispatch a turn as soon as its KV is there, and a long prefill once nobody decodes there.
+
+        Those who decode beside a prefill hardly get on, and they will soon be done; nobody else is
+        sent there meanwhile. It waits no longer than it takes, so for twice as long at worst.
+        """
+        prefill_s, ready_s = self._backlog.of(turn), kv.ready_s
+        drains = prefill_s >= self._settings.drain_s and rack.active_turns.loads[replica] > 0
+        if drains:
+            ready_s = max(ready_s, rack.now_s + self._settings.drain_share * prefill_s)
+        if ready_s <= rack.now_s:
             rack.dispatch(turn, replica, num_cached_tokens=num_cached_tokens)
             return
-        self._num_sent += 1
-        entry = kv.ready_s, self._num_sent, turn, replica, num_cached_tokens
-        heapq.heappush(self._moving, entry)
+        departure = Departure(turn, replica, num_cached_tokens, ready_s)
+        self._departures.add(departure, is_draining=drains)
+
+    def _depart(self, departures: list[Departure], rack: Rack) -> None:
+        """Dispatch turns that have waited long enough, but for those whose KV is not there yet."""
+        for departure in departures:
+            turn, replica, num_cached_tokens, _ = departure
+            ready_s = self._kvs[turn.session.session_id].ready_s
+            if ready_s > rack.now_s:
+                later = departure._replace(at_s=ready_s)
+                self._departures.add(later, is_draining=False)
+            else:
+                rack.dispatch(turn, replica, num_cached_tokens=num_cached_tokens)
 
     def _drop(self, victim: Victim, rack: Rack) -> None:
         """Give up a session's KV, or move it where there is room for it."""

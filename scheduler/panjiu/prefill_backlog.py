@@ -35,6 +35,10 @@ class PrefillBacklog:
         """Return the seconds that a replica has ahead of it."""
         return self._order.loads[replica_id] / 1000
 
+    def of(self, turn: Turn) -> float:
+        """Return the seconds of a turn that is counted."""
+        return self._turns[turn][1] / 1000
+
     def least(self) -> ReplicaId:
         """Return the replica with the least."""
         return self._order.least()

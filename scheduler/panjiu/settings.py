@@ -14,6 +14,8 @@ class PanjiuSettings:
             replies that are longer than expected.
         gate_s: A replica takes on prefill as long as it has less than this ahead of it; so much is
             decided early, and the engine never idles for want of the next turn.
+        drain_s: A prefill of so many seconds is not begun beside turns that decode.
+        drain_share: It waits for them for so much of its length at most.
         price: A session's KV is dropped for another's if a block-second of it saves less than this
             many times the prefill that a turn that goes on gets done per block-second.
         turn_s, cycle_s: A turn's useful prefill and the time from one turn to the next, for that.
@@ -29,6 +31,8 @@ class PanjiuSettings:
 
     reserve: float = 0.02
     gate_s: float = 1.0
+    drain_s: float = 10.0
+    drain_share: float = 0.2
     price: float = 0.3
     turn_s: float = 2.0
     cycle_s: float = 40.0

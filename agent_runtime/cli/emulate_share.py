@@ -1,0 +1,161 @@
+"""One process of ``panjiu emulate``: serves its share of the replicas until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing.connection import Connection
+
+import anyio
+import uvicorn
+from rich.console import Console
+from typing_extensions import override
+
+from agent_runtime.cli.emulated_model_options import emulated_model
+from agent_runtime.cli.rack_options import emulated_machine
+from agent_runtime.cli.rack_server import RackServer, listen
+from agent_runtime.clock import Clock, epoch_s
+from agent_runtime.gateway.app import EndpointLimits
+from agent_runtime.look_alikes.kv_event_publisher import KvEventPublisher, kv_event_publishers
+from agent_runtime.look_alikes.lateness import LatenessSummary, watch_lateness
+from agent_runtime.look_alikes.look_alikes import AppsByPort, LookAlikeOptions, LookAlikes
+from hw_model.claim import Band
+from hw_model.deployment import Deployment
+
+GRACE_S = 2
+MAX_OPEN_FILES = 65_536
+
+GC_THRESHOLDS = (50_000, 20, 50)
+"""A collection of everything stops all streams for tens of milliseconds; few of them, then."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmulatedShare:
+    """What one process serves.
+
+    Attributes:
+        args: Of the command.
+        deployment: Its replicas.
+        first: The number of the first of them in the rack.
+        num_in_rack: Replicas in all.
+    """
+
+    args: argparse.Namespace
+    deployment: Deployment
+    first: int
+    num_in_rack: int
+
+    def run(self, parent: Connection) -> None:
+        """Serve; tell the parent the ports when they are open, and the lateness at the end.
+
+        Raises:
+            ConfigError: A port is taken.
+        """
+        _raise_open_files()
+        gc.freeze()  # what was imported stays, and need not be looked at again and again
+        gc.set_threshold(*GC_THRESHOLDS)
+        options = {"use_uvloop": find_spec("uvloop") is not None}
+        summary = anyio.run(self._serve, parent, backend_options=options)
+        parent.send(summary)
+
+    async def _serve(self, parent: Connection) -> LatenessSummary:
+        args = self.args
+        with ExitStack() as stack:
+            listeners = [stack.enter_context(listener) for listener in self._listeners()]
+            publishers = stack.enter_context(self._publishers())
+            look_alikes = LookAlikes(
+                self.deployment,
+                LookAlikeOptions(Band(args.band), emulated_machine(args).limits, EndpointLimits()),
+                Clock(args.speed),
+                emulated_model(args),
+                publishers=publishers,
+                epoch_s=epoch_s,
+            )
+            ports = [listener.getsockname()[1] for listener in listeners]
+            app = AppsByPort(dict(zip(ports, look_alikes.apps, strict=True)))
+            server = _ShareServer(_config(app), look_alikes.rack)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(look_alikes.rack.run)
+                tasks.start_soon(watch_lateness, look_alikes.lateness, self._warn)
+                for publisher in publishers:
+                    tasks.start_soon(publisher.answer_replays)
+                await tasks.start(_stop_on_signal, server)
+                tasks.start_soon(_stop_with_parent, parent, server)
+                parent.send(ports)
+                await server.serve(sockets=listeners)
+                tasks.cancel_scope.cancel()
+        return look_alikes.lateness()
+
+    def _listeners(self) -> Iterator[socket.socket]:
+        base = self.args.base_port
+        for number in range(self.first, self.first + self.deployment.num_replicas):
+            yield listen(self.args.host, base and base + number, port_option="--base-port")
+
+    @contextmanager
+    def _publishers(self) -> Iterator[list[KvEventPublisher]]:
+        args = self.args
+        if args.kv_events_base_port is None:
+            yield []
+            return
+        numbers = range(self.first, self.first + self.deployment.num_replicas)
+        ports = [(args.kv_events_base_port + n, args.kv_replay_base_port + n) for n in numbers]
+        with kv_event_publishers(args.host, ports, args.kv_events_topic) as publishers:
+            yield publishers
+
+    def _warn(self, warning: str) -> None:
+        last = self.first + self.deployment.num_replicas - 1
+        whose = "" if last + 1 - self.first == self.num_in_rack else f"[{self.first} to {last}] "
+        Console(stderr=True, highlight=False, soft_wrap=True).print(whose + warning, markup=False)
+
+
+def _raise_open_files() -> None:
+    """Allow as many sockets as may be: 128 replicas with clients need more than the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class _ShareServer(RackServer):
+    """Leaves signals to whoever opened it."""
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _config(app: AppsByPort) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        proxy_headers=False,
+        ws="none",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+async def _stop_on_signal(
+    server: uvicorn.Server,
+    *,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            server.should_exit = True
+
+
+async def _stop_with_parent(parent: Connection, server: uvicorn.Server) -> None:
+    """Stop when the parent is gone: it never sends anything, so there is then an end to read."""
+    await anyio.wait_readable(parent.fileno())
+    server.should_exit = True

@@ -1,0 +1,1 @@
+"""How well look-alikes look alike."""
