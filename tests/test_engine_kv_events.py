@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import anyio
@@ -19,8 +20,17 @@ from agent_runtime.errors import WireFormatError
 from hw_model.engine.kv_events import KvEventLog
 from scheduler.ids import ReplicaId, SessionId
 from tests.engines import engine, request
+from tests.look_alike_rack import BLOCK as EMULATED_BLOCK
+from tests.look_alike_rack import served_look_alikes
 from tests.lookalike_engine import BLOCK, LookalikeEngine, chat_words
-from tests.served_engines import ServedEngines, chat_body, served_engines, streamed, until
+from tests.served_engines import (
+    ServedEngines,
+    chat_body,
+    gateway_before,
+    served_engines,
+    streamed,
+    until,
+)
 
 R0, R1 = ReplicaId(0), ReplicaId(1)
 CHAT = "/v1/chat/completions"
@@ -265,3 +275,31 @@ async def test_a_new_session_goes_where_its_beginning_lies() -> None:
             await streamed(client, CHAT, body)
             await anyio.sleep(0.05)
         assert sorted(len(engine.asked) for engine in engines) == [0, 4]
+
+
+def has_learned(residency: KvResidency, home: ReplicaId, session: SessionId, num: int) -> bool:
+    return residency.num_cached_tokens(home, session) == num
+
+
+@pytest.mark.anyio
+async def test_what_is_known_of_emulated_engines_is_what_their_next_turns_find() -> None:
+    async with (
+        served_look_alikes(kv_events=True) as look_alikes,
+        gateway_before(look_alikes.urls) as served,
+        httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
+    ):
+        residency = served.servers.probe.residency
+        for number in range(3):
+            session = SessionId(f"agent-{number}")
+            messages = [{"role": "user", "content": f"files of {number}: " + "some text " * 300}]
+            known = 0
+            for _ in range(4):
+                body = {"messages": messages, "session_id": session}
+                answer = (await client.post(CHAT, json=body)).json()
+                usage = answer["usage"]
+                assert usage["prompt_tokens_details"]["cached_tokens"] == known
+                home = served.service.scheduler._sessions[session].home
+                assert home is not None
+                known = (usage["total_tokens"] - 1) // EMULATED_BLOCK * EMULATED_BLOCK
+                await until(partial(has_learned, residency, home, session, known))
+                messages += [answer["choices"][0]["message"], {"role": "user", "content": "go on"}]
