@@ -66,11 +66,11 @@ class Relay:
         headers = {"x-session-id": quote(opened.session.session_id, safe=HEADER_SAFE)}
         async with AsyncExitStack() as opening:
             chunks = await opening.enter_async_context(RelayAttempts(self.opening, opened))
+            if not call.streams:
+                return await _whole(chunks, request.receive, headers)
             first, failure = await _first_bytes(chunks, request.receive)
             if failure is not None:
                 return _with_headers(failure, headers)
-            if not call.streams:
-                return await _whole(chunks, first, request.receive, headers)
             stack = opening.pop_all()  # nothing is awaited from here to whoever closes it
         return RelayedStream(first, chunks, stack, headers)
 
@@ -133,12 +133,13 @@ async def _first_bytes(
 
 
 async def _whole(
-    chunks: AsyncIterator[bytes], first: bytes, receive: Receive, headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes], receive: Receive, headers: Mapping[str, str]
 ) -> Response:
-    data, failure = [first], None
+    data: list[bytes] = []
+    failure: Response | None = None
     async with leave_on_disconnect(receive) as left:
         try:
-            data += [chunk async for chunk in chunks]
+            data = [chunk async for chunk in chunks]
         except BackendError as error:
             failure = runtime_error_response(error)
     if left.is_set():
