@@ -138,7 +138,9 @@ class Rack:
         self.active_tokens.add(replica_id, turn.num_prompt_tokens)
         self.turns[replica_id][turn] = None
         self.settle(session, replica_id, turn.num_prompt_tokens)
-        self.commands.append(Dispatch(turn.turn_id, replica_id, priority))
+        self.commands.append(
+            Dispatch(turn.turn_id, replica_id, priority, turn.num_expected_cached_tokens)
+        )
 
     def shuns(self, turn: Turn, replica_id: ReplicaId) -> bool:
         """Return whether a turn must not run on a replica: it is down, or just failed the turn."""

@@ -42,6 +42,9 @@ RETRY_S = 1.0
 CRITICAL = 0.5
 """Weight of a turn whose session has a parent that waits for it."""
 
+PAUSE_S = 1.0
+"""A turn that is held for longer is a pause of its session."""
+
 URGENT = 0.25
 """Weight of a turn whose session would miss its deadline if it waited for much longer."""
 
@@ -239,6 +242,8 @@ class Panjiu:
             if turn.deadline_s - rack.now_s < self._settings.patience * weight:
                 weight *= URGENT
             due_s = min(due_s, turn.deadline_s)
+        if kv.num_pauses >= self._settings.most_pauses:
+            due_s = rack.now_s
         if not self._held:
             self._looked_s = rack.now_s
         self._held.add(turn, weight, due_s)
@@ -369,6 +374,7 @@ class Panjiu:
         """Make room, have the KV moved if it is elsewhere, and dispatch the turn."""
         price = option.price
         replica = price.replica_id
+        kv.num_pauses += rack.now_s - turn.arrived_s > PAUSE_S
         for victim in option.victims:
             self._drop(victim, rack)
         num_blocks = self._pricing.num_planned_blocks(turn)
