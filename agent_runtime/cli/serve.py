@@ -125,8 +125,8 @@ def _run(
 async def _serve(
     args: argparse.Namespace,
     machine: EmulatedMachine,
-    listener: socket.socket,
     tenants: TenantKeys | None,
+    listener: socket.socket,
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)
