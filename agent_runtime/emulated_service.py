@@ -23,7 +23,7 @@ from hw_model.engine.request_queue import SchedulingPolicy
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.ttft_boundary import TtftBoundary
 from scheduler.cluster_scheduler import ClusterScheduler
-from scheduler.cost import CostModel
+from scheduler.cost import TabulatedCost
 from scheduler.decision import Decision
 from scheduler.policies import make_policy, policy_entry
 from scheduler.rack import ReplicaFleet
@@ -96,7 +96,7 @@ class EmulatedService:
                 deployment.block_size_tokens,
                 limits.max_num_batched_tokens,
             ),
-            CostModel.of(deployment, options.band, limits.max_num_batched_tokens),
+            TabulatedCost.of(deployment, options.band, limits.max_num_batched_tokens),
             options.seed,
         )
         probe = EngineProbe(self.rack.engines)

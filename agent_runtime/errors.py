@@ -16,7 +16,10 @@ AgentRuntimeError
 │  └─ TooManyRequestsError  429
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
+│  ├─ NoEngineError         503: none is up
+│  ├─ EngineLostError       the connection to an engine failed, or its reply broke off
 │  ├─ UpstreamRefusedError  what another server answered
+│  │  └─ EngineBusyError    an engine answered 503
 │  └─ WireFormatError       an engine sent what can't be read
 ├─ AgentError               an agent's program, in the SDK
 │  ├─ ModelCallError        the server refused or failed
@@ -33,6 +36,8 @@ AgentRuntimeError
 from __future__ import annotations
 
 from collections.abc import Sequence
+
+from scheduler.ids import ReplicaId
 
 MAX_SHOWN_BODY = 500
 """Bytes of a server's answer that a message shows."""
@@ -160,6 +165,40 @@ class UpstreamRefusedError(BackendError):
         self.status, self.body, self.retry_after_s = status, body, retry_after_s
         text = body[:MAX_SHOWN_BODY].decode("utf-8", "replace")
         super().__init__(f"the server answered {status}: {text}")
+
+
+class NoEngineError(BackendError):
+    """No engine is up to run the turn."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no engine is up; try again in a moment, and see the gateway's log for why"
+        )
+
+
+class EngineLostError(BackendError):
+    """An engine could not be reached, or broke off while it answered.
+
+    Attributes:
+        replica_id: Which one.
+        began: Whether bytes of its answer have come.
+    """
+
+    def __init__(self, problem: str, *, replica_id: ReplicaId, began: bool) -> None:
+        self.replica_id, self.began = replica_id, began
+        super().__init__(problem)
+
+
+class EngineBusyError(UpstreamRefusedError):
+    """An engine answered 503: it is overloaded, or on its way down.
+
+    Attributes:
+        replica_id: Which one.
+    """
+
+    def __init__(self, refused: UpstreamRefusedError, replica_id: ReplicaId) -> None:
+        self.replica_id = replica_id
+        super().__init__(refused.status, refused.body, refused.retry_after_s)
 
 
 class WireFormatError(BackendError):

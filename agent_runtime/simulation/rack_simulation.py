@@ -32,7 +32,7 @@ from hw_model.step_time import StepTimeModel
 from hw_model.ttft_boundary import TtftBoundary
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Command, Dispatch, Refuse
-from scheduler.cost import CostModel
+from scheduler.cost import TabulatedCost
 from scheduler.decision import Decision
 from scheduler.events import (
     Event,
@@ -150,7 +150,7 @@ class RackSimulation:
                 if host_spec is None
                 else host_spec.capacity_blocks * deployment.block_size_tokens,
             ),
-            cost=CostModel.of(deployment, options.band, limits.max_num_batched_tokens),
+            cost=TabulatedCost.of(deployment, options.band, limits.max_num_batched_tokens),
             seed=options.seed,
             oracle=ScriptOracle(self._runs),
         )

@@ -280,7 +280,7 @@ class Panjiu:
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
             candidates = (
-                self._pricing.candidates(kv, rack) if replica is None or stuck else (replica,)
+                self._pricing.candidates(turn, kv, rack) if replica is None or stuck else (replica,)
             )
             options = self._options(candidates, turn, kv, rack, is_due=is_due or stuck)
             if self._choose(turn, kv, options, rack, is_due=is_due or stuck):
@@ -298,7 +298,7 @@ class Panjiu:
         """
         home, pricing = kv.held_on, self._pricing
         options: list[Option] = []
-        if home is not None:
+        if home is not None and not rack.shuns(turn, home):
             option = pricing.option(turn, kv, home, rack, is_due=False)
             if option is not None:
                 options.append(option)
@@ -311,7 +311,7 @@ class Panjiu:
         if idle != home:
             options.extend(self._options((idle,), turn, kv, rack, is_due=False))
         if not (options and options[-1].is_unhindered(idle)):
-            others = [r for r in pricing.candidates(kv, rack) if r not in seen]
+            others = [r for r in pricing.candidates(turn, kv, rack) if r not in seen]
             options.extend(self._options(others, turn, kv, rack, is_due=False))
         return self._choose(turn, kv, options, rack, is_due=False)
 
@@ -327,7 +327,7 @@ class Panjiu:
         """Return the candidates that have a place for a turn, priced."""
         options: list[Option] = []
         for replica in candidates:
-            if replica in rack.down:
+            if rack.shuns(turn, replica):
                 continue
             option = self._pricing.option(turn, kv, replica, rack, is_due=is_due)
             if option is not None:
@@ -348,6 +348,7 @@ class Panjiu:
             best is not None
             and not at_home
             and not is_due
+            and not turn.avoid
             and self._pricing.stay_s(turn, kv, rack) < best.price.seconds
         ):
             best = None  # waiting where its KV is costs less than going elsewhere

@@ -60,11 +60,14 @@ class Pricing:
         self._links = books.links
         self._backlog = books.backlog
 
-    def candidates(self, kv: SessionKv, rack: Rack) -> set[ReplicaId]:
+    def candidates(self, turn: Turn, kv: SessionKv, rack: Rack) -> set[ReplicaId]:
         """Return the replicas that may be best: where its KV is, the idlest, the emptiest.
 
-        Idle are those with the least prefill ahead, and the least context to decode beside.
+        Idle are those with the least prefill ahead, and the least context to decode beside. A turn
+        that avoids some may have any.
         """
+        if turn.avoid:
+            return set(map(ReplicaId, range(rack.num_replicas)))
         candidates = {
             self._backlog.least(),
             self._ledger.used_blocks.least(),
