@@ -28,6 +28,8 @@ class ReplicaFleet:
         block_size_tokens: Tokens in a KV block.
         max_num_batched_tokens: New tokens in one step of an engine.
         host_kv_tokens: KV that the host memory behind one replica holds.
+        retains_kv: Whether they keep, give up and pull KV when told to. Stock vLLM evicts by
+            itself, so that what is where is only what replicas report.
     """
 
     num_replicas: int
@@ -35,6 +37,7 @@ class ReplicaFleet:
     block_size_tokens: int = 64
     max_num_batched_tokens: int = 8192
     host_kv_tokens: int = 0
+    retains_kv: bool = True
 
 
 class ReplicaProbe(Protocol):

@@ -73,7 +73,7 @@ class Panjiu:
         )
         self.ledger = KvLedger(fleet, self._settings.reserve)
         room = RoomPlanner(self.ledger, setup.cost, self._foresight, self._settings, fleet)
-        links = Links(setup.cost.transfer, fleet.num_replicas)
+        links = Links(setup.cost.transfer, fleet)
         self._backlog = PrefillBacklog(fleet.num_replicas)
         books = Books(self.ledger, room, links, self._backlog)
         self._pricing = Pricing(fleet, setup.cost, self._settings, books)
