@@ -1,8 +1,8 @@
 """Fits a chip to times measured on a running engine, one by one.
 
-Within one regime (memory or compute bound, above the floor of prompts or on it) every time is linear
-in the overheads and in the reciprocals of the rates. So: linearise, solve for what can't be negative,
-step as far as the error falls, and again. The regimes are found by starting in each.
+Within one regime (memory or compute bound, above the floor of prompts or on it) every time is
+linear in the overheads and in the reciprocals of the rates. So: linearise, solve for what can't be
+negative, step as far as the error falls, and again. The regimes are found by starting in each.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median_low
 
 import anyio
 import numpy as np
@@ -25,13 +26,14 @@ from agent_runtime.engine_measurement.probes import (
 )
 from agent_runtime.engine_measurement.timed_reply import timed_reply
 from agent_runtime.errors import BackendError, ConfigError, UpstreamRefusedError
-from hw_model.engine_observations import Observation, budget_of
+from hw_model.engine_observations import Observation
 
 LEAST_LONGEST_TOKENS = 256
 BATCH_SIZES = (2, 4, 8, 16)
 SHORT_BATCH_TOKENS = 256
 LONG_BATCH, LONG_BATCH_TOKENS = 6, 2048
 WARM_UP_TOKENS = (32, 512)
+BUDGET_LOOKS = 3
 TOO_LONG = (400, 413, 422)
 """How servers refuse a long prompt."""
 
@@ -46,7 +48,8 @@ class LoadDesign:
         budget_tokens: New tokens in a step of the engine; None to find out.
         assumed_budget_tokens: What it is taken to be if it's more than can be found out.
         max_rounds: Every probe is sent so often, or until the time is over.
-        seed: Of the prompts and of the order of the probes.
+        seed: Of the prompts, which the engine must not have seen before, and of the order of the
+            probes.
     """
 
     longest_tokens: int
@@ -159,12 +162,11 @@ class EngineMeasurement:
         if self._design.budget_tokens is None:
             self._on_probe("finding how prompts are cut", 0)
             mixed = self._design.mixed()
-            num_steps = await mixed.find_budget(self._asker())
-            longest = max(mixed.prompts_tokens)
-            found = budget_of(longest, BESIDE, num_steps)
-            self.is_budget_found = found is not None
-            if found is not None:
-                self.budget_tokens = found
+            looks = [await mixed.find_budget(self._asker()) for _ in range(BUDGET_LOOKS)]
+            found = [look for look in looks if look is not None]
+            if 2 * len(found) > BUDGET_LOOKS:
+                self.is_budget_found = True
+                self.budget_tokens = median_low(found)
 
     def _asker(self) -> Asker:
         return Asker(self._client, self._text, self.budget_tokens)

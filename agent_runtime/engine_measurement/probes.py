@@ -19,10 +19,14 @@ from hw_model.engine_observations import (
     NOTHING,
     Observation,
     ProbeKind,
+    budget_of,
     decode_step,
     prompt_steps,
 )
 from hw_model.step_time import StepShape
+
+SHORTEST_TOKENS = 16
+"""About the shortest prompt."""
 
 SOLO_TOKENS = 24
 """A reply's, where it decodes alone."""
@@ -39,7 +43,8 @@ FIRST_TOKENS = 4
 """They have settled after."""
 
 LONG_GAP = 2.5
-"""Times the usual gap: a step that computed a chunk of a prompt as well."""
+CHUNK_SHARE = 0.3
+"""Times the usual gap, and of the longest: a step that computed a chunk of a prompt as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ class SoloProbe:
 
 @dataclass(slots=True)
 class BatchProbe:
-    """Sequences that decode together. Their prompts stay the same, so only the first time computes them.
+    """Sequences that decode together; only the first time are their prompts computed.
 
     Attributes:
         num_sequences: How many.
@@ -214,21 +219,24 @@ class MixedProbe:
         await self._with_decoders(asker, ask_all)
         return seen
 
-    async def find_budget(self, asker: Asker) -> int:
-        """Return how many steps the longest of the prompts takes."""
-        num_steps = 1
+    async def find_budget(self, asker: Asker) -> int | None:
+        """Return a step's token budget, from how the longest prompt is cut; None if it isn't."""
+        found: int | None = None
 
         async def ask(decoders: _Decoders) -> None:
-            nonlocal num_steps
+            nonlocal found
             messages = asker.text.messages(max(self.prompts_tokens))
             reply = await timed_reply(asker.client, messages, 1)
             await decoders.settle()
             usual_s = median(decoders.gaps(0.0, reply.sent_s))
             gaps = decoders.gaps(reply.sent_s, reply.token_times_s[0] + usual_s / 2)
-            num_steps = max(1, sum(gap > LONG_GAP * usual_s for gap in gaps))
+            long_s = max(LONG_GAP * usual_s, CHUNK_SHARE * max(gaps, default=0.0))
+            num_steps = sum(gap > long_s for gap in gaps)
+            num_new = reply.num_prompt_tokens - (reply.num_cached_tokens or 0)
+            found = budget_of(num_new, BESIDE, num_steps)
 
         await self._with_decoders(asker, ask)
-        return num_steps
+        return found
 
     async def _with_decoders(self, asker: Asker, use: Callable[[_Decoders], Any]) -> None:
         if not self._beside:
@@ -308,7 +316,7 @@ def _beside_decoders(
 
 
 def ladder(longest_tokens: int) -> tuple[int, ...]:
-    """Return prompt lengths: fourfold from 16 on, with those between near the longest."""
-    rungs = [16 * 4**power for power in range(int(math.log(max(16, longest_tokens) / 16, 4)) + 1)]
-    more = [longest_tokens // 4, longest_tokens // 2, longest_tokens]
-    return tuple(sorted({rung for rung in (*rungs, *more) if 16 <= rung <= longest_tokens}))
+    """Return prompt lengths: fourfold from the shortest on, and more near the longest."""
+    num_rungs = int(math.log(longest_tokens / SHORTEST_TOKENS, 4)) + 1
+    rungs = [SHORTEST_TOKENS * 4**power for power in range(num_rungs)]
+    return tuple(sorted({*rungs, longest_tokens // 4, longest_tokens // 2, longest_tokens}))

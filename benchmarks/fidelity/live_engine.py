@@ -1,0 +1,312 @@
+"""Predicts a running engine on agents it was not calibrated with, request by request.
+
+    python -m benchmarks.fidelity.live_engine --engine URL --catalog OVERLAY --rack NAME --model NAME
+
+OVERLAY is what ``panjiu calibrate --engine URL`` wrote. Several agents run at once, each a loop of
+turns over a growing context with tool gaps between them, and share a system prompt. The emulated
+engine gets the same agents: prompts of the same tokens (as the engine's own ``/tokenize`` has them),
+so the same prefixes, replies of the same length, and the next turn as long after the end of the
+last. Everything else is its own: it is told nothing of when anything happened.
+
+The agents run more than once, with other words each time. How far the same turn is from itself is
+the noise: no prediction is closer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from agent_runtime.chat_client import ChatClient, ChatServer
+from agent_runtime.engine_measurement.filler_text import WORDS
+from agent_runtime.engine_measurement.timed_reply import timed_reply
+from hw_model.catalog import Catalog
+from hw_model.claim import Band
+from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
+from hw_model.engine.engine_core import EngineCore
+from hw_model.engine.kv_manager import KvManager
+from hw_model.engine.request import EngineRequest, RequestId
+from hw_model.engine.step_scheduler import EngineLimits
+from hw_model.specs import Precision
+from hw_model.step_time import StepTimeModel
+from hw_model.ttft_boundary import TtftBoundary
+
+FloatArray = NDArray[np.float64]
+
+SYSTEM_WORDS = 300
+TASK_WORDS = (20, 400)
+RESULT_WORDS = (10, 700)
+REPLY_TOKENS = (12, 80)
+GAP_S = (0.2, 2.5)
+STAGGER_S = 0.7
+SILENCE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One model call, before anything ran."""
+
+    messages: list[dict[str, Any]]
+    num_output_tokens: int
+    gap_s: float
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A turn's seconds, and the prompt tokens that were cached."""
+
+    ttft_s: float
+    e2e_s: float
+    num_cached_tokens: int
+
+
+def agents(num_agents: int, num_turns: int, seed: int, words_seed: int) -> list[list[Turn]]:
+    """Return the agents; lengths and gaps depend on ``seed`` alone."""
+    shape, words = np.random.default_rng([seed, 1]), np.random.default_rng([words_seed, 2])
+
+    def text(num_words: int) -> str:
+        return " ".join(words.choice(WORDS, num_words).tolist())
+
+    def between(low: float, high: float) -> float:
+        return float(np.exp(shape.uniform(np.log(low), np.log(high))))
+
+    system = {"role": "system", "content": text(SYSTEM_WORDS)}
+    sessions = []
+    for number in range(num_agents):
+        messages: list[dict[str, Any]] = [system]
+        turns: list[Turn] = []
+        for step in range(num_turns):
+            lengths = RESULT_WORDS if step else TASK_WORDS
+            messages = [*messages, {"role": "user", "content": text(int(between(*lengths)))}]
+            num_output = int(between(*REPLY_TOKENS))
+            turns.append(
+                Turn(messages, num_output, between(*GAP_S) if step else number * STAGGER_S)
+            )
+            # What was generated is made up; an agent that goes on says something of that length.
+            reply = {"role": "assistant", "content": text(num_output)}
+            messages = [*messages, reply]
+        sessions.append(turns)
+    return sessions
+
+
+async def run_live(client: ChatClient, sessions: Sequence[Sequence[Turn]]) -> list[list[Timed]]:
+    """Run all agents at once; return their turns' times."""
+    results: list[list[Timed]] = [[] for _ in sessions]
+
+    async def run(number: int) -> None:
+        for turn in sessions[number]:
+            await anyio.sleep(turn.gap_s)
+            reply = await timed_reply(client, turn.messages, turn.num_output_tokens)
+            results[number].append(Timed(reply.ttft_s, reply.e2e_s, reply.num_cached_tokens or 0))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(len(sessions)):
+            tasks.start_soon(run, number)
+    return results
+
+
+async def tokenised(
+    url: str, model: str, sessions: Sequence[Sequence[Turn]]
+) -> list[list[list[int]]]:
+    """Ask the engine for the tokens of every prompt."""
+    async with httpx2.AsyncClient(timeout=SILENCE_S) as http:
+        return [
+            [
+                (
+                    await http.post(
+                        f"{url}/tokenize", json={"model": model, "messages": turn.messages}
+                    )
+                )
+                .raise_for_status()
+                .json()["tokens"]
+                for turn in turns
+            ]
+            for turns in sessions
+        ]
+
+
+def run_emulated(
+    deployment: Deployment,
+    limits: EngineLimits,
+    sessions: Sequence[Sequence[Turn]],
+    prompts: Sequence[Sequence[list[int]]],
+) -> list[list[Timed]]:
+    """Run the same agents on the emulated engine, closed-loop."""
+    core = EngineCore(
+        KvManager(deployment.kv_blocks, deployment.block_size_tokens),
+        limits,
+        StepTimeModel(deployment, Band.BASE),
+    )
+    front_end = TtftBoundary.CLIENT.front_end(deployment.chip, Band.BASE)
+    results: list[list[Timed]] = [[] for _ in sessions]
+    sent_s: dict[RequestId, float] = {}
+    first_s: dict[RequestId, float] = {}
+    arrivals: list[tuple[float, int]] = []
+
+    def send(number: int, from_s: float) -> None:
+        turn = len(results[number])
+        if turn < len(sessions[number]):
+            at_s = from_s + sessions[number][turn].gap_s
+            sent_s[RequestId(f"{number}/{turn}")] = at_s
+            before_s = front_end.before_engine_s(len(prompts[number][turn]))
+            heapq.heappush(arrivals, (at_s + before_s, number))
+
+    for number in range(len(sessions)):
+        send(number, 0.0)
+    while arrivals or core.next_event_s is not None:
+        step_s = core.next_event_s
+        if arrivals and (step_s is None or arrivals[0][0] <= step_s):
+            at_s, number = heapq.heappop(arrivals)
+            turn = len(results[number])
+            tokens = prompts[number][turn]
+            core.add(
+                EngineRequest(
+                    RequestId(f"{number}/{turn}"),
+                    len(tokens),
+                    sessions[number][turn].num_output_tokens,
+                    _block_hashes(tokens, deployment.block_size_tokens),
+                ),
+                at_s,
+            )
+            continue
+        assert step_s is not None  # noqa: S101 - else there were arrivals
+        for generated in core.advance(step_s):
+            request_id = generated.request_id
+            first_s.setdefault(request_id, generated.at_s)
+            if generated.finished:
+                number, began_s = int(request_id.partition("/")[0]), sent_s[request_id]
+                results[number].append(
+                    Timed(
+                        first_s[request_id] - began_s,
+                        generated.at_s - began_s,
+                        generated.num_cached_tokens,
+                    )
+                )
+                send(number, generated.at_s)
+    return results
+
+
+def _block_hashes(tokens: Sequence[int], block_size: int) -> list[int]:
+    hashes: list[int] = []
+    for end in range(block_size, len(tokens) + 1, block_size):
+        before = hashes[-1] if hashes else 0
+        hashes.append(hash((before, *tokens[end - block_size : end])) & (2**64 - 1))
+    return hashes
+
+
+def errors_table(
+    measured: Sequence[Sequence[Timed]], predicted: Sequence[Sequence[Timed]]
+) -> Table:
+    """Return the errors of every single request, and how far the same request is from itself.
+
+    Args:
+        measured: [runs][requests]
+        predicted: [runs][requests]
+    """
+    table = Table("", "error: p50", "mean", "p90", "bias", "of the sum", "run to run: p50", "mean")
+    for name in ("ttft_s", "e2e_s"):
+        real = np.array([[getattr(timed, name) for timed in run] for run in measured])
+        own = np.array([[getattr(timed, name) for timed in run] for run in predicted])
+        errors = (own / real - 1).ravel()
+        sizes = np.abs(errors)
+        apart = np.abs(np.roll(real, 1, axis=0) / real - 1).ravel() if len(real) > 1 else None
+        table.add_row(
+            name.removesuffix("_s").upper(),
+            f"{np.median(sizes):.1%}",
+            f"{sizes.mean():.1%}",
+            f"{np.quantile(sizes, 0.9):.1%}",
+            f"{np.median(errors):+.1%}",
+            f"{own.sum() / real.sum() - 1:+.1%}",
+            "" if apart is None else f"{np.median(apart):.1%}",
+            "" if apart is None else f"{apart.mean():.1%}",
+        )
+    return table
+
+
+async def measure(args: argparse.Namespace) -> None:
+    """Run everything and print it."""
+    catalog = Catalog.packaged().with_file(
+        Path(args.catalog).read_text(encoding="utf-8"), file=args.catalog
+    )
+    rack = catalog.rack(args.rack)
+    request = DeploymentRequest(
+        precision=Precision(args.precision),
+        tp=args.tp,
+        num_replicas=1,
+        block_size_tokens=args.block_size,
+    )
+    model = catalog.model(args.model)
+    deployment = plan_deployment(rack, catalog.chip(rack.chip), model, request)
+    limits = EngineLimits(args.max_num_batched_tokens, args.max_num_seqs)
+    url = args.engine.rstrip("/").removesuffix("/v1")
+    served = args.served_model or args.model
+    measured, predicted = [], []
+    num_off, num_prompts = 0, []
+    server = ChatServer(f"{url}/v1", served, timeout_s=SILENCE_S)
+    async with ChatClient(server) as client:
+        for run in range(args.runs):
+            sessions = agents(args.agents, args.turns, args.seed, time.time_ns() + run)
+            prompts = await tokenised(url, served, sessions)
+            real = await run_live(client, sessions)
+            own = run_emulated(deployment, limits, sessions, prompts)
+            measured.append([timed for turns in real for timed in turns])
+            predicted.append([timed for turns in own for timed in turns])
+            num_off += sum(
+                one.num_cached_tokens != other.num_cached_tokens
+                for one, other in zip(measured[-1], predicted[-1], strict=True)
+            )
+            num_prompts += [len(tokens) for turns in prompts for tokens in turns]
+    console = Console()
+    console.print(
+        f"{args.agents} agents x {args.turns} turns, {args.runs} runs: {len(num_prompts)} requests "
+        f"of {min(num_prompts):,} to {max(num_prompts):,} prompt tokens; "
+        f"{num_off} with other cached tokens than predicted"
+    )
+    if args.verbose:
+        for one, other in zip(measured[-1], predicted[-1], strict=True):
+            console.print(
+                f"TTFT {one.ttft_s * 1e3:7.1f} {other.ttft_s * 1e3:7.1f}  E2E "
+                f"{one.e2e_s * 1e3:7.1f} {other.e2e_s * 1e3:7.1f} ms  cached "
+                f"{one.num_cached_tokens} {other.num_cached_tokens}",
+                highlight=False,
+            )
+    console.print(errors_table(measured, predicted))
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--engine", required=True, metavar="URL")
+    parser.add_argument("--catalog", required=True, metavar="OVERLAY")
+    parser.add_argument("--rack", required=True)
+    parser.add_argument("--model", required=True, help="as the overlay calls it")
+    parser.add_argument("--served-model", help="as the engine calls it, if otherwise")
+    parser.add_argument("--tp", type=int, default=1)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--block-size", type=int, default=128)
+    parser.add_argument("--max-num-batched-tokens", type=int, default=2048)
+    parser.add_argument("--max-num-seqs", type=int, default=256)
+    parser.add_argument("--agents", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument("--verbose", action="store_true")
+    anyio.run(measure, parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
