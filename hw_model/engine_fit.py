@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hw_model.claim import Band, Claim, Trust
 from hw_model.deployment import Deployment
 from hw_model.engine_observations import Observation, ProbeKind
-from hw_model.errors import ConfigError
+from hw_model.errors import TooLittleMeasuredError
 from hw_model.nonnegative_least_squares import nonnegative_least_squares
 from hw_model.specs import ChipSpec
 from hw_model.step_costs import StepCosts
@@ -141,14 +141,12 @@ def fit_engine(
         source: What the claims that moved name as their source.
 
     Raises:
-        ConfigError: Too little was measured.
+        TooLittleMeasuredError: Kinds of ``NEEDED`` are missing.
     """
     kinds = {observation.kind for observation in observations}
     missing = [kind.value for kind in NEEDED if kind not in kinds]
     if missing:
-        raise ConfigError(
-            f"too little was measured for a fit: nothing of {', '.join(missing)}; measure longer"
-        )
+        raise TooLittleMeasuredError(missing)
     problem = _Problem.of(deployment, observations)
     best = min((problem.solve(start) for start in problem.starts()), key=problem.loss)
     best = problem.without_idle_moves(best)

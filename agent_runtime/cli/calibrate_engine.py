@@ -21,12 +21,13 @@ from agent_runtime.cli.rack_options import natural_int, positive_float, positive
 from agent_runtime.clock import epoch_s
 from agent_runtime.engine_measurement.engine_facts import EngineFacts, engine_facts
 from agent_runtime.engine_measurement.measure_engine import EngineMeasurement, LoadDesign
-from agent_runtime.errors import ConfigError, told_plainly
+from agent_runtime.errors import told_plainly
 from hw_model.catalog import Catalog
 from hw_model.claim import Claim, Trust
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.engine_fit import EngineFit, fit_engine
+from hw_model.errors import TooLittleMeasuredError
 from hw_model.kv_room import with_kv_blocks
 from hw_model.specs import ChipSpec, ModelSpec, Precision, RackSpec
 
@@ -135,7 +136,7 @@ def calibrate_engine(args: argparse.Namespace) -> int:
         raise KeyboardInterrupt
     try:
         fit = _fitted(engine, measurement)
-    except ConfigError:
+    except TooLittleMeasuredError:
         if interrupted:
             raise KeyboardInterrupt from None
         raise

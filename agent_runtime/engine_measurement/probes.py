@@ -42,6 +42,9 @@ BESIDE_TOKENS = 2048
 FIRST_TOKENS = 4
 """They have settled after."""
 
+LEAVING_S = 0.1
+"""In which an engine notices that a client has gone, its steps aside."""
+
 LONG_GAP = 2.5
 CHUNK_SHARE = 0.3
 """Times the usual gap, and of the longest: a step that computed a chunk of a prompt as well."""
@@ -248,6 +251,8 @@ class MixedProbe:
             await decoders.settle()
             await use(decoders)
             tasks.cancel_scope.cancel()
+        # The step under way still has them, and so may the engine until it sees that we left.
+        await anyio.sleep(LEAVING_S + FIRST_TOKENS * max(decoders.gaps(0.0, math.inf)))
 
 
 class _Decoders:

@@ -1,12 +1,12 @@
 """Predicts a running engine on agents it was not calibrated with, request by request.
 
-    python -m benchmarks.fidelity.live_engine --engine URL --catalog OVERLAY --rack NAME --model NAME
+    python -m benchmarks.fidelity.live_engine --engine URL --catalog OVERLAY --rack R --model M
 
 OVERLAY is what ``panjiu calibrate --engine URL`` wrote. Several agents run at once, each a loop of
 turns over a growing context with tool gaps between them, and share a system prompt. The emulated
-engine gets the same agents: prompts of the same tokens (as the engine's own ``/tokenize`` has them),
-so the same prefixes, replies of the same length, and the next turn as long after the end of the
-last. Everything else is its own: it is told nothing of when anything happened.
+engine gets the same agents: prompts of the same tokens (as the engine's own ``/tokenize`` has
+them), so the same prefixes, replies of the same length, and the next turn as long after the end of
+the last. Everything else is its own: it is told nothing of when anything happened.
 
 The agents run more than once, with other words each time. How far the same turn is from itself is
 the noise: no prediction is closer.
@@ -235,11 +235,10 @@ def errors_table(
     return table
 
 
-async def measure(args: argparse.Namespace) -> None:
-    """Run everything and print it."""
-    catalog = Catalog.packaged().with_file(
-        Path(args.catalog).read_text(encoding="utf-8"), file=args.catalog
-    )
+def calibrated(args: argparse.Namespace) -> Deployment:
+    """Lay the model out on the calibrated chip, as one replica."""
+    text = Path(args.catalog).read_text(encoding="utf-8")
+    catalog = Catalog.packaged().with_file(text, file=args.catalog)
     rack = catalog.rack(args.rack)
     request = DeploymentRequest(
         precision=Precision(args.precision),
@@ -247,8 +246,12 @@ async def measure(args: argparse.Namespace) -> None:
         num_replicas=1,
         block_size_tokens=args.block_size,
     )
-    model = catalog.model(args.model)
-    deployment = plan_deployment(rack, catalog.chip(rack.chip), model, request)
+    return plan_deployment(rack, catalog.chip(rack.chip), catalog.model(args.model), request)
+
+
+async def measure(args: argparse.Namespace) -> None:
+    """Run everything and print it."""
+    deployment = calibrated(args)
     limits = EngineLimits(args.max_num_batched_tokens, args.max_num_seqs)
     url = args.engine.rstrip("/").removesuffix("/v1")
     served = args.served_model or args.model
