@@ -6,10 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
+import httpx2
 import numpy as np
 import pytest
 
@@ -28,6 +32,7 @@ from agent_runtime.look_alikes.look_alikes import LookAlikeOptions, LookAlikes
 from agent_runtime.simulation.asgi_exchange import AsgiApp
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
+from benchmarks.fidelity.live_engine import Timed, agents, run_emulated, run_live, tokenised
 from hw_model.claim import Band, Claim, Trust
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
@@ -41,6 +46,9 @@ H100 = CATALOG.chip("h100")
 MODEL = "qwen3-8b"
 BLOCK = 16
 BUDGET = 2048
+LIMITS = EngineLimits(BUDGET, 64)
+SERVER = ChatServer("http://engine:8000/v1", MODEL)
+T = TypeVar("T")
 DESIGN = LoadDesign(
     longest_tokens=8000,
     kv_tokens=None,
@@ -63,41 +71,48 @@ class Outcome:
     measurement: EngineMeasurement
 
 
+@asynccontextmanager
+async def emulated_engine(deployment: Deployment, *, front_end: bool) -> AsyncIterator[AsgiApp]:
+    """Run an emulated engine: a look-alike, or one with a front end before it."""
+    app: AsgiApp
+    if front_end:
+        options = ServiceOptions(Band.BASE, "home_for_life", LIMITS, TtftBoundary.CLIENT)
+        service = EmulatedService(deployment, options, Clock(), SeededModel(), epoch_s=lambda: 0.0)
+        app, rack = service.app, service.rack
+    else:
+        look_alikes = LookAlikes(
+            deployment,
+            LookAlikeOptions(Band.BASE, LIMITS, EndpointLimits()),
+            Clock(),
+            SeededModel(),
+            epoch_s=lambda: 0.0,
+        )
+        app, rack = look_alikes.apps[0], look_alikes.rack
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(rack.run)
+        yield app
+        tasks.cancel_scope.cancel()
+
+
+def in_virtual_time(run: Callable[[], Awaitable[T]]) -> T:
+    with told_plainly():
+        return anyio.run(run, backend_options={"loop_factory": VirtualTimeLoop})
+
+
 def measured_in_virtual_time(
     deployment: Deployment, design: LoadDesign = DESIGN, *, front_end: bool, minutes: float = 60
 ) -> Outcome:
-    """Measure an emulated engine: a look-alike, or one with a front end before it."""
-    limits = EngineLimits(BUDGET, 64)
-
     async def run() -> Outcome:
-        app: AsgiApp
-        if front_end:
-            options = ServiceOptions(Band.BASE, "home_for_life", limits, TtftBoundary.CLIENT)
-            service = EmulatedService(
-                deployment, options, Clock(), SeededModel(), epoch_s=lambda: 0.0
-            )
-            app, rack = service.app, service.rack
-        else:
-            look_alikes = LookAlikes(
-                deployment,
-                LookAlikeOptions(Band.BASE, limits, EndpointLimits()),
-                Clock(),
-                SeededModel(),
-                epoch_s=lambda: 0.0,
-            )
-            app, rack = look_alikes.apps[0], look_alikes.rack
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(rack.run)
-            server = ChatServer("http://engine:8000/v1", MODEL)
-            async with ChatClient(server, StreamingAsgiTransport(app)) as client:
-                facts = await engine_facts(client, None)
-                measurement = EngineMeasurement(client, design)
-                await measurement.run(anyio.current_time() + 60 * minutes)
-            tasks.cancel_scope.cancel()
+        async with (
+            emulated_engine(deployment, front_end=front_end) as app,
+            ChatClient(SERVER, StreamingAsgiTransport(app)) as client,
+        ):
+            facts = await engine_facts(client, None)
+            measurement = EngineMeasurement(client, design)
+            await measurement.run(anyio.current_time() + 60 * minutes)
         return Outcome(facts, measurement)
 
-    with told_plainly():
-        return anyio.run(run, backend_options={"loop_factory": VirtualTimeLoop})
+    return in_virtual_time(run)
 
 
 def fitted(outcome: Outcome) -> EngineFit:
@@ -150,6 +165,31 @@ def test_a_look_alike_is_measured_as_vllm_is() -> None:
     fit = fitted(outcome)
     assert np.abs(fit.errors()).max() < 0.02
     assert fit.chip.front_end_overhead_s.value < 1e-4
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_what_was_calibrated_predicts_agents_that_it_was_not_fitted_to(name: str) -> None:
+    truth = on(with_values(H100, {**TRUTHS[name], "front_end_overhead_s": 1e-9}, "the truth"))
+    fit = fitted(measured_in_virtual_time(truth, front_end=False))
+    sessions = agents(num_agents=4, num_turns=5, seed=3, words_seed=3)
+
+    async def live() -> tuple[list[list[Timed]], list[list[list[int]]]]:
+        async with (
+            emulated_engine(truth, front_end=False) as app,
+            ChatClient(SERVER, StreamingAsgiTransport(app)) as client,
+            httpx2.AsyncClient(
+                base_url="http://engine:8000", transport=StreamingAsgiTransport(app)
+            ) as http,
+        ):
+            prompts = await tokenised(http, MODEL, sessions)
+            return await run_live(client, sessions), prompts
+
+    measured, prompts = in_virtual_time(live)
+    predicted = run_emulated(on(fit.chip), LIMITS, sessions, prompts)
+    for one, other in zip(chain(*measured), chain(*predicted), strict=True):
+        assert other.num_cached_tokens == one.num_cached_tokens
+        assert other.ttft_s == pytest.approx(one.ttft_s, rel=0.02)
+        assert other.e2e_s == pytest.approx(one.e2e_s, rel=0.02)
 
 
 def test_a_measurement_ends_when_its_time_is_over_and_keeps_what_it_saw() -> None:

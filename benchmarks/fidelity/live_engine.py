@@ -118,23 +118,16 @@ async def run_live(client: ChatClient, sessions: Sequence[Sequence[Turn]]) -> li
 
 
 async def tokenised(
-    url: str, model: str, sessions: Sequence[Sequence[Turn]]
+    http: httpx2.AsyncClient, model: str, sessions: Sequence[Sequence[Turn]]
 ) -> list[list[list[int]]]:
-    """Ask the engine for the tokens of every prompt."""
-    async with httpx2.AsyncClient(timeout=SILENCE_S) as http:
-        return [
-            [
-                (
-                    await http.post(
-                        f"{url}/tokenize", json={"model": model, "messages": turn.messages}
-                    )
-                )
-                .raise_for_status()
-                .json()["tokens"]
-                for turn in turns
-            ]
-            for turns in sessions
-        ]
+    """Ask an engine for the tokens of every prompt."""
+
+    async def tokens(turn: Turn) -> list[int]:
+        answer = await http.post("/tokenize", json={"model": model, "messages": turn.messages})
+        found: list[int] = answer.raise_for_status().json()["tokens"]
+        return found
+
+    return [[await tokens(turn) for turn in turns] for turns in sessions]
 
 
 def run_emulated(
@@ -209,30 +202,42 @@ def _block_hashes(tokens: Sequence[int], block_size: int) -> list[int]:
 def errors_table(
     measured: Sequence[Sequence[Timed]], predicted: Sequence[Sequence[Timed]]
 ) -> Table:
-    """Return the errors of every single request, and how far the same request is from itself.
+    """Return how far single requests are off, and their medians over the runs.
+
+    The noise beside either is how far the measured ones are from their own medians, and the medians
+    of one half of the runs from those of the other.
 
     Args:
         measured: [runs][requests]
         predicted: [runs][requests]
     """
-    table = Table("", "error: p50", "mean", "p90", "bias", "of the sum", "run to run: p50", "mean")
+    table = Table("", "p50", "mean", "p90", "bias")
     for name in ("ttft_s", "e2e_s"):
         real = np.array([[getattr(timed, name) for timed in run] for run in measured])
         own = np.array([[getattr(timed, name) for timed in run] for run in predicted])
-        errors = (own / real - 1).ravel()
-        sizes = np.abs(errors)
-        apart = np.abs(np.roll(real, 1, axis=0) / real - 1).ravel() if len(real) > 1 else None
+        title, usual = name.removesuffix("_s").upper(), np.median(real, axis=0)
+        table.add_row(f"{title} of a request", *_cells(own / real - 1))
+        table.add_row("   noise: itself against its median", *_cells(usual / real - 1))
         table.add_row(
-            name.removesuffix("_s").upper(),
-            f"{np.median(sizes):.1%}",
-            f"{sizes.mean():.1%}",
-            f"{np.quantile(sizes, 0.9):.1%}",
-            f"{np.median(errors):+.1%}",
-            f"{own.sum() / real.sum() - 1:+.1%}",
-            "" if apart is None else f"{np.median(apart):.1%}",
-            "" if apart is None else f"{apart.mean():.1%}",
+            f"{title} of a request, median of {len(real)} runs",
+            *_cells(np.median(own, axis=0) / usual - 1),
         )
+        if len(real) > 1:
+            halves = np.median(real[::2], axis=0), np.median(real[1::2], axis=0)
+            table.add_row(
+                "   noise: half the runs against the rest", *_cells(halves[0] / halves[1] - 1)
+            )
     return table
+
+
+def _cells(errors: FloatArray) -> list[str]:
+    sizes = np.abs(errors)
+    return [
+        f"{np.median(sizes):.1%}",
+        f"{sizes.mean():.1%}",
+        f"{np.quantile(sizes, 0.9):.1%}",
+        f"{np.median(errors):+.1%}",
+    ]
 
 
 def calibrated(args: argparse.Namespace) -> Deployment:
@@ -258,10 +263,13 @@ async def measure(args: argparse.Namespace) -> None:
     measured, predicted = [], []
     num_off, num_prompts = 0, []
     server = ChatServer(f"{url}/v1", served, timeout_s=SILENCE_S)
-    async with ChatClient(server) as client:
+    async with (
+        ChatClient(server) as client,
+        httpx2.AsyncClient(base_url=url, timeout=SILENCE_S) as http,
+    ):
         for run in range(args.runs):
             sessions = agents(args.agents, args.turns, args.seed, time.time_ns() + run)
-            prompts = await tokenised(url, served, sessions)
+            prompts = await tokenised(http, served, sessions)
             real = await run_live(client, sessions)
             own = run_emulated(deployment, limits, sessions, prompts)
             measured.append([timed for turns in real for timed in turns])
@@ -305,7 +313,7 @@ def main() -> None:
     parser.add_argument("--max-num-seqs", type=int, default=256)
     parser.add_argument("--agents", type=int, default=5)
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--verbose", action="store_true")
     anyio.run(measure, parser.parse_args())
