@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from agent_runtime.chat_client import ChatClient, ChatServer
+from agent_runtime.cli.fit_report import error_table
 from agent_runtime.engine_measurement.filler_text import WORDS
+from agent_runtime.engine_measurement.measure_engine import EngineMeasurement, LoadDesign
 from agent_runtime.engine_measurement.timed_reply import timed_reply
 from hw_model.catalog import Catalog
 from hw_model.claim import Band
@@ -39,6 +43,8 @@ from hw_model.engine.engine_core import EngineCore
 from hw_model.engine.kv_manager import KvManager
 from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.step_scheduler import EngineLimits
+from hw_model.engine_fit import fit_engine
+from hw_model.engine_observations import Observation
 from hw_model.specs import Precision
 from hw_model.step_time import StepTimeModel
 from hw_model.ttft_boundary import TtftBoundary
@@ -254,45 +260,77 @@ def calibrated(args: argparse.Namespace) -> Deployment:
     return plan_deployment(rack, catalog.chip(rack.chip), catalog.model(args.model), request)
 
 
-async def measure(args: argparse.Namespace) -> None:
-    """Run everything and print it."""
-    deployment = calibrated(args)
-    limits = EngineLimits(args.max_num_batched_tokens, args.max_num_seqs)
+@dataclass
+class Runs:
+    """What was measured.
+
+    Attributes:
+        sessions, prompts, times: Of each run: its agents, their prompts' tokens, their turns' times.
+        observations: Of the rounds of calibration between them.
+    """
+
+    sessions: list[list[list[Turn]]] = field(default_factory=list)
+    prompts: list[list[list[list[int]]]] = field(default_factory=list)
+    times: list[list[list[Timed]]] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
+
+
+async def measure(args: argparse.Namespace, deployment: Deployment) -> Runs:
+    """Run the agents as often as asked for, and the calibration between them if it is."""
     url = args.engine.rstrip("/").removesuffix("/v1")
     served = args.served_model or args.model
-    measured, predicted = [], []
-    num_off, num_prompts = 0, []
-    server = ChatServer(f"{url}/v1", served, timeout_s=SILENCE_S)
+    runs = Runs()
     async with (
-        ChatClient(server) as client,
+        ChatClient(ChatServer(f"{url}/v1", served, timeout_s=SILENCE_S)) as client,
         httpx2.AsyncClient(base_url=url, timeout=SILENCE_S) as http,
     ):
-        for run in range(args.runs):
-            sessions = agents(args.agents, args.turns, args.seed, time.time_ns() + run)
-            prompts = await tokenised(http, served, sessions)
-            real = await run_live(client, sessions)
-            own = run_emulated(deployment, limits, sessions, prompts)
-            measured.append([timed for turns in real for timed in turns])
-            predicted.append([timed for turns in own for timed in turns])
-            num_off += sum(
-                one.num_cached_tokens != other.num_cached_tokens
-                for one, other in zip(measured[-1], predicted[-1], strict=True)
-            )
-            num_prompts += [len(tokens) for turns in prompts for tokens in turns]
+        for _ in range(args.runs):
+            seed = time.time_ns()
+            if args.interleave:
+                design = LoadDesign(
+                    longest_tokens=args.interleave,
+                    kv_tokens=deployment.kv_tokens,
+                    budget_tokens=args.max_num_batched_tokens,
+                    assumed_budget_tokens=args.max_num_batched_tokens,
+                    max_rounds=1,
+                    seed=seed,
+                )
+                measurement = EngineMeasurement(client, design)
+                await measurement.run(math.inf)
+                runs.observations += measurement.observations
+            sessions = agents(args.agents, args.turns, args.seed, seed)
+            runs.sessions.append(sessions)
+            runs.prompts.append(await tokenised(http, served, sessions))
+            runs.times.append(await run_live(client, sessions))
+    return runs
+
+
+def report(args: argparse.Namespace, deployment: Deployment, runs: Runs) -> None:
+    """Predict every run and print how far off each request is."""
     console = Console()
+    if runs.observations:
+        fit = fit_engine(deployment, runs.observations, source="between the runs")
+        deployment = replace(deployment, chip=fit.chip)
+        console.print(error_table(fit))
+    limits = EngineLimits(args.max_num_batched_tokens, args.max_num_seqs)
+    predicted = [
+        list(chain(*run_emulated(deployment, limits, sessions, prompts)))
+        for sessions, prompts in zip(runs.sessions, runs.prompts, strict=True)
+    ]
+    measured = [list(chain(*times)) for times in runs.times]
+    lengths = [len(tokens) for prompts in runs.prompts for tokens in chain(*prompts)]
+    num_off = sum(
+        one.num_cached_tokens != other.num_cached_tokens
+        for one, other in zip(chain(*measured), chain(*predicted), strict=True)
+    )
     console.print(
-        f"{args.agents} agents x {args.turns} turns, {args.runs} runs: {len(num_prompts)} requests "
-        f"of {min(num_prompts):,} to {max(num_prompts):,} prompt tokens; "
-        f"{num_off} with other cached tokens than predicted"
+        f"{args.agents} agents x {args.turns} turns, {args.runs} runs: {len(lengths)} requests of "
+        f"{min(lengths):,} to {max(lengths):,} prompt tokens; {num_off} with other cached tokens "
+        "than predicted"
     )
     if args.verbose:
         for one, other in zip(measured[-1], predicted[-1], strict=True):
-            console.print(
-                f"TTFT {one.ttft_s * 1e3:7.1f} {other.ttft_s * 1e3:7.1f}  E2E "
-                f"{one.e2e_s * 1e3:7.1f} {other.e2e_s * 1e3:7.1f} ms  cached "
-                f"{one.num_cached_tokens} {other.num_cached_tokens}",
-                highlight=False,
-            )
+            console.print(f"measured {one}\npredicted {other}", highlight=False)
     console.print(errors_table(measured, predicted))
 
 
@@ -315,8 +353,17 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=11)
+    parser.add_argument(
+        "--interleave",
+        type=int,
+        metavar="N",
+        help="calibrate again, a round with prompts of up to N tokens before every run, and\n"
+        "predict with that: for a machine whose speed drifts",
+    )
     parser.add_argument("--verbose", action="store_true")
-    anyio.run(measure, parser.parse_args())
+    args = parser.parse_args()
+    deployment = calibrated(args)
+    report(args, deployment, anyio.run(measure, args, deployment))
 
 
 if __name__ == "__main__":
