@@ -117,17 +117,10 @@ class EngineFit:
     def noise(self, kinds: Iterable[ProbeKind] = ProbeKind) -> FloatArray:
         """Return how far times are from the median of their repetitions: no fit is closer."""
         wanted = set(kinds)
-        groups: dict[tuple[ProbeKind, str], list[float]] = {}
-        for time in self.times:
-            if time.observation.kind in wanted:
-                key = time.observation.kind, time.observation.label
-                groups.setdefault(key, []).append(time.observation.seconds)
-        return np.concatenate(
-            [
-                np.empty(0),
-                *(np.median(seconds) / np.array(seconds) - 1 for seconds in groups.values()),
-            ]
-        )
+        observations = [t.observation for t in self.times if t.observation.kind in wanted]
+        seconds = np.array([observation.seconds for observation in observations])
+        errors: FloatArray = _usual_s(observations) / seconds - 1
+        return errors
 
 
 def fit_engine(
@@ -171,6 +164,8 @@ class _Problem:
         front_end_tokens: [observations]
         has_front_end: [observations] 0 or 1.
         measured_s: [observations]
+        usual_s: [observations] The median of the repetitions, which errors are relative to: so a
+            time far too short, as a client sees that was held up, has no more say than others.
         least: The smallest possible unknowns: no share of a peak is over 1, no overhead is 0.
     """
 
@@ -180,6 +175,7 @@ class _Problem:
     front_end_tokens: FloatArray
     has_front_end: FloatArray
     measured_s: FloatArray
+    usual_s: FloatArray
     least: FloatArray
 
     @classmethod
@@ -203,6 +199,7 @@ class _Problem:
             front_end_tokens=np.array([tokens or 0 for tokens in fronts], dtype=np.float64),
             has_front_end=np.array([tokens is not None for tokens in fronts], dtype=np.float64),
             measured_s=np.array([observation.seconds for observation in observations]),
+            usual_s=_usual_s(observations),
             least=np.array([_least(chip, knob) for knob in KNOBS]),
         )
 
@@ -229,7 +226,7 @@ class _Problem:
 
     def loss(self, unknowns: FloatArray) -> float:
         """Return the mean of the relative errors: squares of small ones, sizes of large ones."""
-        errors = np.abs(self.predict(unknowns) / self.measured_s - 1)
+        errors = np.abs(self.predict(unknowns) - self.measured_s) / self.usual_s
         small = np.minimum(errors, TOLERATED_ERROR)
         return float((small * (2 * errors - small)).mean())
 
@@ -240,10 +237,10 @@ class _Problem:
         compute_s = (costs.dense_flops_s_per_token + costs.expert_flops_s_per_token) * num_new
         one_token_experts = costs.num_experts * (1 - costs.expert_miss**costs.token_copies)
         weights_s = costs.dense_bytes_s + costs.byte_s_per_expert * one_token_experts
-        shortest_s, longest_s = float(self.measured_s.min()), float(self.measured_s.max())
+        shortest_s, longest_s = float(self.usual_s.min()), float(self.usual_s.max())
         num_longest = int(np.bincount(self.owner).max())
         with_prompt = np.unique(self.owner[self.shapes.prefill_pairs > 0])
-        shortest_prompt_s = float(self.measured_s[with_prompt].min())
+        shortest_prompt_s = float(self.usual_s[with_prompt].min())
         places = [np.ones(len(KNOBS))]
         for weights_share, floor_share in itertools.product(SHARES, SHARES):
             place = np.ones(len(KNOBS))
@@ -283,8 +280,8 @@ class _Problem:
             nudged = unknowns.copy()
             nudged[index] = value * (1 + SETTLED**0.5)
             columns.append((self.predict(nudged) - now_s) / (nudged[index] - value))
-        errors = np.abs(now_s / self.measured_s - 1)
-        weights = 1 / np.sqrt(np.maximum(errors, TOLERATED_ERROR)) / self.measured_s
+        errors = np.abs(now_s - self.measured_s) / self.usual_s
+        weights = 1 / np.sqrt(np.maximum(errors, TOLERATED_ERROR)) / self.usual_s
         matrix = np.stack(columns, axis=1) * weights[:, None]
         sizes = np.linalg.norm(matrix, axis=0)
         tells = sizes > SETTLED * sizes.max() / unknowns.max()
@@ -307,6 +304,14 @@ def with_values(chip: ChipSpec, values: Mapping[str, float], source: str) -> Chi
         for field, value in values.items()
     }
     return chip.model_copy(update=claims)
+
+
+def _usual_s(observations: Sequence[Observation]) -> FloatArray:
+    """Return, for every observation, the median of the repetitions of its probe."""
+    groups: dict[tuple[ProbeKind, str], list[float]] = {}
+    for each in observations:
+        groups.setdefault((each.kind, each.label), []).append(each.seconds)
+    return np.array([np.median(groups[each.kind, each.label]) for each in observations])
 
 
 def _with_all_knobs(chip: ChipSpec) -> ChipSpec:

@@ -265,7 +265,9 @@ class Runs:
     """What was measured.
 
     Attributes:
-        sessions, prompts, times: Of each run: its agents, their prompts' tokens, their turns' times.
+        sessions: Of each run.
+        prompts: Their prompts' tokens.
+        times: Their turns' times.
         observations: Of the rounds of calibration between them.
     """
 
