@@ -51,7 +51,7 @@ $(VLLM_VENV)/.installed:
 
 test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -s tests/test_vllm_goldens.py \
-		tests/test_kv_event_wire.py tests/test_vllm_engines.py -k live
+		tests/test_kv_event_wire.py tests/test_vllm_engines.py tests/test_in_process_engine.py -k live
 
 test-pythons: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/sdk_coding_agents.py \

@@ -10,7 +10,9 @@ from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.backends.engine_probe import EngineProbe
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
-from agent_runtime.gateway.app import EndpointLimits, create_app
+from agent_runtime.gateway.app import EndpointLimits, Surroundings, create_app
+from agent_runtime.gateway.metrics import ProbedFleet
+from agent_runtime.gateway.tenants import TenantKeys
 from agent_runtime.measurement.live_run import LiveRun
 from agent_runtime.measurement.summary import RunLabels
 from agent_runtime.measurement.turn_meter import TurnMeter
@@ -40,6 +42,7 @@ class ServiceOptions:
             before a real one (HTTP, tokenising); on the engine's, nothing.
         endpoint: What the endpoint takes on.
         any_model_name: Whether the model answers to every name.
+        tenants: Whose API keys are taken; None lets everybody in.
         measured: Whether to keep what a report needs: every turn's times, every session's blocks.
         seed: Of the run, as a report names it.
     """
@@ -50,6 +53,7 @@ class ServiceOptions:
     ttft_boundary: TtftBoundary = TtftBoundary.ENGINE
     endpoint: EndpointLimits = field(default_factory=EndpointLimits)
     any_model_name: bool = False
+    tenants: TenantKeys | None = None
     measured: bool = False
     seed: int = 0
 
@@ -95,11 +99,12 @@ class EmulatedService:
             TabulatedCost.of(deployment, options.band, limits.max_num_batched_tokens),
             options.seed,
         )
+        probe = EngineProbe(self.rack.engines)
         self.scheduler = ClusterScheduler(
             setup.fleet,
             make_policy(options.policy, setup),
             on_decision,
-            EngineProbe(self.rack.engines),
+            probe,
         )
         front_end = options.ttft_boundary.front_end(deployment.chip, options.band)
         self.live_run = (
@@ -118,8 +123,13 @@ class EmulatedService:
             model=deployment.model.name,
             speaker=speaker,
             limits=options.endpoint,
-            epoch_s=epoch_s,
             any_model_name=options.any_model_name,
+            surroundings=Surroundings(
+                epoch_s,
+                ProbedFleet(deployment.num_replicas, probe),
+                takes_turns=lambda: self.rack.takes_turns,
+                tenants=options.tenants,
+            ),
         )
 
 

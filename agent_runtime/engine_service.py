@@ -100,7 +100,13 @@ class EngineService:
         if cost is None:
             cost = servers.cost = MeasuredCost()
         setup = PolicySetup(
-            ReplicaFleet(len(fleet.slots), kv_tokens, block_size, options.max_num_batched_tokens),
+            ReplicaFleet(
+                len(fleet.slots),
+                kv_tokens,
+                block_size,
+                options.max_num_batched_tokens,
+                retains_kv=False,
+            ),
             cost,
             options.seed,
         )

@@ -9,7 +9,11 @@ AgentRuntimeError
 │  ├─ ContextTooLongError   400
 │  ├─ UnknownModelError     404
 │  ├─ UnknownSessionError   404
-│  └─ BodyTooLargeError     413
+│  ├─ UnknownResponseError  404
+│  ├─ AuthenticationError   401
+│  ├─ SessionStateError     409
+│  ├─ BodyTooLargeError     413
+│  └─ TooManyRequestsError  429
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
 │  ├─ NoEngineError         503: none is up
@@ -110,8 +114,32 @@ class UnknownSessionError(RequestError):
     """A session that is not known here, or not any more."""
 
 
+class UnknownResponseError(RequestError):
+    """A stored response that is not known here, or not any more."""
+
+
+class AuthenticationError(RequestError):
+    """No key, or one that nobody has."""
+
+
+class SessionStateError(RequestError):
+    """A session that is not in the state for what is asked of it."""
+
+
 class BodyTooLargeError(RequestError):
     """A body over the size limit."""
+
+
+class TooManyRequestsError(RequestError):
+    """More at a time than the endpoint takes on.
+
+    Attributes:
+        retry_after_s: When to ask again.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class BackendError(AgentRuntimeError):

@@ -11,13 +11,22 @@ import anyio
 from agent_runtime.backends.backend import Backend
 from agent_runtime.clock import Clock
 from agent_runtime.errors import ContextTooLongError
-from agent_runtime.turns import RunningTurn, TurnOutcome, TurnProgress, TurnRequest
+from agent_runtime.turns import (
+    PlacementReason,
+    RunningTurn,
+    TurnOutcome,
+    TurnPlacement,
+    TurnProgress,
+    TurnRequest,
+)
 from hw_model.ttft_boundary import NO_FRONT_END, FrontEnd
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Command, Dispatch, Refuse
 from scheduler.errors import InvariantError
 from scheduler.events import (
     Event,
+    GapHint,
+    GapHinted,
     PrefillEnded,
     ReplicaDown,
     ReplicaUp,
@@ -27,6 +36,7 @@ from scheduler.events import (
     Woken,
 )
 from scheduler.ids import ReplicaId, SessionId, TurnId
+from scheduler.session_view import SessionView
 
 
 class TurnObserver(Protocol):
@@ -107,7 +117,7 @@ class Runtime:
         turn = _DispatchedTurn(request, self._backend, self._progressed)
         try:
             await self._placed(arrived)
-            turn.submit(arrived.dispatch)
+            turn.submit(arrived.dispatch, arrived.placement)
             try:
                 yield turn
             finally:
@@ -125,6 +135,18 @@ class Runtime:
         """Let the scheduler know that a replica went away or came back."""
         self._tell(event)
 
+    def now_s(self) -> float:
+        """Return the time on the runtime's clock."""
+        return self._clock.now_s()
+
+    def hint_gap(self, session_id: SessionId, gap: GapHint) -> None:
+        """Tell more of the tool gap a session is in; not in one, or unknown, nothing happens."""
+        self._tell(GapHinted(session_id, gap))
+
+    def session_view(self, session_id: SessionId) -> SessionView | None:
+        """Return what the scheduler knows of a session, None if it knows nothing."""
+        return self._scheduler.session_view(session_id)
+
     async def _placed(self, arrived: _ArrivedTurn) -> None:
         """Return once the turn is dispatched.
 
@@ -134,6 +156,9 @@ class Runtime:
         request = arrived.request
         self._chains[request.session_id] = request.block_hashes
         self._arrived[request.turn_id] = arrived
+        known = self._scheduler.session_view(request.session_id)
+        arrived.home = None if known is None else known.home
+        arrived.known_s = self._clock.now_s()
         self._tell(
             TurnArrived(
                 turn_id=request.turn_id,
@@ -178,6 +203,7 @@ class Runtime:
             case Dispatch():
                 arrived = self._arrived[command.turn_id]
                 arrived.dispatch = command
+                arrived.placement = _placement(arrived, command, now_s)
                 arrived.decided.set()
                 if self._observer is not None:
                     self._observer.turn_dispatched(
@@ -223,7 +249,10 @@ class Runtime:
 class _ArrivedTurn:
     """A turn that the scheduler knows of, from its arrival on."""
 
-    __slots__ = ("decided", "dispatch", "refusal", "request", "sent_s")
+    __slots__ = (
+        "decided", "dispatch", "home", "known_s", "placement", "refusal", "request",
+        "sent_s",
+    )  # fmt: skip
 
     def __init__(self, request: TurnRequest, sent_s: float) -> None:
         self.request = request
@@ -231,6 +260,24 @@ class _ArrivedTurn:
         self.decided = anyio.Event()
         self.dispatch: Dispatch | None = None
         self.refusal: Refuse | None = None
+        self.placement: TurnPlacement | None = None
+        self.home: ReplicaId | None = None  # of its session, before it
+        self.known_s = sent_s  # since when the scheduler knows of it
+
+
+def _placement(arrived: _ArrivedTurn, dispatch: Dispatch, now_s: float) -> TurnPlacement:
+    if arrived.home is None:
+        reason = PlacementReason.NEW
+    elif arrived.home == dispatch.replica_id:
+        reason = PlacementReason.HOME
+    else:
+        reason = PlacementReason.MOVED
+    return TurnPlacement(
+        dispatch.replica_id,
+        max(0.0, now_s - arrived.known_s),
+        dispatch.num_expected_cached_tokens,
+        reason,
+    )
 
 
 class _DispatchedTurn:
@@ -244,8 +291,8 @@ class _DispatchedTurn:
     """
 
     __slots__ = (
-        "_backend", "_dispatch", "_progressed", "_source", "finished", "num_tokens", "outcome",
-        "prefilled", "request",
+        "_backend", "_dispatch", "_placement", "_progressed", "_source", "finished",
+        "num_tokens", "outcome", "prefilled", "request",
     )  # fmt: skip
 
     def __init__(
@@ -258,12 +305,20 @@ class _DispatchedTurn:
         self._backend = backend
         self._progressed = progressed
         self._dispatch: Dispatch | None = None
+        self._placement: TurnPlacement | None = None
         self.num_tokens = 0
         self.finished = False
         self.prefilled = False
         self.outcome: TurnOutcome | None = None
 
-    def submit(self, dispatch: Dispatch | None) -> None:
+    @property
+    def placement(self) -> TurnPlacement:
+        """What was decided about it; it is handed out once that is known."""
+        if self._placement is None:
+            raise InvariantError(f"turn {self.request.turn_id} was not placed yet")
+        return self._placement
+
+    def submit(self, dispatch: Dispatch | None, placement: TurnPlacement | None) -> None:
         """Hand it to the backend.
 
         Raises:
@@ -271,7 +326,7 @@ class _DispatchedTurn:
         """
         if dispatch is None:
             raise InvariantError(f"turn {self.request.turn_id} was neither dispatched nor refused")
-        self._dispatch = dispatch
+        self._dispatch, self._placement = dispatch, placement
         self._source = self._backend.submit(dispatch.replica_id, self.request, dispatch.priority)
 
     def end_output(self, num_tokens: int) -> None:

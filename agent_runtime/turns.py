@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol, Self
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from agent_runtime.engine_call import EngineCall
 from scheduler.events import NO_HINT, NO_TENANT, GapHint
 from scheduler.ids import ReplicaId, SessionId, TenantId, TurnId
+from scheduler.session_view import SessionView
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,38 @@ class TurnProgress(msgspec.Struct, frozen=True, gc=False):
     outcome: TurnOutcome | None = None
 
 
+class PlacementReason(StrEnum):
+    """Why a turn runs where it does, in a word."""
+
+    NEW = "new"
+    HOME = "home"
+    MOVED = "moved"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnPlacement:
+    """What was decided about a turn when it was dispatched.
+
+    Attributes:
+        replica_id: Where it runs.
+        waited_s: How long it was held before.
+        num_expected_cached_tokens: Of its prompt, by the scheduler's reckoning.
+        reason: A session's first turn, at its home, or elsewhere.
+    """
+
+    replica_id: ReplicaId
+    waited_s: float
+    num_expected_cached_tokens: int
+    reason: PlacementReason
+
+
 class RunningTurn(Protocol):
     """A turn under way: its progress as it comes, until ``finished``."""
+
+    @property
+    def placement(self) -> TurnPlacement:
+        """What was decided about it."""
+        ...
 
     def __aiter__(self) -> Self: ...
 
@@ -118,6 +150,10 @@ class TurnRunner(Protocol):
         """Longest prompt + output that one replica can hold."""
         ...
 
+    def now_s(self) -> float:
+        """Return the time on the runtime's clock, which ``TurnRequest.deadline_s`` is on."""
+        ...
+
     def open_turn(self, request: TurnRequest) -> AbstractAsyncContextManager[RunningTurn]:
         """Run a turn; leaving the context before it finished aborts it and frees its KV.
 
@@ -129,4 +165,12 @@ class TurnRunner(Protocol):
 
     def close_session(self, session_id: SessionId) -> None:
         """Forget a session: its KV is worth nothing any more. Unknown ids are ignored."""
+        ...
+
+    def hint_gap(self, session_id: SessionId, gap: GapHint) -> None:
+        """Tell more of the tool gap a session is in; not in one, or unknown, nothing happens."""
+        ...
+
+    def session_view(self, session_id: SessionId) -> SessionView | None:
+        """Return what the scheduler knows of a session, None if it knows nothing."""
         ...

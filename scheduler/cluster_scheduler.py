@@ -13,6 +13,7 @@ from scheduler.decision import Decision
 from scheduler.errors import InvariantError
 from scheduler.events import (
     Event,
+    GapHinted,
     PrefillEnded,
     ReplicaDown,
     ReplicaUp,
@@ -26,6 +27,7 @@ from scheduler.minds_replicas import MindsReplicas
 from scheduler.policy import Policy
 from scheduler.rack import Rack, ReplicaFleet, ReplicaProbe
 from scheduler.session import Session, Turn
+from scheduler.session_view import SessionPhase, SessionView
 
 
 class ClusterScheduler:
@@ -78,6 +80,28 @@ class ClusterScheduler:
     def next_wake_s(self) -> float | None:
         """When the driver must hand in ``Woken``; it may change with every event."""
         return self._policy.next_wake_s
+
+    def session_view(self, session_id: SessionId) -> SessionView | None:
+        """Return what is known of a session, None if it is not. O(1) in a gap, else O(turns)."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            return None
+        phase = SessionPhase.GAP
+        if session.num_active_turns:
+            runs = any(
+                turn.session is session and turn.replica_id is not None
+                for turn in self._turns.values()
+            )
+            phase = SessionPhase.RUNNING if runs else SessionPhase.HELD
+        return SessionView(
+            session_id=session_id,
+            phase=phase,
+            home=session.home,
+            context_tokens=session.context_tokens,
+            num_turns_ended=session.num_turns_ended,
+            last_ended_s=session.last_ended_s,
+            gap=session.gap,
+        )
 
     def handle(self, event: Event, now_s: float) -> Sequence[Command]:
         """Take in one event.
@@ -145,15 +169,23 @@ class ClusterScheduler:
                 self._policy.prefill_ended(turn, event.num_cached_tokens, self._rack)
             case TurnEnded():
                 self._end(event)
-            case SessionClosed():
-                session = self._sessions.get(event.session_id)
-                if session is not None:
-                    session.closed = True
-                    self._forget_if_done(session)
+            case GapHinted() | SessionClosed():
+                self._hear(event)
             case Woken():
                 self._policy.woken(self._rack)
             case ReplicaDown() | ReplicaUp():
                 self._mind(event)
+
+    def _hear(self, event: GapHinted | SessionClosed) -> None:
+        """Take in what is told of a session beside its turns; nothing if it is not known."""
+        session = self._sessions.get(event.session_id)
+        if session is None:
+            return
+        if isinstance(event, SessionClosed):
+            session.closed = True
+            self._forget_if_done(session)
+        elif session.num_active_turns == 0:
+            session.gap = event.gap
 
     def _mind(self, event: ReplicaDown | ReplicaUp) -> None:
         """Take a replica out of the rack, or back; once is enough."""

@@ -6,7 +6,7 @@ carry one out ignores it, and the next turn finds less KV than was hoped for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.ids import ReplicaId, SessionId, TurnId
 
@@ -17,11 +17,14 @@ class Dispatch:
 
     Attributes:
         priority: Smaller goes first in an engine that looks at priorities.
+        num_expected_cached_tokens: Of its prompt, there by the policy's reckoning; for whoever
+            explains the decision, and no part of it.
     """
 
     turn_id: TurnId
     replica_id: ReplicaId
     priority: int = 0
+    num_expected_cached_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

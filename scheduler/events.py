@@ -95,6 +95,20 @@ class TurnEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class GapHinted:
+    """More is known of the tool gap that a session is in; not in one, it comes too late.
+
+    Attributes:
+        session_id: Which session.
+        gap: What is known now, in place of what was; ``expected_s`` still counts from the
+            beginning of the gap.
+    """
+
+    session_id: SessionId
+    gap: GapHint
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A session will not return; its KV is worth nothing any more."""
 
@@ -123,4 +137,13 @@ class ReplicaUp:
     replica_id: ReplicaId
 
 
-Event = TurnArrived | PrefillEnded | TurnEnded | SessionClosed | Woken | ReplicaDown | ReplicaUp
+Event = (
+    TurnArrived
+    | PrefillEnded
+    | TurnEnded
+    | GapHinted
+    | SessionClosed
+    | Woken
+    | ReplicaDown
+    | ReplicaUp
+)

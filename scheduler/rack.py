@@ -28,6 +28,8 @@ class ReplicaFleet:
         block_size_tokens: Tokens in a KV block.
         max_num_batched_tokens: New tokens in one step of an engine.
         host_kv_tokens: KV that the host memory behind one replica holds.
+        retains_kv: Whether they keep, give up and pull KV when told to. Stock vLLM evicts by
+            itself, so that what is where is only what replicas report.
     """
 
     num_replicas: int
@@ -35,6 +37,7 @@ class ReplicaFleet:
     block_size_tokens: int = 64
     max_num_batched_tokens: int = 8192
     host_kv_tokens: int = 0
+    retains_kv: bool = True
 
 
 class ReplicaProbe(Protocol):
@@ -138,7 +141,9 @@ class Rack:
         self.active_tokens.add(replica_id, turn.num_prompt_tokens)
         self.turns[replica_id][turn] = None
         self.settle(session, replica_id, turn.num_prompt_tokens)
-        self.commands.append(Dispatch(turn.turn_id, replica_id, priority))
+        self.commands.append(
+            Dispatch(turn.turn_id, replica_id, priority, turn.num_expected_cached_tokens)
+        )
 
     def shuns(self, turn: Turn, replica_id: ReplicaId) -> bool:
         """Return whether a turn must not run on a replica: it is down, or just failed the turn."""

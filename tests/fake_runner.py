@@ -7,13 +7,16 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import anyio
 import anyio.lowlevel
 import httpx2
 from starlette.applications import Starlette
 
 from agent_runtime.gateway.app import EndpointLimits, create_app
-from agent_runtime.turns import TurnProgress, TurnRequest
-from scheduler.ids import SessionId
+from agent_runtime.turns import PlacementReason, TurnPlacement, TurnProgress, TurnRequest
+from scheduler.events import GapHint
+from scheduler.ids import ReplicaId, SessionId
+from scheduler.session_view import SessionView
 from tests.served_rack import MODEL
 
 HELLO: list[Any] = [{"role": "user", "content": "Read the file and say what it does."}]
@@ -21,6 +24,8 @@ HELLO: list[Any] = [{"role": "user", "content": "Read the file and say what it d
 
 class FakeTurn:
     """A turn's progress, whatever its length."""
+
+    placement = TurnPlacement(ReplicaId(0), 0.0, 0, PlacementReason.NEW)
 
     def __init__(self, steps: AsyncGenerator[TurnProgress, None]) -> None:
         self._steps = steps
@@ -57,6 +62,8 @@ class FakeRunner:
         self.refusal, self.failure = refusal, failure
         self.requests: list[TurnRequest] = []
         self.closed: list[SessionId] = []
+        self.views: dict[SessionId, SessionView] = {}
+        self.hinted: list[tuple[SessionId, GapHint]] = []
         self.num_open = 0
 
     @asynccontextmanager
@@ -73,6 +80,15 @@ class FakeRunner:
 
     def close_session(self, session_id: SessionId) -> None:
         self.closed.append(session_id)
+
+    def now_s(self) -> float:
+        return anyio.current_time()
+
+    def hint_gap(self, session_id: SessionId, gap: GapHint) -> None:
+        self.hinted.append((session_id, gap))
+
+    def session_view(self, session_id: SessionId) -> SessionView | None:
+        return self.views.get(session_id)
 
     async def _progress(self, request: TurnRequest) -> AsyncGenerator[TurnProgress, None]:
         left = request.num_output_tokens

@@ -78,12 +78,12 @@ async def gateway_before(
         )
         server = uvicorn.Server(config)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            tasks.start_soon(server.serve, [listener])
-            await until(lambda: server.started)
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            yield ServedEngines(url, service, servers, notices)
-            server.should_exit = True
-            await until(lambda: not server.server_state.tasks)
+            async with anyio.create_task_group() as serving:
+                serving.start_soon(server.serve, [listener])
+                await until(lambda: server.started)
+                url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                yield ServedEngines(url, service, servers, notices)
+                server.should_exit = True
         service.scheduler.check_invariants()
         servers.probe.residency.check_invariants()
         tasks.cancel_scope.cancel()

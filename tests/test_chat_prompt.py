@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from agent_runtime.emulated_model.tokenised_text import TokenisedText, made_up_text
 from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.prompts.chat_prompt import (
     PromptMemory,
     RenderedMessage,
@@ -85,31 +86,31 @@ def history(*texts: str) -> list[bytes]:
 
 def test_a_conversation_is_found_by_its_longest_known_history() -> None:
     sessions = directory()
-    one = sessions.find(None, history("a"), 0.0)
-    sessions.remember(one, history("a", "reply")[-1])
-    two = sessions.find(None, history("a"), 1.0)
-    sessions.remember(two, history("a", "other reply")[-1])
+    one = sessions.find(SessionKeys(), history("a"), 0.0)
+    sessions.remember(one, SessionKeys(), history("a", "reply")[-1])
+    two = sessions.find(SessionKeys(), history("a"), 1.0)
+    sessions.remember(two, SessionKeys(), history("a", "other reply")[-1])
     assert two is not one
-    assert sessions.find(None, history("a", "reply", "b"), 2.0) is one
-    assert sessions.find(None, history("a", "other reply", "b", "c"), 2.0) is two
-    assert sessions.find(None, history("x", "reply"), 2.0) not in {one, two}
+    assert sessions.find(SessionKeys(), history("a", "reply", "b"), 2.0) is one
+    assert sessions.find(SessionKeys(), history("a", "other reply", "b", "c"), 2.0) is two
+    assert sessions.find(SessionKeys(), history("x", "reply"), 2.0) not in {one, two}
 
 
 def test_a_key_wins_over_history_and_a_found_id_never_takes_a_given_one() -> None:
     sessions = directory()
-    given = sessions.find("found-1", history("a"), 0.0)
-    assert sessions.find("found-1", history("z"), 0.0) is given
-    assert sessions.find(None, history("b"), 0.0).session_id == "found-2"
+    given = sessions.find(SessionKeys(exact="found-1"), history("a"), 0.0)
+    assert sessions.find(SessionKeys(exact="found-1"), history("z"), 0.0) is given
+    assert sessions.find(SessionKeys(), history("b"), 0.0).session_id == "found-2"
 
 
 def test_old_and_excess_sessions_are_forgotten_with_their_digests_but_never_busy_ones() -> None:
     sessions = directory(max_sessions=2, idle_ttl_s=100.0)
-    first = sessions.find("first", (), 0.0)
-    sessions.remember(first, b"history of first")
-    busy = sessions.find("busy", (), 1.0)
+    first = sessions.find(SessionKeys(exact="first"), (), 0.0)
+    sessions.remember(first, SessionKeys(), b"history of first")
+    busy = sessions.find(SessionKeys(exact="busy"), (), 1.0)
     busy.num_active_turns = 1
-    sessions.find("third", (), 2.0)
+    sessions.find(SessionKeys(exact="third"), (), 2.0)
     assert sessions.forget_old(3.0) == ["first"]
-    assert sessions.find(None, [b"history of first"], 3.0) is not first
+    assert sessions.find(SessionKeys(), [b"history of first"], 3.0) is not first
     assert sorted(sessions.forget_old(200.0)) == ["found-1", "third"]
     assert len(sessions) == 1

@@ -14,6 +14,7 @@ from scheduler.events import (
     Event,
     GapCause,
     GapHint,
+    GapHinted,
     PrefillEnded,
     SessionClosed,
     TurnArrived,
@@ -24,6 +25,7 @@ from scheduler.ids import ReplicaId, SessionId, TurnId
 from scheduler.load_order import LoadOrder
 from scheduler.policies import POLICIES, make_policy
 from scheduler.rack import ReplicaFleet
+from scheduler.session_view import SessionPhase
 from tests.racks import policy_setup
 
 LIMIT = 1000
@@ -56,6 +58,41 @@ def arrive(
 def end(scheduler: ClusterScheduler, turn: str, tokens: int = 110, now_s: float = 0.0) -> None:
     commands = scheduler.handle(TurnEnded(TurnId(turn), tokens), now_s)
     assert all(isinstance(command, Retain | Release) for command in commands)
+
+
+def test_a_hint_replaces_what_is_known_of_a_gap_and_comes_too_late_for_one_that_is_over() -> None:
+    scheduler = cluster()
+    session, hint = SessionId("a"), GapHint(GapCause.TOOL, ("make",), expected_s=90.0)
+    assert scheduler.session_view(session) is None
+    assert not scheduler.handle(GapHinted(session, hint), 0.0), "nothing is known of it"
+    replica = arrive(scheduler, "a", "t1")
+    running = scheduler.session_view(session)
+    assert running is not None
+    assert (running.phase, running.home) == (SessionPhase.RUNNING, replica)
+    scheduler.handle(GapHinted(session, hint), 1.0)
+    end(scheduler, "t1", now_s=2.0)
+    gap = scheduler.session_view(session)
+    assert gap is not None
+    assert (gap.phase, gap.gap, gap.last_ended_s) == (SessionPhase.GAP, GapHint(), 2.0)
+    assert (gap.context_tokens, gap.num_turns_ended) == (110, 1)
+    scheduler.handle(GapHinted(session, hint), 3.0)
+    hinted = scheduler.session_view(session)
+    assert hinted is not None
+    assert hinted.gap == hint
+    scheduler.check_invariants()
+
+
+def test_a_session_whose_turns_are_all_held_is_held() -> None:
+    scheduler = cluster("panjiu", 1)
+    name, num_arrived = "", 0
+    while not scheduler.num_held_turns:
+        assert num_arrived < 1000
+        name = f"s{num_arrived}"
+        scheduler.handle(TurnArrived(TurnId(name), SessionId(name), 900, 10), 0.0)
+        num_arrived += 1
+    held = scheduler.session_view(SessionId(name))
+    assert held is not None
+    assert (held.phase, held.home) == (SessionPhase.HELD, None)
 
 
 def test_round_robin_goes_round_whoever_asks() -> None:
@@ -252,6 +289,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(session=st.integers(0, 6))
     def a_session_closes(self, session: int) -> None:
         self.handle(SessionClosed(SessionId(f"s{session}")))
+
+    @rule(session=st.integers(0, 6), gap=st.sampled_from([*GAPS, GapHint(expected_s=5.0)]))
+    def more_is_known_of_a_gap(self, session: int, gap: GapHint) -> None:
+        self.handle(GapHinted(SessionId(f"s{session}"), gap))
 
     @rule(seconds=st.sampled_from([0.01, 1.0, 7.0, 400.0]))
     def time_passes(self, seconds: float) -> None:

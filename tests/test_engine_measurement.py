@@ -17,6 +17,7 @@ import httpx2
 import numpy as np
 import pytest
 
+from agent_runtime.asgi_exchange import AsgiApp
 from agent_runtime.chat_client import ChatClient, ChatServer
 from agent_runtime.cli.catalog_toml import chip_like_toml, model_toml, rack_toml, write_whole
 from agent_runtime.cli.main import main
@@ -29,7 +30,6 @@ from agent_runtime.engine_measurement.timed_reply import timed_reply
 from agent_runtime.errors import BackendError, ConfigError, told_plainly
 from agent_runtime.gateway.app import EndpointLimits
 from agent_runtime.look_alikes.look_alikes import LookAlikeOptions, LookAlikes
-from agent_runtime.simulation.asgi_exchange import AsgiApp
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 from benchmarks.fidelity.live_engine import Timed, agents, run_emulated, run_live, tokenised

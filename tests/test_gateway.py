@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.errors import BackendError
-from agent_runtime.gateway.wire import ChatRequest
+from agent_runtime.gateway.dialects.chat_wire import ChatRequest
 from tests.fake_runner import HELLO, FakeRunner, app_over, chat, send
 from tests.served_rack import MODEL, ServedRack, openai_client, served_rack
 

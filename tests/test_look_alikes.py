@@ -15,7 +15,7 @@ import zmq
 import zmq.asyncio
 
 from agent_runtime.backends.kv_event_wire import BlockRemoved, BlockStored, parse_frames
-from agent_runtime.prompts.chat_prompt import _extend_hashes
+from agent_runtime.prompts.block_hashes import extend_hashes
 from tests.fake_runner import HELLO
 from tests.look_alike_rack import BLOCK, MODEL, ServedLookAlikes, served_look_alikes
 
@@ -270,7 +270,7 @@ def rehashed(event: BlockStored) -> list[int]:
     before = [] if event.parent_block_hash is None else [int(event.parent_block_hash)]
     hashes = list(before)
     tokens = array("I", [0] * BLOCK * len(before) + event.token_ids)
-    _extend_hashes(hashes, tokens, BLOCK)
+    extend_hashes(hashes, tokens, BLOCK)
     return hashes[len(before) :]
 
 

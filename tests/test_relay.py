@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from scheduler.ids import ReplicaId
+from scheduler.ids import ReplicaId, SessionId
 from tests.lookalike_engine import MODEL, LookalikeEngine, running_engine
 from tests.served_engines import ServedEngines, chat_body, served_engines, streamed, until
 
@@ -242,6 +242,20 @@ async def test_a_whole_answer_that_breaks_off_is_asked_for_again() -> None:
             await next(one for one in served.running if one.engine.asked).stop()
         assert answers[0].status_code == 200
         assert sum(len(engine.asked) for engine in engines) == 2
+
+
+async def test_a_client_that_leaves_at_done_has_had_a_whole_turn() -> None:
+    engine = LookalikeEngine()
+    async with served_engines([engine]) as served, client_of(served) as client:
+        for number in range(20):
+            body = chat_body(stream=True, session_id=f"s{number}")
+            async with client.stream("POST", CHAT, json=body) as response:
+                async for data in response.aiter_bytes():
+                    if b"[DONE]" in data:
+                        break
+            session = served.service.scheduler._sessions[SessionId(f"s{number}")]
+            assert session.context_tokens == len(["<user>", "hello", "<assistant>"]) + 8
+        assert engine.num_aborted == 0
 
 
 async def test_a_client_that_leaves_has_the_engine_stop() -> None:

@@ -142,7 +142,7 @@ def test_what_is_wrong_with_a_file_is_said_with_rule_and_field(
 
 
 def test_the_script_in_the_docs_is_one(tmp_path: Path) -> None:
-    docs = (Path(__file__).parents[1] / "docs" / "endpoint.md").read_text()
+    docs = (Path(__file__).parents[1] / "docs" / "emulated_model.md").read_text()
     path = tmp_path / "docs.toml"
     path.write_text(docs.split("```toml\n")[1].split("```")[0])
     script = read_reply_script(str(path))

@@ -10,7 +10,7 @@ from agent_runtime.backends.emulator import EmulatedRack, emulated_rack
 from agent_runtime.clock import Clock
 from agent_runtime.errors import ContextTooLongError
 from agent_runtime.runtime import Runtime
-from agent_runtime.turns import TurnRequest
+from agent_runtime.turns import PlacementReason, TurnRequest
 from hw_model.claim import Band
 from hw_model.engine.step_scheduler import EngineLimits
 from scheduler.cluster_scheduler import ClusterScheduler
@@ -64,6 +64,24 @@ async def read(runtime: Runtime, request: TurnRequest) -> tuple[int, int]:
             num_tokens += step.num_new_tokens
             num_cached = step.num_cached_tokens
     return num_tokens, num_cached
+
+
+async def test_a_turn_tells_where_it_was_placed_and_why() -> None:
+    async with running_rack() as (runtime, _, _scheduler):
+        async with runtime.open_turn(turn("t1", "a")) as first:
+            assert first.placement.reason is PlacementReason.NEW
+            assert first.placement.num_expected_cached_tokens == 0
+            async for _step in first:
+                pass
+        view = runtime.session_view(SessionId("a"))
+        assert view is not None
+        async with runtime.open_turn(turn("t2", "a", prompt=1100)) as second:
+            assert second.placement.reason is PlacementReason.HOME
+            assert second.placement.replica_id == view.home
+            assert second.placement.num_expected_cached_tokens > 900
+            assert 0 <= second.placement.waited_s <= runtime.now_s()
+            async for _step in second:
+                pass
 
 
 async def test_a_turn_streams_all_its_tokens_and_the_next_one_hits_its_prefix() -> None:

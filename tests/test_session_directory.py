@@ -7,6 +7,7 @@ import pytest
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.prompts.chat_prompt import RenderedMessage, chain_digests
 from tests.fake_runner import HELLO, FakeRunner, app_over, chat, send
 from tests.served_rack import MODEL, openai_client, served_rack
@@ -34,30 +35,30 @@ def forgotten_by_calls(sessions: SessionDirectory, now_s: float) -> list[list[st
 @pytest.mark.parametrize("key", ["", " ", " a", "a ", "a\nb", "a\0", "\x7f", "x" * 257, "a\u2028"])
 def test_an_id_no_header_can_carry_is_refused(key: str) -> None:
     with pytest.raises(InvalidRequestError, match="1 to 256 printable characters") as refused:
-        SessionDirectory(16).find(key, (), 0.0)
+        SessionDirectory(16).find(SessionKeys(exact=key), (), 0.0)
     assert refused.value.param == "session_id"
 
 
 def test_the_longest_unseen_goes_first_and_being_asked_for_is_being_seen() -> None:
     sessions = SessionDirectory(16, max_sessions=2)
     for at_s, key in enumerate("abca"):
-        sessions.find(key, (), float(at_s))
+        sessions.find(SessionKeys(exact=key), (), float(at_s))
     assert forgotten_by_calls(sessions, 4.0) == [["b"]]
     assert len(sessions) == 2
 
 
 def test_a_session_is_kept_to_the_end_of_its_idle_time_and_not_longer() -> None:
     sessions = SessionDirectory(16, idle_ttl_s=100.0)
-    kept = sessions.find("a", (), 5.0)
+    kept = sessions.find(SessionKeys(exact="a"), (), 5.0)
     assert sessions.forget_old(105.0) == []
-    assert sessions.find("a", (), 105.0) is kept
+    assert sessions.find(SessionKeys(exact="a"), (), 105.0) is kept
     assert sessions.forget_old(205.5) == ["a"]
-    assert sessions.find("a", (), 205.5) is not kept
+    assert sessions.find(SessionKeys(exact="a"), (), 205.5) is not kept
 
 
 def test_thousands_of_busy_sessions_over_the_limit_cost_no_scan_of_them_all() -> None:
     sessions = SessionDirectory(16, max_sessions=10)
-    busy = [sessions.find(f"busy-{number}", (), 0.0) for number in range(2000)]
+    busy = [sessions.find(SessionKeys(exact=f"busy-{number}"), (), 0.0) for number in range(2000)]
     for session in busy:
         session.num_active_turns = 1
     assert sessions.forget_old(1.0) == []
@@ -70,22 +71,22 @@ def test_thousands_of_busy_sessions_over_the_limit_cost_no_scan_of_them_all() ->
 
 def test_a_turn_tried_again_and_again_is_remembered_once() -> None:
     sessions = SessionDirectory(16)
-    session = sessions.find("a", (), 0.0)
+    session = sessions.find(SessionKeys(exact="a"), (), 0.0)
     for _ in range(5):
-        sessions.remember(session, history("x")[-1])
-    assert len(session.digests) == 1
+        sessions.remember(session, SessionKeys(), history("x")[-1])
+    assert len(session.marks) == 1
 
 
 def test_a_history_belongs_to_who_had_it_last_and_outlives_who_had_it_first() -> None:
     sessions = SessionDirectory(16, idle_ttl_s=10.0)
-    first = sessions.find("first", (), 0.0)
-    sessions.remember(first, history("x")[-1])
-    second = sessions.find("second", (), 8.0)
-    sessions.remember(second, history("x")[-1])
+    first = sessions.find(SessionKeys(exact="first"), (), 0.0)
+    sessions.remember(first, SessionKeys(), history("x")[-1])
+    second = sessions.find(SessionKeys(exact="second"), (), 8.0)
+    sessions.remember(second, SessionKeys(), history("x")[-1])
     assert sessions.forget_old(12.0) == ["first"]
-    assert sessions.find(None, history("x", "y"), 12.0) is second
-    sessions.remember(first, history("z")[-1])
-    assert sessions.find(None, history("z"), 12.0) is not first, "it is forgotten"
+    assert sessions.find(SessionKeys(), history("x", "y"), 12.0) is second
+    sessions.remember(first, SessionKeys(), history("z")[-1])
+    assert sessions.find(SessionKeys(), history("z"), 12.0) is not first, "it is forgotten"
 
 
 class Conversation:

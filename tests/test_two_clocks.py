@@ -37,6 +37,7 @@ from hw_model.ttft_boundary import TtftBoundary
 from scheduler.commands import Dispatch, Drop, Pull, Refuse, Release, Retain
 from scheduler.decision import Decision
 from scheduler.events import (
+    GapHinted,
     PrefillEnded,
     ReplicaDown,
     ReplicaUp,
@@ -128,7 +129,7 @@ def rows(decisions: Sequence[Decision]) -> list[tuple[float, Row]]:  # noqa: C90
                 yield Row("ended", whose[event.turn_id], event.num_context_tokens)
             case SessionClosed():
                 yield Row("closed", event.session_id)
-            case Woken() | ReplicaDown() | ReplicaUp():
+            case Woken() | GapHinted() | ReplicaDown() | ReplicaUp():
                 pass
         for command in decision.commands:
             match command:

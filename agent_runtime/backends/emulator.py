@@ -161,6 +161,10 @@ class EmulatedRack:
             heapq.heappop(due)
         return due[0][0] if due else None
 
+    def now_s(self) -> float:
+        """Return the time on the rack's clock."""
+        return self._clock.now_s()
+
     def advance(self, now_s: float) -> None:
         """Call back if it is time, step every replica that is due and hand out the tokens."""
         while (next_s := self.next_event_s) is not None and next_s <= now_s:
@@ -240,6 +244,11 @@ class EmulatedRack:
         if self._observers and inbox is not None:
             self._observers[replica_id].aborted(inbox.request, now_s)
         self._reschedule(replica_id)
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether it does: until it is stopped."""
+        return not self._stopped
 
     def stop(self) -> None:
         """End all turns, and refuse new ones, with ``BackendStoppedError``."""

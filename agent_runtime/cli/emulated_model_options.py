@@ -20,7 +20,7 @@ def add_emulated_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--replies",
         metavar="FILE",
-        help="a TOML file of rules, see docs/endpoint.md; what none fits is made up from --seed",
+        help="a TOML file of rules (docs/emulated_model.md); what none fits is made up from --seed",
     )
     group.add_argument(
         "--reply-tokens",

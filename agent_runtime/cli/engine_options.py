@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 
+from agent_runtime.backends.vllm_engine.in_process_http import IN_PROCESS_URL
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineSources, engine_url
 from agent_runtime.cli.rack_options import positive_float, positive_int
 from agent_runtime.errors import ConfigError
@@ -41,6 +43,12 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="every address that NAME resolves to; asked again every 2 s",
     )
     group.add_argument(
+        "--in-process",
+        metavar="'MODEL ARGS'",
+        help="vLLM in this process, with the arguments of 'vllm serve' in one word; beside "
+        "--engine or alone (pip install 'panjiu[vllm]')",
+    )
+    group.add_argument(
         "--max-engines",
         type=positive_int,
         metavar="N",
@@ -68,7 +76,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def names_engines(args: argparse.Namespace) -> bool:
     """Return whether real engines are to be served."""
-    return bool(args.engine or args.engines_file or args.engines_dns)
+    return bool(args.engine or args.engines_file or args.engines_dns or args.in_process)
 
 
 def engine_sources(args: argparse.Namespace) -> EngineSources:
@@ -85,7 +93,8 @@ def engine_sources(args: argparse.Namespace) -> EngineSources:
     for url in args.engine:
         engine_url(url, "--engine")
     names = [_dns_name(text) for text in args.engines_dns]
-    return EngineSources(tuple(args.engine), args.engines_file, tuple(names))
+    urls = [*args.engine, *([IN_PROCESS_URL] if args.in_process else [])]
+    return EngineSources(tuple(urls), args.engines_file, tuple(names))
 
 
 def num_slots(args: argparse.Namespace) -> int:
@@ -96,6 +105,18 @@ def num_slots(args: argparse.Namespace) -> int:
 def engine_key() -> str | None:
     """Return the engines' key, if there is one."""
     return os.environ.get(KEY_VARIABLE)
+
+
+def in_process_arguments(args: argparse.Namespace) -> list[str]:
+    """Return what the engine in this process is started with; nothing for none.
+
+    Raises:
+        ConfigError: Quotes that don't close.
+    """
+    try:
+        return shlex.split(args.in_process or "")
+    except ValueError as error:
+        raise ConfigError(f"--in-process {args.in_process!r}: {error}") from error
 
 
 def _dns_name(text: str) -> tuple[str, int]:

@@ -11,6 +11,11 @@ import anyio
 import uvicorn
 from rich.console import Console
 
+from agent_runtime.cli.endpoint_options import (
+    add_endpoint_options,
+    endpoint_limits,
+    tenant_keys,
+)
 from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
@@ -25,13 +30,15 @@ from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
+from agent_runtime.gateway.tenants import TenantKeys
 from hw_model.claim import Band
 from scheduler.policies import policy_entry
 
 DESCRIPTION = """\
-Serve the emulated rack as an OpenAI-compatible endpoint: same scheduler and engines as 'simulate',
-in real time or faster. Texts, tool calls and JSON are made up, said by a script (--replies) or by
-a real server (--paced); timing, batching, prefix hits and preemption are modelled.
+Serve the emulated rack to clients of OpenAI's and Anthropic's APIs: same scheduler and engines as
+'simulate', in real time or faster. Texts, tool calls and JSON are made up, said by a script
+(--replies) or by a real server (--paced, chat completions only); timing, batching, prefix hits and
+preemption are modelled.
 
 With --engine, the same scheduler runs before real vLLM servers instead: it decides where and when
 every turn of a session runs; the bytes pass as they are.
@@ -56,6 +63,7 @@ then, from another terminal:
     "messages": [{"role": "user", "content": "Plan the day."}]}'
 
   client = openai.OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="-")
+  client = anthropic.Anthropic(base_url="http://127.0.0.1:8000", api_key="-")
 """
 
 
@@ -81,6 +89,7 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
         help="emulated seconds per second (default: %(default)s)",
     )
     add_service_options(group)
+    add_endpoint_options(group)
     add_engine_options(parser)
     add_rack_options(parser)
     add_speaker_options(parser)
@@ -95,7 +104,7 @@ def run_serve(args: argparse.Namespace) -> int:
         return _run(args, serve_engines, args, backend_options=loop_options())
     machine = emulated_machine(args)
     check_speaker(args)
-    return _run(args, _serve, args, machine)
+    return _run(args, _serve, args, machine, tenant_keys(args))
 
 
 def _run(
@@ -114,11 +123,20 @@ def _run(
 
 
 async def _serve(
-    args: argparse.Namespace, machine: EmulatedMachine, listener: socket.socket
+    args: argparse.Namespace,
+    machine: EmulatedMachine,
+    tenants: TenantKeys | None,
+    listener: socket.socket,
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)
-    options = ServiceOptions(band, args.policy, machine.limits)
+    options = ServiceOptions(
+        band,
+        args.policy,
+        machine.limits,
+        endpoint=endpoint_limits(args),
+        tenants=tenants,
+    )
     async with chosen_speaker(args) as speaker, anyio.create_task_group() as tasks:
         service = EmulatedService(deployment, options, Clock(args.speed), speaker, epoch_s=epoch_s)
         tasks.start_soon(service.rack.run)

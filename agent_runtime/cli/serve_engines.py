@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 
 import anyio
@@ -11,11 +13,18 @@ import uvicorn
 from rich.console import Console
 from typing_extensions import override
 
+from agent_runtime.backends.vllm_engine.in_process_engine import open_in_process_engine
+from agent_runtime.backends.vllm_engine.in_process_http import beside_in_process_engine
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
-from agent_runtime.backends.vllm_servers.engine_http import open_engine_http
+from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, open_engine_http
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
-from agent_runtime.cli.engine_options import engine_key, engine_sources, num_slots
+from agent_runtime.cli.engine_options import (
+    engine_key,
+    engine_sources,
+    in_process_arguments,
+    num_slots,
+)
 from agent_runtime.cli.rack_options import emulated_machine
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
@@ -56,7 +65,7 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
         seed=args.seed,
     )
     with told_plainly():
-        async with open_engine_http(key) as http, anyio.create_task_group() as tasks:
+        async with _engines_http(args, key) as http, anyio.create_task_group() as tasks:
             servers = VllmServers(fleet, http, EngineDirectory(sources, notice), clock)
             tasks.start_soon(servers.run)
             await _first_engine(fleet, args.wait_s)
@@ -70,6 +79,18 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
             )
             await _Server(_uvicorn_config(service), servers).serve(sockets=[listener])
             tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _engines_http(args: argparse.Namespace, key: str | None) -> AsyncIterator[EngineHttp]:
+    """Open the way to engines over the network, and to the one in this process if it is wanted."""
+    arguments = in_process_arguments(args)
+    async with AsyncExitStack() as stack:
+        http: EngineHttp = await stack.enter_async_context(open_engine_http(key))
+        if arguments:
+            app = await stack.enter_async_context(open_in_process_engine(arguments))
+            http = await stack.enter_async_context(beside_in_process_engine(app, http))
+        yield http
 
 
 def _uvicorn_config(service: EngineService) -> uvicorn.Config:

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.clock import epoch_s
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.errors import BackendError, RequestError
-from agent_runtime.gateway.chat_completions import ChatCompletions
-from agent_runtime.gateway.chat_opening import ChatOpening
+from agent_runtime.gateway.answering import AnswerDesk
 from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_error, on_unexpected
+from agent_runtime.gateway.metrics import ProbedFleet, PrometheusCounts
 from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.paced_completions import PacedCompletions
+from agent_runtime.gateway.planned_turn import TurnPlanner
 from agent_runtime.gateway.request_id import RequestIds
+from agent_runtime.gateway.request_limit import RequestLimit
+from agent_runtime.gateway.response_store import ResponseStore, StoreLimits
+from agent_runtime.gateway.routes import (
+    chat_route,
+    common_routes,
+    dialect_routes,
+    starlette_routes,
+)
+from agent_runtime.gateway.service_routes import ServiceRoutes
 from agent_runtime.gateway.session_directory import SessionDirectory
-from agent_runtime.gateway.sessions import Sessions
+from agent_runtime.gateway.tenants import Authentication, TenantKeys
+from agent_runtime.gateway.turn_stream import HoldTerms
 from agent_runtime.turns import TurnRunner
 
 
@@ -35,10 +44,37 @@ class EndpointLimits:
     Attributes:
         max_body_bytes: Larger bodies get a 413.
         max_sessions: How many conversations it knows at a time, see ``SessionDirectory``.
+        max_under_way: Requests at a time; more get a 429.
+        responses: How many answers it keeps for ``previous_response_id``.
+        hold: How streams behave while their turns are held.
     """
 
     max_body_bytes: int = 64 << 20
     max_sessions: int = 4_000
+    max_under_way: int = 10_000
+    responses: StoreLimits = field(default_factory=StoreLimits)
+    hold: HoldTerms = field(default_factory=HoldTerms)
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is around the endpoint.
+
+    Attributes:
+        epoch_s: Seconds since 1970, for timestamps.
+        fleet: Replicas that report of themselves, for metrics.
+        takes_turns: Whether what is behind the runner does now.
+        tenants: Whose keys are taken; None lets everybody in, as one tenant.
+    """
+
+    epoch_s: Callable[[], float] = epoch_s
+    fleet: ProbedFleet | None = None
+    takes_turns: Callable[[], bool] = _always
+    tenants: TenantKeys | None = None
 
 
 def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
@@ -48,8 +84,8 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     speaker: EmulatedModel | ChatUpstream | None = None,
     limits: EndpointLimits | None = None,
     sessions: SessionDirectory | None = None,
-    epoch_s: Callable[[], float] = epoch_s,
     any_model_name: bool = False,
+    surroundings: Surroundings | None = None,
 ) -> Starlette:
     """Return the endpoint in front of ``runner``.
 
@@ -57,34 +93,34 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
         runner: Runs turns.
         model: The name the model is served under.
         speaker: Says what is answered: an emulated model, by default a ``SeededModel``, or a real
-            server, whose words come at the runner's pace.
+            server, whose words come at the runner's pace; it speaks chat completions alone.
         limits: What it takes on.
         sessions: Who is known; by default nobody, and as many as ``limits`` say. Endpoints that
             share one tokenise a conversation once, whichever of them its turns come to.
-        epoch_s: Seconds since 1970, for ``created``.
         any_model_name: Whether the model answers to every name.
+        surroundings: What is around it.
     """
     limits = EndpointLimits() if limits is None else limits
-    models = Models(model, int(epoch_s()), runner.max_context_tokens, any_name=any_model_name)
+    around = Surroundings() if surroundings is None else surroundings
+    models = Models(
+        model, int(around.epoch_s()), runner.max_context_tokens, any_name=any_model_name
+    )
     if sessions is None:
         sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
-    opening = ChatOpening(runner, models, sessions, limits.max_body_bytes)
-    chat: ChatCompletions | PacedCompletions
+    opening = Opening(runner, models, sessions, limits.max_body_bytes)
+    counts = PrometheusCounts(sessions, around.fleet)
+    served = common_routes(opening, counts, ServiceRoutes(around.takes_turns))
+    limit = RequestLimit(limits.max_under_way)
     if isinstance(speaker, ChatUpstream):
-        chat = PacedCompletions(opening, speaker)
+        served.append(chat_route(PacedCompletions(opening, speaker, limit, limits.hold).answer))
     else:
-        emulated_model = SeededModel() if speaker is None else speaker
-        chat = ChatCompletions(opening, model, emulated_model, epoch_s)
-    closing = Sessions(runner, sessions)
+        planner = TurnPlanner(opening, SeededModel() if speaker is None else speaker)
+        desk = AnswerDesk(opening, planner, model, around.epoch_s, limit, counts, limits.hold)
+        served += dialect_routes(desk, ResponseStore(limits.responses, around.epoch_s))
+    guards = [] if around.tenants is None else [Middleware(Authentication, keys=around.tenants)]
     return Starlette(
-        routes=[
-            Route("/v1/chat/completions", chat.answer, methods=["POST"]),
-            Route("/v1/models", models.list_all, methods=["GET"]),
-            Route("/v1/models/{name:path}", models.get_one, methods=["GET"]),
-            Route("/v1/sessions/{session_id:path}", closing.close, methods=["DELETE"]),
-            Route("/health", _health, methods=["GET"]),
-        ],
-        middleware=[Middleware(RequestIds)],
+        routes=starlette_routes(served),
+        middleware=[Middleware(RequestIds), *guards],
         exception_handlers={
             RequestError: on_runtime_error,
             BackendError: on_runtime_error,
@@ -92,7 +128,3 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
             Exception: on_unexpected,
         },
     )
-
-
-async def _health(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})

@@ -1,16 +1,19 @@
-"""Errors to HTTP: one table, OpenAI's shape."""
+"""Errors to HTTP: one table of statuses, and the shape that each API gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.errors import (
     AgentRuntimeError,
+    AuthenticationError,
     BackendError,
     BackendStoppedError,
     BodyTooLargeError,
@@ -18,71 +21,153 @@ from agent_runtime.errors import (
     InvalidRequestError,
     NoEngineError,
     RequestError,
+    SessionStateError,
+    TooManyRequestsError,
     UnknownModelError,
+    UnknownResponseError,
     UnknownSessionError,
     UpstreamRefusedError,
 )
 
+CLIENT_CLOSED_REQUEST = 499
+RETRY_STOPPED_S = 5.0
+"""A server that shuts down is back after about as long."""
+
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+"""Anthropic's reference, "Errors"; other 4xx are invalid requests, other 5xx API errors."""
+
+
+TOO_LONG = "prompt is too long"
+"""By these words Anthropic's clients know when to compact a conversation."""
+_TOO_LONG_CODE = "context_length_exceeded"
+
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class HttpError:
+    """An error as every API tells it, in its own words.
+
+    Attributes:
+        status: Of the response.
+        message: With the fix.
+        param: The field at fault, or None.
+        code: For programs, or None.
+        retry_after_s: When to ask again, or None.
+    """
+
     status: int
-    code: str | None
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after_s: float | None = None
+
+    @property
+    def openai_body(self) -> dict[str, Any]:
+        """OpenAI's shape."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"  # noqa: PLR2004 - HTTP
+        kind = _OPENAI_TYPES.get(self.status, kind)
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    @property
+    def anthropic_body(self) -> dict[str, Any]:
+        """Anthropic's shape."""
+        fallback = ANTHROPIC_TYPES[400 if self.status < 500 else 500]  # noqa: PLR2004 - HTTP
+        kind = ANTHROPIC_TYPES.get(self.status, fallback)
+        message = f"{TOO_LONG}: {self.message}" if self.code == _TOO_LONG_CODE else self.message
+        return {"type": "error", "error": {"type": kind, "message": message}}
+
+    def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """Return it in the shape of the API that a path belongs to."""
+        body = self.anthropic_body if path.startswith("/v1/messages") else self.openai_body
+        more = dict(headers or {})
+        if self.retry_after_s is not None:
+            more["retry-after"] = str(max(1, round(self.retry_after_s)))
+        return JSONResponse(body, status_code=self.status, headers=more)
 
 
-_TABLE: dict[type[AgentRuntimeError], _Answer] = {
-    RequestError: _Answer(400, None),
-    InvalidRequestError: _Answer(400, None),
-    ContextTooLongError: _Answer(400, "context_length_exceeded"),
-    UnknownModelError: _Answer(404, "model_not_found"),
-    UnknownSessionError: _Answer(404, "session_not_found"),
-    BodyTooLargeError: _Answer(413, None),
-    BackendError: _Answer(502, None),
-    BackendStoppedError: _Answer(503, None),
-    NoEngineError: _Answer(503, None),
+_OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+
+_TABLE: dict[type[AgentRuntimeError], tuple[int, str | None]] = {
+    RequestError: (400, None),
+    InvalidRequestError: (400, None),
+    ContextTooLongError: (400, _TOO_LONG_CODE),
+    AuthenticationError: (401, "invalid_api_key"),
+    UnknownModelError: (404, "model_not_found"),
+    UnknownSessionError: (404, "session_not_found"),
+    UnknownResponseError: (404, "response_not_found"),
+    SessionStateError: (409, "session_state"),
+    BodyTooLargeError: (413, None),
+    TooManyRequestsError: (429, "rate_limit_exceeded"),
+    BackendError: (502, None),
+    BackendStoppedError: (503, None),
+    NoEngineError: (503, None),
 }
 """By class; an error without a row of its own has its nearest ancestor's."""
 
 
-def error_response(
-    status: int,
-    message: str,
-    *,
-    param: str | None = None,
-    code: str | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> JSONResponse:
-    """Return an error in OpenAI's shape."""
-    kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004 - HTTP
-    error = {"message": message, "type": kind, "param": param, "code": code}
-    return JSONResponse({"error": error}, status_code=status, headers=headers)
-
-
-def runtime_error_response(error: RequestError | BackendError) -> Response:
-    """Return what the table has for ``error``; the body is also what a broken stream ends with."""
+def http_error(error: RequestError | BackendError) -> HttpError:
+    """Return what the table has for an error."""
     if isinstance(error, UpstreamRefusedError):
-        wait_s = error.retry_after_s
-        headers = None if wait_s is None else {"retry-after": f"{wait_s:g}"}
-        return Response(error.body, error.status, headers, media_type="application/json")
-    answer = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
+        return _upstream(error)
+    status, code = next(_TABLE[kind] for kind in type(error).__mro__ if kind in _TABLE)
+    retry_after_s = None
+    if isinstance(error, TooManyRequestsError):
+        retry_after_s = error.retry_after_s
+    elif isinstance(error, BackendStoppedError):
+        retry_after_s = RETRY_STOPPED_S
     param = error.param if isinstance(error, RequestError) else None
-    return error_response(answer.status, str(error), param=param, code=answer.code)
+    return HttpError(status, str(error), param, code, retry_after_s)
 
 
-async def on_runtime_error(_: Request, error: Exception) -> Response:
+def error_response(error: RequestError | BackendError, path: str) -> Response:
+    """Return the response for an error on a route."""
+    if isinstance(error, UpstreamRefusedError) and not path.startswith("/v1/messages"):
+        return Response(error.body, error.status, media_type="application/json")
+    return http_error(error).response(path)
+
+
+def _upstream(error: UpstreamRefusedError) -> HttpError:
+    """Return what another server said, for an API that is not its own."""
+    try:
+        said = from_json(error.body)
+    except ValueError:
+        said = None
+    told = said.get("error") if isinstance(said, dict) else None
+    message = told.get("message") if isinstance(told, dict) else None
+    return HttpError(
+        error.status,
+        message if isinstance(message, str) else str(error),
+        retry_after_s=error.retry_after_s,
+    )
+
+
+async def on_runtime_error(request: Request, error: Exception) -> Response:
     """Answer an error of the caller's or of a backend's."""
     assert isinstance(error, RequestError | BackendError)  # noqa: S101 - registered for these types
-    return runtime_error_response(error)
+    return error_response(error, request.url.path)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer an unknown route or a wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return error_response(error.status_code, message, headers=error.headers)
+    return HttpError(error.status_code, message).response(request.url.path, error.headers)
 
 
 async def on_unexpected(request: Request, _: Exception) -> JSONResponse:
     """Answer for our own bug; the server raises it again, so it is seen."""
     headers = {"x-request-id": request.state.request_id}
-    return error_response(500, "internal error; the server's log has the details", headers=headers)
+    error = HttpError(500, "internal error; the server's log has the details")
+    return error.response(request.url.path, headers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -22,17 +24,23 @@ class Models:
         self, name: str, created: int, max_context_tokens: int, *, any_name: bool = False
     ) -> None:
         self._any_name = any_name
+        # OpenAI's members and Anthropic's; clients of either pass over what they don't know.
         self._card = {
             "id": name,
             "object": "model",
             "created": created,
             "owned_by": "panjiu",
             "max_model_len": max_context_tokens,
+            "type": "model",
+            "display_name": name,
+            "created_at": datetime.fromtimestamp(created, UTC).isoformat(),
         }
 
     async def list_all(self, _: Request) -> Response:
         """Answer ``GET /v1/models``."""
-        return JSONResponse({"object": "list", "data": [self._card]})
+        name = self._card["id"]
+        page = {"first_id": name, "last_id": name, "has_more": False}
+        return JSONResponse({"object": "list", "data": [self._card], **page})
 
     async def get_one(self, request: Request) -> Response:
         """Answer ``GET /v1/models/{name}``."""

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -20,104 +21,152 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
-from agent_runtime.errors import BackendError, InvalidRequestError
-from agent_runtime.gateway.chat_completions import CLIENT_CLOSED_REQUEST, HEADER_SAFE
-from agent_runtime.gateway.chat_opening import ChatOpening, OpenedChat
-from agent_runtime.gateway.error_mapping import runtime_error_response
+from agent_runtime.errors import BackendError, InvalidRequestError, RequestError
+from agent_runtime.gateway.answering import HEADER_SAFE
+from agent_runtime.gateway.dialects.chat_reading import read_chat
+from agent_runtime.gateway.dialects.chat_wire import ChatRequest
+from agent_runtime.gateway.dialects.openai_objects import DONE, broken_stream
+from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST, error_response
+from agent_runtime.gateway.neutral_request import NeutralRequest
+from agent_runtime.gateway.opened_prompt import OpenedPrompt
+from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
-from agent_runtime.gateway.turn_stream import TurnStream, leave_on_disconnect
-from agent_runtime.gateway.wire import parse_chat_request
+from agent_runtime.gateway.request_limit import RequestLimit
+from agent_runtime.gateway.session_keys import Caller
+from agent_runtime.gateway.tenants import tenant_of
+from agent_runtime.gateway.turn_stream import (
+    HoldTerms,
+    OpenedStream,
+    StreamEnds,
+    TurnStream,
+    leave_on_disconnect,
+)
+from agent_runtime.gateway.turn_terms import turn_terms
 from agent_runtime.spoken_message import SpokenMessage
-from agent_runtime.turns import RunningTurn, TurnRequest
+from agent_runtime.turns import TurnRequest
+from scheduler.events import GapHint
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class PacedChat:
+    """A request on its way to both.
+
+    Attributes:
+        request: As it was asked.
+        asked: Its body, which the real server gets.
+        neutral: What it asks.
+        prompt: Whose session is found.
+    """
+
+    request: ChatRequest
+    asked: dict[str, Any]
+    neutral: NeutralRequest
+    prompt: OpenedPrompt
+
+
+@dataclass(frozen=True, slots=True)
 class PacedCompletions:
     """The endpoint.
 
     Attributes:
         opening: Reads requests and finds their sessions.
         upstream: Says what is answered.
+        limit: Of requests under way.
+        hold: How streams behave while their turns are held.
     """
 
-    opening: ChatOpening
+    opening: Opening
     upstream: ChatUpstream
+    limit: RequestLimit
+    hold: HoldTerms
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
+        self.limit.check()
         try:
             body = await self.opening.read(request)
         except ClientDisconnect:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        chat = parse_chat_request(body)
-        if (chat.n or 1) > 1:
+        caller = Caller(request.headers, tenant_of(request), self.opening.runner.now_s())
+        chat, neutral = read_chat(body, caller)
+        if neutral.num_choices > 1:
             raise InvalidRequestError("n: a paced answer has one choice", param="n")
-        opened = self.opening.open(chat, request)
-        asked: dict[str, Any] = json.loads(body)
-        headers = {"x-session-id": quote(opened.session.session_id, safe=HEADER_SAFE)}
-        async with AsyncExitStack() as opening:
-            opening.enter_context(opened.session.turn_under_way())
-            turn = await opening.enter_async_context(
-                self.opening.runner.open_turn(self._turn_request(opened))
-            )
-            if not chat.stream:
-                return await self._whole(opened, asked, turn, request, headers)
-            chunks = await opening.enter_async_context(self.upstream.stream(asked))
-            pacer = Pacer()
-            paced = await opening.enter_async_context(
-                paced_chunks(chunks, turn, pacer, anyio.current_time)
-            )
-            stack = opening.pop_all()  # nothing is awaited from here to whoever closes it
-        return TurnStream(self._events(opened, paced, pacer), stack, headers)
+        (prompt,) = self.opening.open(neutral)
+        paced = PacedChat(chat, json.loads(body), neutral, prompt)
+        headers = {"x-session-id": quote(prompt.session.public_id, safe=HEADER_SAFE)}
+        if neutral.stream:
+            ends = StreamEnds(broken_stream, partial(error_response, path=request.url.path))
+            return TurnStream(partial(self._opened, paced), ends, headers, self.hold)
+        return await self._whole(paced, request, headers)
 
-    def _turn_request(self, opened: OpenedChat) -> TurnRequest:
+    def _turn_request(self, paced: PacedChat) -> TurnRequest:
         """Ask for as many tokens as there may be; how many there are is not known yet.
 
         A reply's words are not known either, so its own blocks are not found again.
         """
-        cap, room = opened.request.output_cap, self.opening.room_tokens(opened)
-        prompt = opened.session.memory.plan(array("I"))
+        cap, room = paced.neutral.length.max_tokens, self.opening.room_tokens(paced.prompt)
+        prompt = paced.prompt.plan(array("I"))
+        session = paced.prompt.session
+        terms = turn_terms(paced.neutral, session, self.opening.runner.now_s())
         return TurnRequest(
             turn_id=self.opening.next_turn_id(),
-            session_id=opened.session.session_id,
+            session_id=session.session_id,
             num_prompt_tokens=prompt.num_tokens,
             num_output_tokens=room if cap is None else min(cap, room),
             block_hashes=prompt.block_hashes,
-            streams=bool(opened.request.stream),
+            streams=paced.neutral.stream,
+            gap=GapHint(lease_s=paced.neutral.hints.lease_s or 0.0),
+            parent_id=terms.parent_id,
+            tenant_id=terms.tenant_id,
+            priority=terms.priority,
+            deadline_s=terms.deadline_s,
         )
 
-    async def _whole(
-        self,
-        opened: OpenedChat,
-        asked: dict[str, Any],
-        turn: RunningTurn,
-        request: Request,
-        headers: dict[str, str],
-    ) -> Response:
+    async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:
+        stack.enter_context(self.limit.under_way())
+        stack.enter_context(paced.prompt.session.turn_under_way())
+        turn = await stack.enter_async_context(
+            self.opening.runner.open_turn(self._turn_request(paced))
+        )
+        chunks = await stack.enter_async_context(self.upstream.stream(paced.asked))
+        pacer = Pacer()
+        released = await stack.enter_async_context(
+            paced_chunks(chunks, turn, pacer, anyio.current_time)
+        )
+        return OpenedStream(self._events(paced, released, pacer))
+
+    async def _whole(self, paced: PacedChat, request: Request, headers: dict[str, str]) -> Response:
         answer: dict[str, Any] = {}
-        failure: Response | None = None
-        async with leave_on_disconnect(request.receive) as left:
+        failure: RequestError | BackendError | None = None
+        async with leave_on_disconnect(request.receive) as leaving:
             try:
-                answer = await self.upstream.whole(asked)
+                answer = await self._heard(paced)
+            except (RequestError, BackendError) as error:
+                failure = error
+        if failure is not None:
+            return error_response(failure, request.url.path)
+        if leaving.client_left:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        self.upstream.lateness.count(0.0)
+        for choice in (answer.get("choices") or ())[:1]:
+            self._remember(paced, choice.get("message") or {})
+        return JSONResponse(answer, headers=headers)
+
+    async def _heard(self, paced: PacedChat) -> dict[str, Any]:
+        """Return the real server's answer once the rack has generated as many tokens."""
+        with self.limit.under_way(), paced.prompt.session.turn_under_way():
+            async with self.opening.runner.open_turn(self._turn_request(paced)) as turn:
+                answer = await self.upstream.whole(paced.asked)
                 usage = answer.get("usage") or {}
                 turn.end_output(max(1, int(usage.get("completion_tokens") or 1)))
                 async for step in turn:
                     _tell_cached(usage, step.num_cached_tokens)
-            except BackendError as error:
-                failure = runtime_error_response(error)
-        if failure is not None:
-            return failure
-        if left.is_set():
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        self.upstream.lateness.count(0.0)
-        for choice in (answer.get("choices") or ())[:1]:
-            self._remember(opened, choice.get("message") or {})
-        return JSONResponse(answer, headers=headers)
+        return answer
 
     async def _events(
-        self, opened: OpenedChat, chunks: AsyncIterator[Chunk], pacer: Pacer
+        self, paced: PacedChat, chunks: AsyncIterator[Chunk], pacer: Pacer
     ) -> AsyncGenerator[bytes, None]:
-        options = opened.request.stream_options
+        options = paced.request.stream_options
         wants_usage = options is not None and bool(options.include_usage)
         always = options is not None and bool(options.continuous_usage_stats)
         said = SpokenMessage()
@@ -129,11 +178,14 @@ class PacedCompletions:
                 data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
                 yield f"data: {data}\n\n".encode()
         self.upstream.lateness.count(pacer.late_s)
-        self._remember(opened, said.message())
+        self._remember(paced, said.message())
+        yield DONE
 
-    def _remember(self, opened: OpenedChat, message: dict[str, Any]) -> None:
-        digest = opened.digest_with({**message, "role": "assistant"})
-        self.opening.sessions.remember(opened.session, digest)
+    def _remember(self, paced: PacedChat, message: dict[str, Any]) -> None:
+        digest = paced.prompt.digest_with({**message, "role": "assistant"}, array("I"))
+        if digest is not None:
+            session = paced.prompt.session
+            self.opening.sessions.remember(session, paced.neutral.keys, digest)
 
 
 def _tell_cached(usage: dict[str, Any], num_cached_tokens: int) -> None:

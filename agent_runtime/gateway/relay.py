@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
-import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,11 +16,12 @@ from typing_extensions import override
 
 from agent_runtime.errors import BackendError
 from agent_runtime.gateway.body_reading import read_body
-from agent_runtime.gateway.error_mapping import runtime_error_response
+from agent_runtime.gateway.error_mapping import error_response, http_error
 from agent_runtime.gateway.relay_attempts import RelayAttempts
-from agent_runtime.gateway.relay_calls import parse_relayed
+from agent_runtime.gateway.relay_calls import CHAT_PATH, parse_relayed
 from agent_runtime.gateway.relay_opening import RelayOpening
 from agent_runtime.gateway.served_models import ServedModels
+from agent_runtime.gateway.session_keys import Caller
 from agent_runtime.gateway.turn_stream import leave_on_disconnect
 
 CLIENT_CLOSED_REQUEST = 499
@@ -62,15 +63,15 @@ class Relay:
         call = parse_relayed(request.url.path, body, self._headers(request))
         if call.model is not None and (unknown := self.models.unknown(call.model)) is not None:
             return unknown
-        opened = self.opening.open(call, _header_key(request), anyio.current_time())
-        headers = {"x-session-id": quote(opened.session.session_id, safe=HEADER_SAFE)}
+        opened = self.opening.open(call, Caller(request.headers, now_s=self.opening.runner.now_s()))
+        headers = {"x-session-id": quote(opened.session.public_id, safe=HEADER_SAFE)}
         async with AsyncExitStack() as opening:
             chunks = await opening.enter_async_context(RelayAttempts(self.opening, opened))
+            if not call.streams:
+                return await _whole(chunks, request.receive, headers)
             first, failure = await _first_bytes(chunks, request.receive)
             if failure is not None:
                 return _with_headers(failure, headers)
-            if not call.streams:
-                return await _whole(chunks, first, request.receive, headers)
             stack = opening.pop_all()  # nothing is awaited from here to whoever closes it
         return RelayedStream(first, chunks, stack, headers)
 
@@ -111,8 +112,7 @@ class RelayedStream(Response):
                     async for data in self._chunks:
                         await _send_body(send, data, more=True)
                 except BackendError as error:
-                    body = bytes(runtime_error_response(error).body)
-                    end = b"data: " + body + b"\n\ndata: [DONE]\n\n"
+                    end = _broken_off(error)
                     await _send_body(send, end, more=True)
                 await _send_body(send, b"", more=False)
 
@@ -126,22 +126,23 @@ async def _first_bytes(
         try:
             first = await anext(chunks, b"")
         except BackendError as error:
-            failure = runtime_error_response(error)
-    if left.is_set():
+            failure = error_response(error, CHAT_PATH)
+    if left.client_left:
         failure = Response(status_code=CLIENT_CLOSED_REQUEST)
     return first, failure
 
 
 async def _whole(
-    chunks: AsyncIterator[bytes], first: bytes, receive: Receive, headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes], receive: Receive, headers: Mapping[str, str]
 ) -> Response:
-    data, failure = [first], None
+    data: list[bytes] = []
+    failure: Response | None = None
     async with leave_on_disconnect(receive) as left:
         try:
-            data += [chunk async for chunk in chunks]
+            data = [chunk async for chunk in chunks]
         except BackendError as error:
-            failure = runtime_error_response(error)
-    if left.is_set():
+            failure = error_response(error, CHAT_PATH)
+    if left.client_left:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     if failure is not None:
         return _with_headers(failure, headers)
@@ -157,7 +158,7 @@ def _with_headers(response: Response, headers: Mapping[str, str]) -> Response:
     return response
 
 
-def _header_key(request: Request) -> str | None:
-    """Return the session id in the header; what we sent percent-encoded finds back."""
-    value = request.headers.get("x-session-id")
-    return None if not value else unquote(value.encode("latin-1"), errors="backslashreplace")
+def _broken_off(error: BackendError) -> bytes:
+    """Return the events that end a stream which can't go on."""
+    body = json.dumps(http_error(error).openai_body).encode()
+    return b"data: " + body + b"\n\ndata: [DONE]\n\n"

@@ -15,6 +15,8 @@ from starlette.routing import Route
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.app import EndpointLimits
 from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_error, on_unexpected
+from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.relay import Relay
 from agent_runtime.gateway.relay_calls import CHAT_PATH, COMPLETIONS_PATH
 from agent_runtime.gateway.relay_opening import RelayOpening
@@ -53,7 +55,8 @@ def create_relay_app(
     opening = RelayOpening(runner, sessions, num_up, TokenCounts() if counts is None else counts)
     models = ServedModels(cards)
     relay = Relay(opening, models, limits.max_body_bytes, own_key=own_key)
-    closing = Sessions(runner, sessions)
+    unnamed = Models("engines", 0, runner.max_context_tokens, any_name=True)
+    about = Sessions(Opening(runner, unnamed, sessions, limits.max_body_bytes))
 
     async def health(_: Request) -> Response:
         num = num_up()
@@ -65,7 +68,7 @@ def create_relay_app(
             Route(COMPLETIONS_PATH, relay.answer, methods=["POST"]),
             Route("/v1/models", models.list_all, methods=["GET"]),
             Route("/v1/models/{name:path}", models.get_one, methods=["GET"]),
-            Route("/v1/sessions/{session_id:path}", closing.close, methods=["DELETE"]),
+            Route("/v1/sessions/{session_id:path}", about.close, methods=["DELETE"]),
             Route("/health", health, methods=["GET"]),
         ],
         middleware=[Middleware(RequestIds)],

@@ -11,6 +11,7 @@ from agent_runtime.engine_call import EngineCall, ReplyFacts
 from agent_runtime.errors import NoEngineError
 from agent_runtime.gateway.relay_calls import CHAT_PATH, RelayedCall
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
+from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
 from agent_runtime.gateway.token_counts import TokenCounts
 from agent_runtime.prompts.chat_prompt import PromptPiece, chain_digests, render_chat
 from agent_runtime.turns import TurnRequest, TurnRunner
@@ -26,6 +27,7 @@ class OpenedCall:
 
     Attributes:
         call: As it came.
+        keys: What it says of whose it is.
         session: Whose it is.
         pieces: Of its prompt.
         num_counted_tokens: Of its prompt, by the gateway.
@@ -34,6 +36,7 @@ class OpenedCall:
     """
 
     call: RelayedCall
+    keys: SessionKeys
     session: ChatSession
     pieces: Sequence[PromptPiece]
     num_counted_tokens: int
@@ -58,23 +61,24 @@ class RelayOpening:
     counts: TokenCounts = field(default_factory=TokenCounts)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def open(self, call: RelayedCall, header_key: str | None, now_s: float) -> OpenedCall:
+    def open(self, call: RelayedCall, caller: Caller) -> OpenedCall:
         """Find the session and bring its memory up to the prompt.
 
         Args:
             call: What came.
-            header_key: A session id from the headers.
-            now_s: Seconds, never going back.
+            caller: From whom.
 
         Raises:
             InvalidRequestError: A session id that can't be one.
         """
+        now_s = caller.now_s
         for forgotten in self.sessions.forget_old(now_s):
             self.counts.forget(forgotten)
             self.runner.close_session(forgotten)
         pieces = call.pieces()
         digests = chain_digests(pieces) if call.path == CHAT_PATH else ()
-        session = self.sessions.find(call.session_key or header_key, digests, now_s)
+        keys = session_keys(caller, session_id=call.session_key)
+        session = self.sessions.find(keys, digests, now_s)
         num_counted = session.memory.open_prompt(pieces)
         limit = self.runner.max_context_tokens
         num_prompt = min(self.counts.estimate(session.session_id, num_counted), limit - 1)
@@ -82,7 +86,7 @@ class RelayOpening:
         if num_counted > 2 * limit:
             session.memory.clear()  # the engine refuses it; nobody must keep it
         chain = SessionChain(session.session_id, hashes)
-        return OpenedCall(call, session, pieces, num_counted, num_prompt, chain)
+        return OpenedCall(call, keys, session, pieces, num_counted, num_prompt, chain)
 
     def turn_request(
         self,
@@ -127,10 +131,11 @@ class RelayOpening:
             self.counts.learn(
                 session.session_id, facts.num_prompt_tokens, opened.num_counted_tokens
             )
-        if opened.call.path != CHAT_PATH or opened.call.session_key is not None:
+            session.turn_ended(facts.num_prompt_tokens, facts.num_cached_tokens or 0)
+        if opened.call.path != CHAT_PATH or opened.keys.exact is not None:
             return
         message = call.reader.message()
         if message is not None and opened.pieces:
             reply = render_chat([{**message, "role": "assistant"}], ())
             digest = chain_digests([*opened.pieces, *reply])[-1]
-            self.sessions.remember(session, digest)
+            self.sessions.remember(session, opened.keys, digest)

@@ -1,4 +1,7 @@
-"""Every answer carries ``x-request-id``: the caller's, if it is fit to be sent back, or ours."""
+"""Every answer carries its request's id: the caller's, if it is fit to be sent back, or ours.
+
+OpenAI's clients look for ``x-request-id``, Anthropic's for ``request-id``.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(raw=message["headers"])["x-request-id"] = request_id
+                headers = MutableHeaders(raw=message["headers"])
+                headers["x-request-id"] = headers["request-id"] = request_id
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -1,35 +1,67 @@
 """Whose turn a request is: by its session id, or by the conversation it goes on with.
 
-Invariants: every digest that leads to a session is one of that session's, and goes with it;
-sessions stand in the order in which they were last seen.
+Invariants: every mark that leads to a session is one of that session's, and goes with it; sessions
+stand in the order in which they were last seen; every session has one entry in ``_expiries``, not
+later than it may be forgotten.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 
-from agent_runtime.errors import InvalidRequestError, UnknownSessionError
+from agent_runtime.errors import InvalidRequestError, SessionStateError, UnknownSessionError
+from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.prompts.chat_prompt import PromptMemory
-from scheduler.ids import SessionId
+from scheduler.ids import SessionId, TenantId
 
 MAX_ID_LENGTH = 256
 MAX_BUSY_PASSED_OVER = 8
 
 
 class ChatSession:
-    """A conversation: its prompt memory and how to recognise what continues it."""
+    """A conversation: its prompt memory and how to recognise what continues it.
 
-    __slots__ = ("digests", "is_named", "last_seen_s", "memory", "num_active_turns", "session_id")
+    Attributes:
+        session_id: As the scheduler knows it: the public id with its tenant.
+        public_id: As its owner knows it.
+        ttl_s: For how long it is known after it was last seen.
+        parent_id: The session that started it.
+        forked_from: The session whose conversation it began as.
+        priority, deadline_s: Of its turns that don't say; the deadline on the runtime's clock.
+        paused: Whether turns are refused.
+        num_turns, num_cached_tokens, num_prompt_tokens: Of the turns that ended well.
+    """
 
-    def __init__(self, session_id: SessionId, memory: PromptMemory, *, is_named: bool) -> None:
-        self.session_id = session_id
+    __slots__ = (
+        "deadline_s", "forked_from", "last_seen_s", "marks", "memory", "num_active_turns",
+        "num_cached_tokens", "num_prompt_tokens", "num_turns", "parent_id", "paused", "priority",
+        "public_id", "session_id", "tenant_id", "ttl_s",
+    )  # fmt: skip
+
+    def __init__(
+        self, tenant_id: TenantId, public_id: str, memory: PromptMemory, ttl_s: float
+    ) -> None:
+        self.tenant_id = tenant_id
+        self.public_id = public_id
+        self.session_id = scheduler_id(tenant_id, public_id)
         self.memory = memory
-        self.is_named = is_named  # by its caller
-        self.digests: list[bytes] = []
+        self.ttl_s = ttl_s
+        self.marks: list[bytes] = []
         self.num_active_turns = 0
         self.last_seen_s = 0.0
+        self.parent_id: SessionId | None = None
+        self.forked_from: str | None = None
+        self.priority: int | None = None
+        self.deadline_s: float | None = None
+        self.paused = False
+        self.num_turns = 0
+        self.num_cached_tokens = 0
+        self.num_prompt_tokens = 0
 
     @contextmanager
     def turn_under_way(self) -> Iterator[None]:
@@ -40,6 +72,12 @@ class ChatSession:
         finally:
             self.num_active_turns -= 1
 
+    def turn_ended(self, num_prompt_tokens: int, num_cached_tokens: int) -> None:
+        """Count a turn that ended well."""
+        self.num_turns += 1
+        self.num_prompt_tokens += num_prompt_tokens
+        self.num_cached_tokens += num_cached_tokens
+
 
 class SessionDirectory:
     """Sessions by id and by history, bounded in number and age.
@@ -48,7 +86,7 @@ class SessionDirectory:
         block_size_tokens: Of the prompt memories.
         max_sessions: The longest unseen ones beyond this many are forgotten. A session of 120k
             tokens takes about 0.6 MB.
-        idle_ttl_s: So are sessions unseen for this long.
+        idle_ttl_s: So are sessions unseen for this long, unless they have a time of their own.
     """
 
     def __init__(
@@ -58,64 +96,119 @@ class SessionDirectory:
         self._max_sessions = max_sessions
         self._idle_ttl_s = idle_ttl_s
         self._sessions: OrderedDict[SessionId, ChatSession] = OrderedDict()  # longest unseen first
-        self._by_digest: dict[bytes, ChatSession] = {}
+        self._by_mark: dict[bytes, ChatSession] = {}
+        self._expiries: list[tuple[float, int, ChatSession]] = []
+        self._entries = itertools.count()
         self._num_created = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def find(self, key: str | None, digests: Sequence[bytes], now_s: float) -> ChatSession:
+    def find(self, keys: SessionKeys, digests: Sequence[bytes], now_s: float) -> ChatSession:
         """Return the session of a request, a new one if nothing is known of it.
 
         Args:
-            key: The caller's session id, or None.
+            keys: What the request says of whose turn it is.
             digests: Chain digests of the request's messages, see ``chain_digests``.
             now_s: Seconds, never going back.
 
         Raises:
             InvalidRequestError: A key that can't be sent back in a header, or is too long.
         """
-        session = self._by_history(digests) if key is None else self._by_key(key)
+        if keys.exact is not None:
+            check_session_id(keys.exact)
+            session = self._sessions.get(scheduler_id(keys.tenant_id, keys.exact))
+        else:
+            session = self._by_history(keys, digests)
         if session is None:
-            session_id = self._fresh_id() if key is None else SessionId(key)
-            session = self._create(session_id, is_named=key is not None)
+            session = self._create(keys.tenant_id, keys.exact, self._idle_ttl_s, now_s)
+        self._seen(session, now_s)
+        if keys.exact is None and digests and (keys.scope or keys.thread):
+            self._mark(session, _prompt_mark(keys, digests[-1]))
+        return session
+
+    def create(
+        self, tenant_id: TenantId, public_id: str | None, ttl_s: float | None, now_s: float
+    ) -> ChatSession:
+        """Open a session before its first turn.
+
+        Raises:
+            InvalidRequestError: A bad id.
+            SessionStateError: There is one of that id.
+        """
+        if public_id is not None:
+            check_session_id(public_id)
+            if scheduler_id(tenant_id, public_id) in self._sessions:
+                raise SessionStateError(
+                    f"The session `{public_id}` exists already; choose another id, or delete it.",
+                    param="id",
+                )
+        session = self._create(
+            tenant_id, public_id, self._idle_ttl_s if ttl_s is None else ttl_s, now_s
+        )
         self._seen(session, now_s)
         return session
 
-    def close(self, session_id: str) -> SessionId:
-        """Forget a session that its owner says is over; return its id.
+    def get(self, tenant_id: TenantId, public_id: str) -> ChatSession:
+        """Return a session.
 
         Raises:
             UnknownSessionError: Nothing is known of it.
         """
-        session = self._sessions.get(SessionId(session_id))
+        session = self._sessions.get(scheduler_id(tenant_id, public_id))
         if session is None:
             raise UnknownSessionError(
-                f"The session `{session_id}` does not exist, or was forgotten.", param="session_id"
+                f"The session `{public_id}` does not exist, or was forgotten.", param="session_id"
             )
-        self._forget(session)
-        return session.session_id
+        return session
 
-    def remember(self, session: ChatSession, digest: bytes) -> None:
+    def page(
+        self, tenant_id: TenantId, after: str | None, limit: int
+    ) -> tuple[list[ChatSession], bool]:
+        """Return a tenant's sessions by id, and whether there are more.
+
+        Args:
+            tenant_id: Whose.
+            after: The id that the page before ended with, or None.
+            limit: At most so many.
+        """
+        own = sorted(
+            (s for s in self._sessions.values() if s.tenant_id == tenant_id),
+            key=lambda session: session.public_id,
+        )
+        rest = [session for session in own if after is None or session.public_id > after]
+        return rest[:limit], len(rest) > limit
+
+    def close(self, session: ChatSession) -> None:
+        """Forget a session that its owner says is over."""
+        if self._sessions.get(session.session_id) is session:
+            self._forget(session)
+
+    def remember(self, session: ChatSession, keys: SessionKeys, digest: bytes) -> None:
         """Let a request whose messages begin with this history find ``session``."""
-        known = self._by_digest.get(digest) is session  # a turn that was tried again
-        if not known and self._sessions.get(session.session_id) is session:
-            session.digests.append(digest)
-            self._by_digest[digest] = session
+        self._mark(session, _answer_mark(keys, digest))
 
     def forget_old(self, now_s: float) -> list[SessionId]:
         """Forget sessions beyond the limits, but none with a turn under way; return their ids.
 
-        O(1) amortised over calls: one with a turn under way counts as seen now, and of those only
-        a few are passed over in a call.
+        O(log sessions) amortised over calls: of those with a turn under way only a few are passed
+        over in a call.
         """
         forgotten: list[SessionId] = []
+        while self._expiries and self._expiries[0][0] < now_s:
+            session = heapq.heappop(self._expiries)[2]
+            if self._sessions.get(session.session_id) is not session:
+                continue
+            if session.num_active_turns:
+                session.last_seen_s = now_s
+            if session.last_seen_s + session.ttl_s < now_s:
+                self._forget(session)
+                forgotten.append(session.session_id)
+            else:
+                self._expire_later(session)
         num_passed_over = 0
-        while self._sessions and num_passed_over < MAX_BUSY_PASSED_OVER:
+        while len(self._sessions) > self._max_sessions and num_passed_over < MAX_BUSY_PASSED_OVER:
             session = next(iter(self._sessions.values()))
-            too_many = len(self._sessions) > self._max_sessions
-            if not too_many and now_s - session.last_seen_s <= self._idle_ttl_s:
-                break
             if session.num_active_turns:
                 num_passed_over += 1
                 self._seen(session, now_s)
@@ -128,37 +221,90 @@ class SessionDirectory:
         session.last_seen_s = now_s
         self._sessions.move_to_end(session.session_id)
 
+    def _expire_later(self, session: ChatSession) -> None:
+        entry = session.last_seen_s + session.ttl_s, next(self._entries), session
+        heapq.heappush(self._expiries, entry)
+
     def _forget(self, session: ChatSession) -> None:
         del self._sessions[session.session_id]
-        for digest in session.digests:
-            if self._by_digest.get(digest) is session:
-                del self._by_digest[digest]
+        for mark in session.marks:
+            if self._by_mark.get(mark) is session:
+                del self._by_mark[mark]
 
-    def _by_history(self, digests: Sequence[bytes]) -> ChatSession | None:
+    def _mark(self, session: ChatSession, mark: bytes) -> None:
+        known = self._by_mark.get(mark) is session  # a turn that was tried again
+        if not known and self._sessions.get(session.session_id) is session:
+            session.marks.append(mark)
+            self._by_mark[mark] = session
+
+    def _by_history(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession | None:
         for digest in reversed(digests):
-            session = self._by_digest.get(digest)
+            session = self._by_mark.get(_answer_mark(keys, digest))
             if session is not None:
+                return session
+        if keys.scope is None and keys.thread is None:
+            return None
+        for digest in reversed(digests[:-1]):  # its turn before, though the reply was replaced
+            session = self._by_mark.get(_prompt_mark(keys, digest))
+            if session is not None and not session.num_active_turns:
                 return session
         return None
 
-    def _by_key(self, key: str) -> ChatSession | None:
-        if not 0 < len(key) <= MAX_ID_LENGTH or not key.isprintable() or key != key.strip():
-            raise InvalidRequestError(
-                f"session_id: expected 1 to {MAX_ID_LENGTH} printable characters, "
-                "with no white space at either end",
-                param="session_id",
-            )
-        return self._sessions.get(SessionId(key))
-
-    def _create(self, session_id: SessionId, *, is_named: bool) -> ChatSession:
-        memory = PromptMemory(self._block_size_tokens)
-        session = ChatSession(session_id, memory, is_named=is_named)
-        self._sessions[session_id] = session
+    def _create(
+        self, tenant_id: TenantId, public_id: str | None, ttl_s: float, now_s: float
+    ) -> ChatSession:
+        if public_id is None:
+            public_id = self._fresh_id(tenant_id)
+        session = ChatSession(tenant_id, public_id, PromptMemory(self._block_size_tokens), ttl_s)
+        session.last_seen_s = now_s
+        self._sessions[session.session_id] = session
+        self._expire_later(session)
         return session
 
-    def _fresh_id(self) -> SessionId:
+    def _fresh_id(self, tenant_id: TenantId) -> str:
         while True:
             self._num_created += 1
-            session_id = SessionId(f"found-{self._num_created}")
-            if session_id not in self._sessions:
-                return session_id
+            public_id = f"found-{self._num_created}"
+            if scheduler_id(tenant_id, public_id) not in self._sessions:
+                return public_id
+
+
+def check_session_id(public_id: str) -> None:
+    """Raise if an id can't be one.
+
+    Raises:
+        InvalidRequestError: It can't be sent back in a header, or is too long.
+    """
+    if (
+        not 0 < len(public_id) <= MAX_ID_LENGTH
+        or not public_id.isprintable()
+        or public_id != public_id.strip()
+    ):
+        raise InvalidRequestError(
+            f"session_id: expected 1 to {MAX_ID_LENGTH} printable characters, "
+            "with no white space at either end",
+            param="session_id",
+        )
+
+
+def scheduler_id(tenant_id: TenantId, public_id: str) -> SessionId:
+    """Return the id of a tenant's session; names of tenants have no slash."""
+    return SessionId(f"{tenant_id}/{public_id}" if tenant_id else public_id)
+
+
+def _answer_mark(keys: SessionKeys, digest: bytes) -> bytes:
+    """Return what is kept of a conversation up to a reply."""
+    if not keys.tenant_id and keys.scope is None:
+        return digest
+    return _mixed("answer", keys.tenant_id, keys.scope or "", digest)
+
+
+def _prompt_mark(keys: SessionKeys, digest: bytes) -> bytes:
+    """Return what is kept of a request's own messages."""
+    name = keys.thread if keys.scope is None else keys.scope
+    return _mixed("prompt", keys.tenant_id, name or "", digest)
+
+
+def _mixed(kind: str, tenant_id: str, name: str, digest: bytes) -> bytes:
+    words = f"{kind}\0{tenant_id}\0{name}\0".encode("utf-8", "surrogatepass")
+    return blake2b(words + digest, digest_size=16).digest()

@@ -1,72 +1,225 @@
-"""A response of server-sent events that lives as long as its turns and its client."""
+"""A response of server-sent events that lives as long as its turns and its client.
+
+It begins when the turns run, so that errors before that are HTTP statuses. Turns that are held for
+longer than a short grace let it begin earlier; comments then keep the connection alive.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 
 import anyio
+from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agent_runtime.errors import BackendError
-from agent_runtime.gateway.error_mapping import runtime_error_response
+from agent_runtime.errors import BackendError, RequestError
+
+STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HoldTerms:
+    """How a stream behaves while its turns are held.
+
+    Attributes:
+        grace_s: So long, errors are still HTTP statuses.
+        comment_every_s: From then on a comment comes this often.
+    """
+
+    grace_s: float = 15.0
+    comment_every_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStream:
+    """A stream whose turns run.
+
+    Attributes:
+        events: Of the answer, encoded.
+        headers: What is known only now.
+        note: The same as a comment, for a response that began before.
+    """
+
+    events: AsyncGenerator[bytes, None]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    note: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnds:
+    """How a stream ends that does not end well.
+
+    Attributes:
+        failure: The events for an error.
+        response: The response for an error before it began.
+        cancelled: Set by whoever ends the stream beside its client; None where nobody can.
+        cut_short: The events that end it then; also called when the client leaves.
+    """
+
+    failure: Callable[[RequestError | BackendError], bytes]
+    response: Callable[[RequestError | BackendError], Response]
+    cancelled: anyio.Event | None = None
+    cut_short: Callable[[], bytes] | None = None
 
 
 class TurnStream(Response):
     """Server-sent events; ends the turns when the client leaves or everything is sent.
 
     Args:
-        events: Of the answer, encoded.
-        stack: What is to be left at the end: the turns.
+        open_stream: Has the turns run, leaving in the stack what is to be left at the end.
+        ends: How it may end.
         headers: Of the response.
+        hold: How it behaves while turns are held.
     """
 
     def __init__(
         self,
-        events: AsyncGenerator[bytes, None],
-        stack: AsyncExitStack,
-        headers: dict[str, str],
+        open_stream: Callable[[AsyncExitStack], Awaitable[OpenedStream]],
+        ends: StreamEnds,
+        headers: Mapping[str, str],
+        hold: HoldTerms,
     ) -> None:
-        self._events, self._stack = events, stack
-        super().__init__(headers={**headers, "cache-control": "no-cache"})
-        self.raw_headers = [
-            *((k, v) for k, v in self.raw_headers if k not in {b"content-length", b"content-type"}),
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-        ]
+        self._open_stream, self._ends, self._hold = open_stream, ends, hold
+        super().__init__(headers={**headers, **STREAM_HEADERS})
+        del self.headers["content-length"]
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._stack, aclosing(self._events) as events:
-            start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            await send(start)
-            async with leave_on_disconnect(receive):
-                try:
-                    async for event in events:
-                        await _send_body(send, event, more=True)
-                except BackendError as error:
-                    body = bytes(runtime_error_response(error).body)
-                    await _send_body(send, b"data: " + body + b"\n\n", more=True)
-                await _send_body(send, b"data: [DONE]\n\n", more=False)
+        outlet = _Outlet(send, self.raw_headers)
+        refusal: RequestError | BackendError | None = None
+        async with (
+            leave_on_disconnect(receive, self._ends.cancelled) as leaving,
+            AsyncExitStack() as stack,
+        ):
+            try:
+                opened = await self._opened(outlet, stack, leaving.tasks)
+            except (RequestError, BackendError) as error:
+                refusal = error
+            else:
+                await self._pass_on(opened, outlet)
+        if leaving.client_left:
+            if self._ends.cut_short is not None:
+                self._ends.cut_short()
+        elif refusal is not None and not outlet.started:
+            await self._ends.response(refusal)(scope, receive, send)
+        elif refusal is not None:
+            await outlet.end(self._ends.failure(refusal))
+        elif leaving.was_cancelled and self._ends.cut_short is not None:
+            await outlet.end(self._ends.cut_short())
+        else:
+            await outlet.end(b"")
+
+    async def _opened(
+        self, outlet: _Outlet, stack: AsyncExitStack, tasks: TaskGroup
+    ) -> OpenedStream:
+        """Have the turns run, and keep the connection alive meanwhile."""
+        placed, kept = anyio.Event(), anyio.Event()
+        tasks.start_soon(self._keep_alive, outlet, placed, kept)
+        try:
+            return await self._open_stream(stack)
+        finally:
+            placed.set()
+            await kept.wait()
+
+    async def _keep_alive(self, outlet: _Outlet, placed: anyio.Event, kept: anyio.Event) -> None:
+        since_s = anyio.current_time()
+        with anyio.move_on_after(self._hold.grace_s):
+            await placed.wait()
+        while not placed.is_set():
+            held_s = anyio.current_time() - since_s
+            await outlet.send(b": held %d s\n\n" % held_s)
+            with anyio.move_on_after(self._hold.comment_every_s):
+                await placed.wait()
+        kept.set()
+
+    async def _pass_on(self, opened: OpenedStream, outlet: _Outlet) -> None:
+        if outlet.started:
+            await outlet.send(opened.note)
+        outlet.add_headers(opened.headers)
+        async with aclosing(opened.events) as events:
+            try:
+                async for event in events:
+                    await outlet.send(event)
+            except BackendError as error:
+                await outlet.send(self._ends.failure(error))
 
 
-async def _send_body(send: Send, body: bytes, *, more: bool) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
+class _Outlet:
+    """What is sent, once it begins."""
+
+    __slots__ = ("_headers", "_send", "started")
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._headers = headers
+        self.started = False
+
+    def add_headers(self, headers: Mapping[str, str]) -> None:
+        """Have these sent too; too late once it has begun."""
+        self._headers += [(k.encode("latin-1"), v.encode("latin-1")) for k, v in headers.items()]
+
+    async def send(self, body: bytes) -> None:
+        """Send events, and before the first ones that it begins."""
+        if not self.started:
+            await self._begin()
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def end(self, body: bytes) -> None:
+        """Send the last ones."""
+        if not self.started:
+            await self._begin()
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _begin(self) -> None:
+        self.started = True
+        start = {"type": "http.response.start", "status": 200, "headers": self._headers}
+        await self._send(start)
+
+
+@dataclass(slots=True)
+class Leaving:
+    """Why what runs was cancelled, if it was.
+
+    Attributes:
+        tasks: Where it runs, for tasks beside it; they must end by themselves.
+        client_left: The client went away.
+        was_cancelled: Somebody else ended it.
+    """
+
+    tasks: TaskGroup
+    client_left: bool = False
+    was_cancelled: bool = False
 
 
 @asynccontextmanager
-async def leave_on_disconnect(receive: Receive) -> AsyncIterator[anyio.Event]:
-    """Cancel what runs inside when the client goes away; the event then says so."""
-    left = anyio.Event()
+async def leave_on_disconnect(
+    receive: Receive, cancelled: anyio.Event | None = None
+) -> AsyncIterator[Leaving]:
+    """Cancel what runs inside when the client goes away, or the event is set."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        left.set()
+        leaving.client_left = True
+        tasks.cancel_scope.cancel()
+
+    async def watch_others(event: anyio.Event) -> None:
+        await event.wait()
+        leaving.was_cancelled = True
         tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
+        leaving = Leaving(tasks)
         tasks.start_soon(watch)
-        yield left
+        if cancelled is not None:
+            tasks.start_soon(watch_others, cancelled)
+        yield leaving
         tasks.cancel_scope.cancel()

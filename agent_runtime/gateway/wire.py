@@ -1,181 +1,68 @@
-"""The body of ``/v1/chat/completions``: vLLM 0.32's and OpenAI's fields."""
+"""What the bodies of all dialects share: how they are read, and the fields beside the standards."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_runtime.errors import InvalidRequestError
-
-Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-
-MAX_CHOICES, MAX_TOP_LOGPROBS, MAX_STOPS = 128, 20, 4
-"""OpenAI's limits; vLLM's own on ``n`` is 16,384."""
+from agent_runtime.gateway.client_hints import PanjiuExtension
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
+    """A body, or a part of one."""
+
     # Unknown fields are accepted, as vLLM does: clients send more than any server knows.
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
-class ChatMessage(_Wire):
-    """One message; its content is checked where it is rendered."""
+class ServerExtras(Wire):
+    """Fields that vLLM and this server take in every dialect."""
 
-    role: Role
-    content: Any = None
-
-
-class StreamOptions(_Wire):
-    """What a stream carries beside text."""
-
-    include_usage: bool | None = False
-    continuous_usage_stats: bool | None = False
-
-
-class FunctionParam(_Wire):
-    """A function the caller offers; its schema is read when it is called."""
-
-    name: str = Field(min_length=1)
-    parameters: dict[str, Any] | None = None
-
-
-class ToolParam(_Wire):
-    """A tool the caller offers."""
-
-    type: Literal["function"] = "function"
-    function: FunctionParam
-
-
-class NamedFunction(_Wire):
-    """Which function to call."""
-
-    name: str
-
-
-class NamedTool(_Wire):
-    """Which tool may be called."""
-
-    function: NamedFunction
-
-
-class AllowedTools(_Wire):
-    """Some of the tools, and whether one of them must be called."""
-
-    mode: Literal["auto", "required"] = "auto"
-    tools: list[NamedTool] = Field(min_length=1)
-
-
-class ToolChoiceParam(_Wire):
-    """``tool_choice``; a plain word stands for an object of this type."""
-
-    type: Literal["none", "auto", "required", "function", "allowed_tools"]
-    function: NamedFunction | None = None
-    allowed_tools: AllowedTools | None = None
-
-
-class JsonSchemaParam(_Wire):
-    """``response_format.json_schema``."""
-
-    name: str | None = None
-    json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
-
-
-class ResponseFormat(_Wire):
-    """What an answer must be."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaParam | None = None
-
-
-class StructuredOutputs(_Wire):
-    """vLLM's own way to say what an answer must be; exactly one of them."""
-
-    json_schema: dict[str, Any] | str | None = Field(default=None, alias="json")
-    json_object: bool | None = None
-    choice: list[str] | None = Field(default=None, min_length=1)
-    regex: str | None = None
-    grammar: Any = None
-    structural_tag: Any = None
-
-
-class ChatRequest(_Wire):
-    """The fields that change what the emulated model does, and those that are checked for it."""
-
-    messages: list[ChatMessage] = Field(min_length=1)
-    model: str | None = None
-    stream: bool | None = False
-    stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
     min_tokens: int | None = Field(default=None, ge=0)
     ignore_eos: bool | None = False
-    n: int | None = Field(default=1, ge=1, le=MAX_CHOICES)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: list[str] | None = Field(default=None, max_length=MAX_STOPS)
-    include_stop_str_in_output: bool | None = False
-    logprobs: bool | None = False
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-    tools: list[ToolParam] | None = None
-    tool_choice: ToolChoiceParam | None = None
-    parallel_tool_calls: bool | None = True
-    response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
+    priority: int | None = None
     session_id: str | None = None
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_stop(cls, value: object) -> object:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("stop")
-    @classmethod
-    def _no_empty_stop(cls, value: list[str] | None) -> list[str] | None:
-        if value is not None and "" in value:
-            raise ValueError("an empty string can't be a stop string")
-        return value
-
-    @field_validator("tool_choice", mode="before")
-    @classmethod
-    def _tool_choice_in_a_word(cls, value: object) -> object:
-        return {"type": value} if isinstance(value, str) else value
-
-    @property
-    def output_cap(self) -> int | None:
-        """The most tokens the caller wants, if it said."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-
-    @property
-    def num_top_logprobs(self) -> int | None:
-        """How many tokens a position's log-probabilities are wanted of, None for none at all."""
-        return (self.top_logprobs or 0) if self.logprobs else None
+    panjiu: PanjiuExtension | None = None
 
 
-def parse_chat_request(body: bytes) -> ChatRequest:
-    """Read a request's body.
+_FORM = re.compile(r"(str$|list\[)")
+"""What pydantic puts into places for the members of a union."""
+
+WireT = TypeVar("WireT", bound=BaseModel)
+
+
+def parse_body(kind: type[WireT], body: bytes) -> WireT:
+    """Read a body.
 
     Raises:
         InvalidRequestError: Not JSON, or a field that is not what it must be; names it.
     """
     try:
-        return ChatRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = "".join(
-            f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]
-        ).lstrip(".")
-        problem = first["msg"].removeprefix("Value error, ")
-        message = f"{param}: {problem}" if param else problem
-        raise InvalidRequestError(message, param=param or None) from error
+        raise invalid_request(error) from error
 
 
-def usage(num_prompt: int, num_output: int, num_cached: int) -> dict[str, Any]:
-    """Return the ``usage`` object; cached tokens as vLLM reports them."""
-    return {
-        "prompt_tokens": num_prompt,
-        "completion_tokens": num_output,
-        "total_tokens": num_prompt + num_output,
-        "prompt_tokens_details": {"cached_tokens": num_cached},
-    }
+def invalid_request(error: ValidationError) -> InvalidRequestError:
+    """Return what is wrong with a body, by the field that is wrong first."""
+    found = [(_place(one["loc"]), str(one["msg"])) for one in error.errors(include_url=False)]
+    # A field of several forms has an error for each: the one that got furthest says most.
+    within = [one for one in found if one[0].startswith(found[0][0])]
+    param = max((place for place, _ in within), key=len)
+    problems = dict.fromkeys(
+        text.removeprefix("Value error, ") for place, text in within if place == param
+    )
+    problem = ", or: ".join(problems)
+    return InvalidRequestError(f"{param}: {problem}" if param else problem, param=param or None)
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """Return a place as the caller spells it, without the names of a field's forms."""
+    parts = [part for part in location if isinstance(part, int) or not _FORM.match(part)]
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(
+        "."
+    )

@@ -14,7 +14,7 @@ from agent_runtime.backends.emulator import EmulatedRack, ReplicaObserver
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.errors import RequestError
-from agent_runtime.gateway.app import EndpointLimits, create_app
+from agent_runtime.gateway.app import EndpointLimits, Surroundings, create_app
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.look_alikes.engine_meter import EngineMeter
 from agent_runtime.look_alikes.kv_event_feed import BatchPublisher, KvEventFeed
@@ -128,7 +128,7 @@ class LookAlikes:
             speaker=shared.speaker,
             limits=shared.options.endpoint,
             sessions=shared.sessions,
-            epoch_s=epoch_s,
+            surroundings=Surroundings(epoch_s=epoch_s),
         )
         metrics = vllm_metrics(model, deployment, engine, self._meters[number], lateness)
         own = VllmRoutes(model, int(epoch_s()), engine, metrics, publisher)

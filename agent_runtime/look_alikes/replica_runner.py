@@ -11,8 +11,16 @@ from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.clock import monotonic_s
 from agent_runtime.errors import ContextTooLongError
 from agent_runtime.look_alikes.lateness import LatenessMeter
-from agent_runtime.turns import RunningTurn, TurnProgress, TurnRequest
+from agent_runtime.turns import (
+    PlacementReason,
+    RunningTurn,
+    TurnPlacement,
+    TurnProgress,
+    TurnRequest,
+)
+from scheduler.events import GapHint
 from scheduler.ids import ReplicaId, SessionId, TurnId
+from scheduler.session_view import SessionView
 
 
 class ReplicaRunner:
@@ -72,8 +80,19 @@ class ReplicaRunner:
         finally:
             turn.abort_unless_finished()
 
+    def now_s(self) -> float:
+        """Return the time on the rack's clock."""
+        return self._rack.now_s()
+
     def close_session(self, session_id: SessionId) -> None:
         """Do nothing: vLLM knows no sessions, and evicts what was not used longest."""
+
+    def hint_gap(self, session_id: SessionId, gap: GapHint) -> None:
+        """Do nothing."""
+
+    def session_view(self, session_id: SessionId) -> SessionView | None:  # noqa: ARG002 - protocol
+        """Know nothing of it."""
+        return None
 
 
 class _ReplicaTurn:
@@ -93,6 +112,11 @@ class _ReplicaTurn:
         self._lateness = lateness
         self._finished = False
         self._source = rack.submit(replica_id, request)
+
+    @property
+    def placement(self) -> TurnPlacement:
+        """Nothing was decided: it runs here."""
+        return TurnPlacement(self._replica_id, 0.0, 0, PlacementReason.HOME)
 
     def __aiter__(self) -> Self:
         return self

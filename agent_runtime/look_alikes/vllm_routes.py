@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from agent_runtime.errors import InvalidRequestError, RequestError
-from agent_runtime.gateway.error_mapping import runtime_error_response
-from agent_runtime.gateway.wire import ChatMessage
+from agent_runtime.errors import RequestError
+from agent_runtime.gateway.error_mapping import http_error
 from agent_runtime.look_alikes.kv_event_feed import BatchPublisher
 from agent_runtime.look_alikes.prometheus_text import CONTENT_TYPE, MetricsPage
-from agent_runtime.prompts.chat_prompt import PromptMemory, render_chat
-from agent_runtime.prompts.tokeniser import cut, tokenise
 from hw_model.engine.engine_core import EngineCore
 
 VLLM_VERSION = "0.32.0"
 """What the look-alikes say they are."""
-
-NO_BLOCKS = 1 << 30
-"""A block size that no prompt fills: nothing is hashed."""
-
-
-class TokenizeRequest(BaseModel):
-    """The body of ``/tokenize``: a prompt, or a conversation as chat completions take it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    prompt: str | None = None
-    messages: list[ChatMessage] | None = None
-    tools: list[dict[str, Any]] | None = None
-    return_token_strs: bool | None = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +50,6 @@ class VllmRoutes:
             Route("/load", self._load, methods=["GET"]),
             Route("/metrics", self._metrics, methods=["GET"]),
             Route("/kv_event_sources", self._kv_event_sources, methods=["GET"]),
-            Route("/tokenize", self._tokenize, methods=["POST"]),
         ]
 
     async def _models(self, _: Request) -> Response:
@@ -94,41 +74,6 @@ class VllmRoutes:
     async def _metrics(self, _: Request) -> Response:
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
-    async def _tokenize(self, request: Request) -> Response:
-        asked = _tokenize_request(await request.body())
-        if asked.prompt is not None:
-            tokens, strings = tokenise(asked.prompt), cut(asked.prompt)
-        else:
-            memory = PromptMemory(NO_BLOCKS)
-            raw = [message.model_dump() for message in asked.messages or ()]
-            memory.open_prompt(render_chat(raw, asked.tools or ()))
-            tokens, strings = array("I", memory.plan(array("I")).token_ids), None
-        if asked.return_token_strs and strings is None:
-            raise InvalidRequestError(
-                "return_token_strs: only for a prompt; the marks between messages are no text",
-                param="return_token_strs",
-            )
-        return JSONResponse(
-            {
-                "count": len(tokens),
-                "max_model_len": self.engine.max_context_tokens,
-                "tokens": tokens.tolist(),
-                "token_strs": strings if asked.return_token_strs else None,
-            }
-        )
-
-
-def _tokenize_request(body: bytes) -> TokenizeRequest:
-    try:
-        asked = TokenizeRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = ".".join(str(part) for part in first["loc"])
-        raise InvalidRequestError(f"{param}: {first['msg']}", param=param or None) from error
-    if (asked.prompt is None) == (asked.messages is None):
-        raise InvalidRequestError("give either `prompt` or `messages`", param="prompt")
-    return asked
-
 
 async def _empty(_: Request) -> Response:
     return Response()
@@ -144,7 +89,7 @@ ErrorHandler = Callable[[Request, Exception], Any]
 async def on_request_error(_: Request, error: Exception) -> Response:
     """Answer a caller's error as vLLM does: ``code`` is the status."""
     assert isinstance(error, RequestError)  # noqa: S101 - registered for it
-    status = runtime_error_response(error).status_code
+    status = http_error(error).status
     kind = HTTPStatus(status).phrase.replace(" ", "") + "Error"
     body = {"message": str(error), "type": kind, "param": error.param, "code": status}
     return JSONResponse({"error": body}, status_code=status)

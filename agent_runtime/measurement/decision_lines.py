@@ -9,6 +9,7 @@ from scheduler.commands import Command, Dispatch, Drop, Pull, Refuse, Release, R
 from scheduler.decision import Decision
 from scheduler.events import (
     Event,
+    GapHinted,
     PrefillEnded,
     ReplicaDown,
     ReplicaUp,
@@ -24,8 +25,8 @@ def decision_line(decision: Decision) -> str:
     """Return a decision as JSON, without the end of the line.
 
     Keys: ``t`` (emulated seconds), ``event`` (``turn_arrived``, ``prefill_ended``, ``turn_ended``,
-    ``session_closed``, ``woken``) with what it says, ``do``: what was asked for, in order, and
-    ``why``: the receipts of turns that were sent or held, with every option's seconds.
+    ``gap_hinted``, ``session_closed``, ``woken``) with what it says, ``do``: what was asked for, in
+    order, and ``why``: the receipts of turns that were sent or held, with every option's seconds.
     """
     line: dict[str, Any] = {"t": decision.now_s, **_event(decision.event)}
     if decision.commands:
@@ -65,6 +66,13 @@ def _event(event: Event) -> dict[str, Any]:
             return _turn_event(event)
         case Woken():
             return {"event": "woken"}
+        case GapHinted():
+            return {
+                "event": "gap_hinted",
+                "session": event.session_id,
+                "cause": event.gap.cause.value,
+                "expected_s": event.gap.expected_s,
+            }
         case SessionClosed():
             return {"event": "session_closed", "session": event.session_id}
         case ReplicaDown():

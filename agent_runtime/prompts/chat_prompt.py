@@ -16,11 +16,11 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 from agent_runtime.errors import InvalidRequestError
+from agent_runtime.prompts.block_hashes import Prompt, extend_hashes
 from agent_runtime.prompts.tokeniser import marker, tokenise
 from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
 END_OF_MESSAGE = marker("end of message")
-_ROOT = bytes(8)
 
 
 class PromptPiece(Protocol):
@@ -95,21 +95,6 @@ def chain_digests(messages: Sequence[PromptPiece]) -> list[bytes]:
     return digests
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What a turn computes.
-
-    Attributes:
-        num_tokens: Of the prompt, the opening of the reply included.
-        block_hashes: Of its full blocks, followed by those that the planned reply fills.
-        token_ids: Of the prompt and the planned reply.
-    """
-
-    num_tokens: int
-    block_hashes: tuple[int, ...]
-    token_ids: Sequence[int]
-
-
 class PromptMemory:
     """The tokens of one session's latest prompt and reply.
 
@@ -145,12 +130,27 @@ class PromptMemory:
         num_tokens = len(context)
         context.extend(reply)
         hashes = self._hashes[:]
-        _extend_hashes(hashes, context, self._block_size)
+        extend_hashes(hashes, context, self._block_size)
         return Prompt(num_tokens, tuple(hashes), context)
 
     def hashes(self) -> tuple[int, ...]:
         """Return the hashes of the prompt's full blocks alone."""
         return tuple(self._hashes)
+
+    def tokens(self) -> array[int]:
+        """Return the tokens of the messages, without the opening of a reply."""
+        return self._tokens[:]
+
+    def num_tokens_before(self, message: int) -> int:
+        """Return how many tokens the first so many messages of the prompt take."""
+        return self._ends[message - 1] if message else 0
+
+    def copy(self) -> PromptMemory:
+        """Return another memory of the same prompt."""
+        other = PromptMemory(self._block_size)
+        other._messages, other._ends = self._messages[:], self._ends[:]
+        other._tokens, other._hashes = self._tokens[:], self._hashes[:]
+        return other
 
     def clear(self) -> None:
         """Forget everything."""
@@ -162,21 +162,12 @@ class PromptMemory:
         self._tokens.append(END_OF_MESSAGE)
         self._messages.append(message.digest)
         self._ends.append(len(self._tokens))
-        _extend_hashes(self._hashes, self._tokens, self._block_size)
+        extend_hashes(self._hashes, self._tokens, self._block_size)
 
     def _truncate(self, num_messages: int) -> None:
         del self._messages[num_messages:], self._ends[num_messages:]
         del self._tokens[self._ends[-1] if self._ends else 0 :]
         del self._hashes[len(self._tokens) // self._block_size :]
-
-
-def _extend_hashes(hashes: list[int], tokens: array[int], block_size: int) -> None:
-    """Append the chained hashes of the full blocks that ``hashes`` does not cover yet."""
-    parent = hashes[-1].to_bytes(8) if hashes else _ROOT
-    for start in range(len(hashes) * block_size, len(tokens) - block_size + 1, block_size):
-        block = tokens[start : start + block_size].tobytes()
-        parent = blake2b(parent + block, digest_size=8).digest()
-        hashes.append(int.from_bytes(parent))
 
 
 def content_text(content: object, param: str) -> str:

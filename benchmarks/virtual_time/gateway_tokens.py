@@ -22,8 +22,10 @@ from starlette.applications import Starlette
 
 from agent_runtime.gateway.app import create_app
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
-from agent_runtime.turns import TurnProgress, TurnRequest
-from scheduler.ids import SessionId
+from agent_runtime.turns import PlacementReason, TurnPlacement, TurnProgress, TurnRequest
+from scheduler.events import GapHint
+from scheduler.ids import ReplicaId, SessionId
+from scheduler.session_view import SessionView
 
 NUM_TOKENS, NUM_RUNS = 10_000, 4
 ASKED: dict[str, Any] = {
@@ -38,6 +40,11 @@ class _Countdown:
 
     def __init__(self, num_tokens: int) -> None:
         self._num_left = num_tokens
+
+    @property
+    def placement(self) -> TurnPlacement:
+        """The first replica, at once."""
+        return TurnPlacement(ReplicaId(0), 0.0, 0, PlacementReason.NEW)
 
     def __aiter__(self) -> _Countdown:
         return self
@@ -67,6 +74,17 @@ class OneTokenAStep:
 
     def close_session(self, session_id: SessionId) -> None:
         """Do nothing."""
+
+    def now_s(self) -> float:
+        """Return the loop's time."""
+        return anyio.current_time()
+
+    def hint_gap(self, session_id: SessionId, gap: GapHint) -> None:
+        """Do nothing."""
+
+    def session_view(self, session_id: SessionId) -> SessionView | None:  # noqa: ARG002 - protocol
+        """Know nothing."""
+        return None
 
 
 async def gateway_alone(app: Starlette, fields: dict[str, Any]) -> None:

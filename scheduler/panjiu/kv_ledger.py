@@ -31,6 +31,7 @@ class SessionKv:
         held_on: The replica that holds its KV; None where it has none, or lost it.
         held_leaf: Up to where.
         num_loose_blocks: Room set aside there beyond it, for what the turn under way generates.
+        num_pauses: Turns of it that were held for over a second.
         solo_s: What its ended turns would have taken alone.
         ready_s: When what is on its way there will have arrived.
         host_on: The replica behind which its KV may be in host memory.
@@ -44,6 +45,7 @@ class SessionKv:
         "leaf",
         "lease_until_s",
         "num_loose_blocks",
+        "num_pauses",
         "ready_s",
         "session",
         "solo_s",
@@ -57,6 +59,7 @@ class SessionKv:
         self.held_leaf = root
         self.num_loose_blocks = 0
         self.state = KvState.IDLE
+        self.num_pauses = 0
         self.solo_s = 0.0
         self.ready_s = 0.0
         self.host_on: ReplicaId | None = None

@@ -23,6 +23,7 @@ class PanjiuSettings:
         shared_steps: Decode steps that a turn is expected to share with those beside it.
         patience: A turn that has been held so many times as long as all its session's work takes
             goes first, and may have others' idle KV dropped at any price: the cap on slowdown.
+        most_pauses: So does a turn of a session that was held for over a second so many times.
         tries: Held turns looked at per event.
         output_tokens: Reply that room is set aside for.
         lease_share: Share of a replica's HBM that leases may keep from being dropped.
@@ -39,6 +40,7 @@ class PanjiuSettings:
     crowd: float = 1.0
     shared_steps: int = 200
     patience: float = 20.0
+    most_pauses: int = 40
     tries: int = 4
     output_tokens: int = 300
     lease_share: float = 0.25

@@ -84,24 +84,22 @@ class EngineFleet:
 
     Attributes:
         slots: By replica id.
+        num_up: Engines that take turns.
         on_change: Told of replicas that go and come back.
         notice: Told, in words, what an operator should know.
 
-    Invariant: ``on_change`` was last told ``ReplicaUp`` exactly of the slots that are ``UP``; at
-        first, all are down.
+    Invariant: ``num_up`` counts the slots that are ``UP``, and ``on_change`` was last told
+        ``ReplicaUp`` exactly of these; at first, all are down.
     """
 
     def __init__(self, max_engines: int, breaker: BreakerSettings | None = None) -> None:
         self.slots = [EngineSlot(ReplicaId(number)) for number in range(max_engines)]
         self._breaker = breaker
         self._left_out: set[str] = set()
+        self._cards: list[dict[str, object]] | None = None  # until an engine has others
+        self.num_up = 0
         self.on_change: Callable[[ReplicaDown | ReplicaUp], None] = lambda _: None
         self.notice: Callable[[str], None] = lambda _: None
-
-    @property
-    def num_up(self) -> int:
-        """Engines that take turns."""
-        return sum(slot.state is SlotState.UP for slot in self.slots)
 
     def up(self) -> list[EngineSlot]:
         """Return the slots whose engines take turns."""
@@ -109,11 +107,13 @@ class EngineFleet:
 
     def cards(self) -> list[dict[str, object]]:
         """Return the models served, each once, as their engines describe them."""
-        cards: dict[str, dict[str, object]] = {}
-        for slot in self.slots:
-            for card in () if slot.facts is None else slot.facts.cards:
-                cards.setdefault(str(card["id"]), card)
-        return list(cards.values())
+        if self._cards is None:
+            cards: dict[str, dict[str, object]] = {}
+            for slot in self.slots:
+                for card in () if slot.facts is None else slot.facts.cards:
+                    cards.setdefault(str(card["id"]), card)
+            self._cards = list(cards.values())
+        return self._cards
 
     def reconcile(self, wanted: Iterable[EngineAddress]) -> list[EngineSlot]:
         """Give new servers a slot and drain those no longer wanted; return the new slots."""
@@ -153,10 +153,12 @@ class EngineFleet:
             self.notice(f"{_name(slot)} has drained and is out")
             self._to(slot, SlotState.EMPTY)
             slot.address, slot.facts, slot.metrics, slot.problem = None, None, NO_METRICS, ""
+            self._cards = None
 
     def present(self, slot: EngineSlot, facts: EngineFacts) -> None:
         """Take in what an engine says of itself, and let it take turns if it may."""
         slot.facts, slot.metrics = facts, facts.metrics
+        self._cards = None
         if slot.state is not SlotState.DOWN:
             return
         others = {model for other in self.up() if other.facts for model in other.facts.models}
@@ -186,6 +188,7 @@ class EngineFleet:
         if state not in _NEXT[slot.state]:
             raise InternalError(f"slot {slot.replica_id} went from {slot.state} to {state}")
         before, slot.state = slot.state, state
+        self.num_up += (state is SlotState.UP) - (before is SlotState.UP)
         if before is SlotState.UP:
             self.on_change(ReplicaDown(slot.replica_id))
         elif state is SlotState.UP:

@@ -51,6 +51,11 @@ class EngineReply(Protocol):
         """
         ...
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether all has come."""
+        ...
+
     def close(self) -> None:
         """Close the connection: vLLM aborts what it still runs for it. Harmless at the end."""
         ...
@@ -104,8 +109,14 @@ class _AiohttpReply:
             self._response.release()
         return data
 
+    @property
+    def is_at_end(self) -> bool:
+        return self._at_end or self._response.content.is_eof()
+
     def close(self) -> None:
-        if not self._at_end:
+        if self.is_at_end:
+            self._response.release()
+        else:
             self._response.close()
 
 

@@ -16,7 +16,12 @@ from agent_runtime.backends.vllm_servers.engine_http import (
     EngineUnreachableError,
 )
 from agent_runtime.engine_call import EngineCall
-from agent_runtime.errors import EngineBusyError, EngineLostError, UpstreamRefusedError
+from agent_runtime.errors import (
+    BackendStoppedError,
+    EngineBusyError,
+    EngineLostError,
+    UpstreamRefusedError,
+)
 from agent_runtime.turns import TurnOutcome, TurnProgress
 from scheduler.events import GapCause, GapHint
 from scheduler.ids import ReplicaId
@@ -38,6 +43,10 @@ class TurnListener(Protocol):
 
     def first_token(self) -> None:
         """The first output token came."""
+        ...
+
+    def said_all(self, reply: EngineReply) -> None:
+        """Nothing is left of a reply but its end, after which its connection serves others."""
         ...
 
     def ended(self, call: EngineCall) -> None:
@@ -102,16 +111,18 @@ class EngineTurn:
             try:
                 data = await reply.next_bytes()
             except EngineUnreachableError as error:
-                if not reader.is_complete:
-                    raise self._lost(str(error)) from error
-                data = b""  # all was said before
+                if self._closed:  # by ourselves
+                    raise BackendStoppedError from error
+                raise self._lost(str(error)) from error
             finally:
                 self._waits = False
             self._num_reads += 1
             if not data:
-                return self._finish()
+                return self._finish(reader.end())
             self._began = True
             out = reader.feed(data)
+            if reader.is_complete:  # clients may leave now, before the engine has closed the reply
+                return self._finish(out)
             num_new = max(0, reader.num_output_tokens - self._num_tokens)
             if out or num_new:
                 if num_new and self._num_tokens == 0:
@@ -136,7 +147,10 @@ class EngineTurn:
         if not self._closed:
             self._closed = True
             if self._reply is not None:
-                self._reply.close()
+                if self._call.reader.is_complete:
+                    self._listener.said_all(self._reply)
+                else:
+                    self._reply.close()
             self._listener.ended(self._call)
 
     async def _open(self) -> EngineReply:
@@ -169,9 +183,9 @@ class EngineTurn:
         self.close()
         raise refused
 
-    def _finish(self) -> TurnProgress:
+    def _finish(self, data: bytes) -> TurnProgress:
+        """Return the last progress, with the last bytes."""
         reader = self._call.reader
-        rest = reader.end()
         if not reader.is_complete:
             raise self._lost("its reply ended before it was complete")
         facts = reader.facts()
@@ -186,7 +200,7 @@ class EngineTurn:
         if num_cached is None:
             num_cached = self._num_cached_tokens
         self.close()
-        return TurnProgress(num_new, num_cached, finished=True, data=rest, outcome=outcome)
+        return TurnProgress(num_new, num_cached, finished=True, data=data, outcome=outcome)
 
     def _lost(self, problem: str, *, certain: bool = False) -> EngineLostError:
         self._listener.failed(problem, certain=certain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import anyio
@@ -17,7 +17,11 @@ from agent_runtime.backends.vllm_servers.engine_fleet import (
     EngineSlot,
     SlotState,
 )
-from agent_runtime.backends.vllm_servers.engine_http import EngineHttp
+from agent_runtime.backends.vllm_servers.engine_http import (
+    EngineHttp,
+    EngineReply,
+    EngineUnreachableError,
+)
 from agent_runtime.backends.vllm_servers.engine_turn import EngineTurn
 from agent_runtime.backends.vllm_servers.engine_watch import EngineWatch
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
@@ -28,6 +32,9 @@ from agent_runtime.turns import TurnProgress, TurnRequest
 from scheduler.commands import KvCommand
 from scheduler.ids import ReplicaId, SessionId, TurnId
 from scheduler.measured_cost import MeasuredCost
+
+END_S = 1.0
+"""For the end of a reply that has said all; after that its connection is closed."""
 
 PRIORITY_HEADER = "x-vllm-priority"
 
@@ -72,17 +79,22 @@ class VllmServers:
         self._turns: dict[TurnId, EngineTurn] = {}
         self._wanted: list[EngineAddress] = []
         self._stopped = False
+        self._tasks: TaskGroup | None = None
         self._alarm: tuple[float, Callable[[float], None]] | None = None
         self._alarm_set = anyio.Event()
 
     async def run(self) -> None:
         """Find engines, look after them and wake the scheduler, until cancelled."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._ring)
-            async with aclosing(self._directory.changes()) as changes:
-                async for wanted in changes:
-                    self._wanted = wanted
-                    self._reconcile(tasks)
+            self._tasks = tasks
+            try:
+                tasks.start_soon(self._ring)
+                async with aclosing(self._directory.changes()) as changes:
+                    async for wanted in changes:
+                        self._wanted = wanted
+                        self._reconcile(tasks)
+            finally:
+                self._tasks = None
 
     def submit(
         self, replica_id: ReplicaId, request: TurnRequest, priority: int = 0
@@ -156,6 +168,13 @@ class VllmServers:
         self._turns.pop(request.turn_id, None)
         slot.turns.pop(request.turn_id, None)
 
+    def read_to_the_end(self, reply: EngineReply) -> None:
+        """Let a reply that has said all come to its end, for its connection to serve others."""
+        if reply.is_at_end or self._tasks is None:
+            reply.close()
+        else:
+            self._tasks.start_soon(_read_to_the_end, reply)
+
     def now_s(self) -> float:
         """Return the clock's time."""
         return self._clock.now_s()
@@ -224,6 +243,9 @@ class _Listener:
         self.first_token_s = self._servers.now_s()
         self._prefilled()
 
+    def said_all(self, reply: EngineReply) -> None:
+        self._servers.read_to_the_end(reply)
+
     def ended(self, call: EngineCall) -> None:
         self._prefilled()
         servers, request, facts = self._servers, self._request, call.reader.facts()
@@ -250,6 +272,13 @@ class _Listener:
         if self._waits:
             self._waits = False
             self._slot.num_prefilling -= 1
+
+
+async def _read_to_the_end(reply: EngineReply) -> None:
+    with anyio.move_on_after(END_S), suppress(EngineUnreachableError):
+        while await reply.next_bytes():
+            pass
+    reply.close()
 
 
 def _body(call: EngineCall, session_id: SessionId, priority: int) -> bytes:

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from agent_runtime.emulated_model.reply import Reply
 from agent_runtime.emulated_model.token_logprobs import token_logprobs
+from agent_runtime.gateway.dialects.openai_objects import ObjectHead
 
 _NOT_SAID = {"refusal": None, "annotations": None, "audio": None, "function_call": None}
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHead:
-    """What every object of one answer begins with.
-
-    Attributes:
-        answer_id: Of the answer.
-        created: Seconds since 1970.
-        model: The name it is served under.
-    """
-
-    answer_id: str
-    created: int
-    model: str
-
-    def of(self, kind: str) -> dict[str, Any]:
-        """Return the members that an object of this kind begins with."""
-        return {
-            "id": self.answer_id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-        }
-
-
 def whole_answer(
-    head: AnswerHead,
+    head: ObjectHead,
     replies: Sequence[Reply],
     usage: dict[str, Any],
     num_top_logprobs: int | None,

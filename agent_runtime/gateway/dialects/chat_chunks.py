@@ -12,8 +12,8 @@ import msgspec
 
 from agent_runtime.emulated_model.reply import Piece, PieceKind, Reply, ReplyReader
 from agent_runtime.emulated_model.token_logprobs import token_logprobs
-from agent_runtime.gateway.chat_answer import AnswerHead
-from agent_runtime.gateway.wire import usage
+from agent_runtime.gateway.dialect import TurnUsage
+from agent_runtime.gateway.dialects.openai_objects import ObjectHead, usage_object
 from agent_runtime.turns import TurnProgress
 
 _encode = msgspec.json.Encoder().encode
@@ -47,7 +47,7 @@ class ChoiceChunks:
 
     def __init__(
         self,
-        head: AnswerHead,
+        head: ObjectHead,
         index: int,
         reply: Reply,
         *,
@@ -127,12 +127,12 @@ class ChoiceChunks:
             rest["stop_reason"] = self._reply.stop_reason
         used = b""
         if self._with_usage:
-            now = usage(self._num_prompt_tokens, self.num_sent_tokens, self.num_cached_tokens)
-            used = b',"usage":' + _encode(now)
+            now = TurnUsage(self._num_prompt_tokens, self.num_sent_tokens, self.num_cached_tokens)
+            used = b',"usage":' + _encode(usage_object(now))
         return b"%b%b,%b]%b}\n\n" % (self._head, _encode(delta), _encode(rest)[1:], used)
 
 
-def usage_chunk(head: AnswerHead, used: dict[str, Any]) -> bytes:
+def usage_chunk(head: ObjectHead, used: dict[str, Any]) -> bytes:
     """Return the chunk that closes a stream with ``include_usage``."""
     closing = {**head.of("chat.completion.chunk"), "choices": [], "usage": used}
     return b"data: %b\n\n" % _encode(closing)

@@ -1,0 +1,52 @@
+"""What the endpoint takes on, and whose keys it takes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from agent_runtime.cli.rack_options import natural_float, positive_int
+from agent_runtime.gateway.app import EndpointLimits
+from agent_runtime.gateway.tenants import TenantKeys, read_tenant_keys
+from agent_runtime.gateway.turn_stream import HoldTerms
+
+
+def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
+    """Add ``--api-key-file`` and the limits."""
+    limits = EndpointLimits()
+    group.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help='TOML: [tenants], then a line such as team = ["KEY", ...] each; without it everybody '
+        "is let in, as one tenant",
+    )
+    group.add_argument(
+        "--max-requests",
+        type=positive_int,
+        default=limits.max_under_way,
+        metavar="N",
+        help="answered at a time; more get a 429 (default: %(default)s)",
+    )
+    group.add_argument(
+        "--hold-grace",
+        type=natural_float,
+        default=limits.hold.grace_s,
+        metavar="S",
+        help="seconds that a held turn's stream waits before it begins; until then errors are HTTP "
+        "statuses (default: %(default)s)",
+    )
+
+
+def endpoint_limits(args: argparse.Namespace) -> EndpointLimits:
+    """Return what the options say the endpoint takes on."""
+    return EndpointLimits(max_under_way=args.max_requests, hold=HoldTerms(grace_s=args.hold_grace))
+
+
+def tenant_keys(args: argparse.Namespace) -> TenantKeys | None:
+    """Return whose keys are taken, None for everybody.
+
+    Raises:
+        ConfigError: The file can't be read as one.
+    """
+    return None if args.api_key_file is None else read_tenant_keys(args.api_key_file)

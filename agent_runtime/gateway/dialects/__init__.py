@@ -1,0 +1,1 @@
+"""The APIs that clients speak: how each asks, answers, streams and fails."""

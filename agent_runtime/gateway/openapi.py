@@ -1,0 +1,110 @@
+"""``GET /openapi.json``: the routes and bodies there are, from the models that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+REF = "#/components/schemas/{model}"
+ERROR_STATUSES = (400, 401, 404, 405, 409, 413, 429, 502, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What can be done on a route.
+
+    Attributes:
+        method: In lower case.
+        path: With parameters in braces.
+        summary: One line.
+        body: What it takes, or None.
+        status: When it goes well.
+        streams: Whether it may answer with server-sent events.
+        guarded: Whether it takes an API key where there are any.
+    """
+
+    method: str
+    path: str
+    summary: str
+    body: type[BaseModel] | None = None
+    status: int = 200
+    streams: bool = False
+    guarded: bool = True
+
+
+class OpenApi:
+    """The document and its route.
+
+    Args:
+        operations: What there is.
+        version: Of the server.
+    """
+
+    def __init__(self, operations: Sequence[Operation], version: str) -> None:
+        self._operations, self._version = operations, version
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """What it says; made when somebody asks, as it takes some milliseconds."""
+        bodies = list(dict.fromkeys(one.body for one in self._operations if one.body is not None))
+        _, schemas = models_json_schema([(kind, "validation") for kind in bodies], ref_template=REF)
+        paths: dict[str, dict[str, Any]] = {}
+        for operation in self._operations:
+            path = operation.path.replace(":path", "")
+            paths.setdefault(path, {})[operation.method] = _described(operation)
+        return {
+            "openapi": "3.1.0",
+            "info": {"title": "Panjiu", "version": self._version},
+            "paths": paths,
+            "components": {
+                "schemas": schemas.get("$defs", {}),
+                "securitySchemes": {
+                    "bearer": {"type": "http", "scheme": "bearer"},
+                    "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                },
+            },
+        }
+
+    async def answer(self, _: Request) -> Response:
+        """Answer one request."""
+        return JSONResponse(self.document)
+
+
+def _described(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {"summary": operation.summary, "responses": _responses(operation)}
+    if operation.guarded:
+        described["security"] = [{}, {"bearer": []}, {"apiKey": []}]
+    names = [part[1:-1] for part in operation.path.replace(":path", "").split("/") if "{" in part]
+    if names:
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    if operation.body is not None:
+        schema = {"$ref": REF.format(model=operation.body.__name__)}
+        content = {"application/json": {"schema": schema}}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    good: dict[str, Any] = {"description": HTTPStatus(operation.status).phrase}
+    if operation.status != HTTPStatus.NO_CONTENT:
+        kinds = ["application/json"]
+        if operation.streams:
+            kinds.append("text/event-stream")
+        if operation.path == "/metrics":
+            kinds = ["text/plain"]
+        good["content"] = {kind: {} for kind in kinds}
+    responses = {str(operation.status): good}
+    for status in ERROR_STATUSES if operation.guarded else ():
+        responses[str(status)] = {"description": HTTPStatus(status).phrase}
+    return responses

@@ -1,0 +1,159 @@
+"""The first half of a turn: read the body, find whose it is, bring its prompt up to date."""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from starlette.requests import Request
+
+from agent_runtime.errors import BodyTooLargeError, ContextTooLongError, SessionStateError
+from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.neutral_request import (
+    CacheBreakpoint,
+    ChatPrompt,
+    NeutralPrompt,
+    NeutralRequest,
+    TextPrompt,
+    TokenPrompt,
+    wrong,
+)
+from agent_runtime.gateway.opened_prompt import OpenedChat, OpenedPrompt, OpenedText
+from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
+from agent_runtime.gateway.session_keys import SessionKeys
+from agent_runtime.prompts.chat_prompt import chain_digests, render_chat
+from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt, token_array
+from agent_runtime.prompts.tokeniser import tokenise
+from agent_runtime.turns import TurnRunner
+from scheduler.ids import TurnId
+
+
+@dataclass(slots=True)
+class Opening:
+    """Opens requests.
+
+    Attributes:
+        runner: Runs turns.
+        models: What is served.
+        sessions: Who is talking.
+        max_body_bytes: Larger bodies are refused.
+    """
+
+    runner: TurnRunner
+    models: Models
+    sessions: SessionDirectory
+    max_body_bytes: int
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    async def read(self, request: Request) -> bytes:
+        """Return the body.
+
+        Raises:
+            BodyTooLargeError: Over the limit.
+            ClientDisconnect: The client left.
+        """
+        limit = self.max_body_bytes
+        declared = request.headers.get("content-length", "")
+        body = bytearray()
+        too_large = declared.isdecimal() and int(declared) > limit
+        if not too_large:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    too_large = True
+                    break
+        if too_large:
+            raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
+        return bytes(body)
+
+    def open(self, request: NeutralRequest) -> list[OpenedPrompt]:
+        """Find the session of every prompt, and bring its memory up to it.
+
+        Raises:
+            InvalidRequestError: Content that can't be read.
+            UnknownModelError: Another model.
+            ContextTooLongError: No replica holds the prompt.
+            SessionStateError: The session is paused.
+        """
+        if request.model is not None:
+            self.models.check(request.model)
+        return [self._open_prompt(prompt, request.keys) for prompt in request.prompts]
+
+    def next_turn_id(self) -> TurnId:
+        """Return an id that no turn had."""
+        return TurnId(f"turn-{next(self._numbers)}")
+
+    def room_tokens(self, prompt: OpenedPrompt) -> int:
+        """Return how many tokens a reply may have."""
+        return self.runner.max_context_tokens - prompt.num_tokens
+
+    def _open_prompt(self, prompt: NeutralPrompt, keys: SessionKeys) -> OpenedPrompt:
+        match prompt:
+            case ChatPrompt():
+                return self._open_chat(prompt, keys)
+            case TextPrompt(text=text):
+                return self._open_text(text, tokenise(text), keys)
+            case TokenPrompt(tokens=tokens):
+                try:
+                    ids = token_array(tokens)
+                except OverflowError as error:
+                    raise wrong("prompt", "token ids are from 0 to 2**32 - 1") from error
+                return self._open_text(None, ids, keys)
+
+    def _open_chat(self, prompt: ChatPrompt, keys: SessionKeys) -> OpenedChat:
+        rendered = render_chat(prompt.messages, prompt.tools)
+        digests = chain_digests(rendered)
+        session = self._find_session(keys, digests)
+        num_tokens = session.memory.open_prompt(rendered)
+        if num_tokens >= self.runner.max_context_tokens:
+            session.memory.clear()  # or refused prompts, however long, would be kept for long
+            raise self._too_long(num_tokens, "messages")
+        own_digests = digests[len(digests) - len(prompt.messages) :]
+        return OpenedChat(session, prompt.messages, own_digests, num_tokens, rendered)
+
+    def _open_text(self, text: str | None, tokens: array[int], keys: SessionKeys) -> OpenedText:
+        if not tokens:
+            raise wrong("prompt", "an empty prompt can't be gone on with")
+        if len(tokens) >= self.runner.max_context_tokens:
+            raise self._too_long(len(tokens), "prompt")
+        raw = RawPrompt(tokens, self.runner.block_size_tokens)
+        trail = PromptTrail(tokens.tobytes()) if text is None else PromptTrail.of_text(text)
+        session = self._find_session(keys, trail.digests)
+        return OpenedText(session, text, raw, trail)
+
+    def _find_session(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession:
+        now_s = anyio.current_time()
+        for forgotten in self.sessions.forget_old(now_s):
+            self.runner.close_session(forgotten)
+        session = self.sessions.find(keys, digests, now_s)
+        if session.paused:
+            raise SessionStateError(
+                f"The session `{session.public_id}` is paused; "
+                f"POST /v1/sessions/{session.public_id}/resume lets its turns run.",
+                param="session_id",
+            )
+        return session
+
+    def _too_long(self, num_tokens: int, param: str) -> ContextTooLongError:
+        return ContextTooLongError(
+            f"This model's maximum context length is {self.runner.max_context_tokens} tokens. "
+            f"However, your prompt contains {num_tokens} input tokens. Please shorten the "
+            f"{param}.",
+            param=param,
+        )
+
+
+def breakpoint_tokens(prompt: OpenedPrompt, breakpoint_: CacheBreakpoint | None) -> int:
+    """Return how many tokens the prompt has up to a cache breakpoint; 0 without one."""
+    if breakpoint_ is None or not isinstance(prompt, OpenedChat):
+        return 0
+    num_before = len(prompt.rendered) - len(prompt.messages)  # the tool definitions
+    message = num_before + breakpoint_.message
+    memory = prompt.session.memory
+    if breakpoint_.num_chars is None:
+        return memory.num_tokens_before(message + 1)
+    text = prompt.rendered[message].text[: breakpoint_.num_chars]
+    return memory.num_tokens_before(message) + 1 + len(tokenise(text))

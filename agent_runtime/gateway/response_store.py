@@ -1,0 +1,155 @@
+"""Answers of the responses API that are kept, to be read, gone on with or cancelled.
+
+Invariant: they stand in the order in which they began; ``_num_bytes`` is the sum of their sizes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from agent_runtime.errors import InvalidRequestError, UnknownResponseError
+from scheduler.ids import TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class StoreLimits:
+    """How much is kept.
+
+    Attributes:
+        max_responses: The oldest ones beyond are forgotten.
+        max_bytes: So are they beyond this many bytes of requests.
+        ttl_s: And after this long.
+    """
+
+    max_responses: int = 4_000
+    max_bytes: int = 256 << 20
+    ttl_s: float = 3600.0
+
+
+@dataclass(slots=True)
+class StoredResponse:
+    """One answer, from its beginning.
+
+    Attributes:
+        response_id: Of it.
+        tenant_id: Whose.
+        session_id: The public id of the session that it is a turn of.
+        messages: The conversation up to it, without instructions.
+        num_bytes: What it takes, about.
+        body: As it is read, so far.
+        cancelled: Set to end it; None once it has ended.
+        began_s: When, on anyio's clock.
+    """
+
+    response_id: str
+    tenant_id: TenantId
+    session_id: str
+    messages: Sequence[dict[str, Any]]
+    num_bytes: int
+    body: dict[str, Any]
+    cancelled: anyio.Event | None = None
+    began_s: float = field(default_factory=anyio.current_time)
+
+
+class ResponseStore:
+    """Kept answers, bounded in number, size and age.
+
+    Args:
+        limits: How much.
+        epoch_s: Seconds since 1970: ids differ from those before a restart.
+    """
+
+    def __init__(self, limits: StoreLimits, epoch_s: Callable[[], float]) -> None:
+        self._limits = limits
+        self._era = f"{int(epoch_s() * 1000):012x}"
+        self._num_made = 0
+        self._num_bytes = 0
+        self._kept: OrderedDict[str, StoredResponse] = OrderedDict()
+        self._items: dict[str, tuple[TenantId, dict[str, Any]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def new_suffix(self) -> str:
+        """Return what ids of a new answer and its items end with."""
+        self._num_made += 1
+        return f"{self._era}{self._num_made:08x}"
+
+    def keep(self, response: StoredResponse) -> None:
+        """Keep an answer that begins."""
+        self._kept[response.response_id] = response
+        self._num_bytes += response.num_bytes
+        self._forget_old()
+
+    def ended(self, response: StoredResponse, body: dict[str, Any]) -> None:
+        """Take its last state, if it is still kept."""
+        response.body, response.cancelled = body, None
+        if self._kept.get(response.response_id) is response:
+            for item in body["output"]:
+                self._items[item["id"]] = response.tenant_id, item
+
+    def get(self, tenant_id: TenantId, response_id: str) -> StoredResponse:
+        """Return an answer.
+
+        Raises:
+            UnknownResponseError: None of that tenant's.
+        """
+        self._forget_old()
+        response = self._kept.get(response_id)
+        if response is None or response.tenant_id != tenant_id:
+            raise UnknownResponseError(
+                f"The response `{response_id}` does not exist, or was not stored, or was "
+                "forgotten; send the whole conversation as input.",
+                param="response_id",
+            )
+        return response
+
+    def item(self, tenant_id: TenantId, item_id: str) -> dict[str, Any]:
+        """Return an item of an answer's output.
+
+        Raises:
+            InvalidRequestError: None of that tenant's.
+        """
+        owner, item = self._items.get(item_id, (None, {}))
+        if owner != tenant_id:
+            raise InvalidRequestError(
+                f"input: the item `{item_id}` was not stored, or was forgotten; send it whole",
+                param="input",
+            )
+        return item
+
+    def delete(self, tenant_id: TenantId, response_id: str) -> None:
+        """Forget an answer.
+
+        Raises:
+            UnknownResponseError: None of that tenant's.
+        """
+        self._forget(self.get(tenant_id, response_id))
+
+    def discard(self, response: StoredResponse) -> None:
+        """Forget an answer that nobody was told of."""
+        if self._kept.get(response.response_id) is response:
+            self._forget(response)
+
+    def _forget_old(self) -> None:
+        limits, now_s = self._limits, anyio.current_time()
+        while self._kept:
+            oldest = next(iter(self._kept.values()))
+            if (
+                len(self._kept) <= limits.max_responses
+                and self._num_bytes <= limits.max_bytes
+                and now_s - oldest.began_s <= limits.ttl_s
+            ):
+                break
+            self._forget(oldest)
+
+    def _forget(self, response: StoredResponse) -> None:
+        del self._kept[response.response_id]
+        self._num_bytes -= response.num_bytes
+        for item in response.body["output"]:
+            self._items.pop(item["id"], None)

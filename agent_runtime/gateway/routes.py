@@ -1,0 +1,133 @@
+"""Every route there is: what answers it, and what the document says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from agent_runtime.gateway.answering import AnswerDesk, Answering
+from agent_runtime.gateway.count_route import CountRoute
+from agent_runtime.gateway.dialects.chat_dialect import ChatDialect
+from agent_runtime.gateway.dialects.chat_wire import ChatRequest
+from agent_runtime.gateway.dialects.completions_dialect import CompletionsDialect
+from agent_runtime.gateway.dialects.completions_wire import CompletionRequest
+from agent_runtime.gateway.dialects.messages_dialect import MessagesDialect
+from agent_runtime.gateway.dialects.messages_wire import CountRequest, MessagesRequest
+from agent_runtime.gateway.dialects.responses_dialect import ResponsesDialect
+from agent_runtime.gateway.dialects.responses_wire import ResponsesRequest
+from agent_runtime.gateway.metrics import PrometheusCounts
+from agent_runtime.gateway.openapi import OpenApi, Operation
+from agent_runtime.gateway.opening import Opening
+from agent_runtime.gateway.response_routes import ResponseRoutes
+from agent_runtime.gateway.response_store import ResponseStore
+from agent_runtime.gateway.service_routes import DISTRIBUTION, ServiceRoutes
+from agent_runtime.gateway.session_wire import ForkedSession, NewSession, SessionHint
+from agent_runtime.gateway.sessions import Sessions
+from agent_runtime.gateway.tokenise_route import TokeniseRoute, TokenizeRequest
+
+Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A route.
+
+    Attributes:
+        operation: What the document says of it.
+        answer: What answers it.
+    """
+
+    operation: Operation
+    answer: Answer
+
+
+def dialect_routes(desk: AnswerDesk, store: ResponseStore) -> list[Served]:
+    """Return the routes of every dialect of the emulated model."""
+    kept = ResponseRoutes(store)
+    one = "/v1/responses/{response_id}"
+    return [
+        chat_route(Answering(ChatDialect(), desk).answer),
+        Served(
+            Operation(
+                "post", "/v1/completions", "Go on with a text", CompletionRequest, streams=True
+            ),
+            Answering(CompletionsDialect(), desk).answer,
+        ),
+        Served(
+            Operation("post", "/v1/responses", "Answer items", ResponsesRequest, streams=True),
+            Answering(ResponsesDialect(store), desk).answer,
+        ),
+        Served(Operation("get", one, "A response that was kept"), kept.get),
+        Served(Operation("delete", one, "Forget a response"), kept.delete),
+        Served(Operation("post", f"{one}/cancel", "End a response in progress"), kept.cancel),
+        Served(
+            Operation("post", "/v1/messages", "Answer messages", MessagesRequest, streams=True),
+            Answering(MessagesDialect(), desk).answer,
+        ),
+        Served(
+            Operation("post", "/v1/messages/count_tokens", "Count a prompt", CountRequest),
+            CountRoute(desk.opening).answer,
+        ),
+        Served(
+            Operation("post", "/tokenize", "Cut a prompt into tokens", TokenizeRequest),
+            TokeniseRoute(desk.opening).answer,
+        ),
+    ]
+
+
+def chat_route(answer: Answer) -> Served:
+    """Return the route of chat completions."""
+    path = "/v1/chat/completions"
+    return Served(Operation("post", path, "Answer a chat", ChatRequest, streams=True), answer)
+
+
+def common_routes(
+    opening: Opening, counts: PrometheusCounts, service: ServiceRoutes
+) -> list[Served]:
+    """Return the routes that are there whatever answers."""
+    sessions, models = Sessions(opening), opening.models
+    one = "/v1/sessions/{session_id:path}"
+    return [
+        Served(Operation("get", "/v1/models", "The model that is served"), models.list_all),
+        Served(Operation("get", "/v1/models/{name:path}", "A model"), models.get_one),
+        Served(
+            Operation("post", "/v1/sessions", "Open a session", NewSession, status=201),
+            sessions.create,
+        ),
+        Served(Operation("get", "/v1/sessions", "Sessions, paged by id"), sessions.list_all),
+        Served(
+            Operation(
+                "post", f"{one}/fork", "Begin another as this one", ForkedSession, status=201
+            ),
+            sessions.fork,
+        ),
+        Served(Operation("post", f"{one}/pause", "Let it have no turns"), sessions.pause),
+        Served(Operation("post", f"{one}/resume", "Let it have turns again"), sessions.resume),
+        Served(
+            Operation("post", f"{one}/hint", "Tell of the tool that runs", SessionHint),
+            sessions.hint,
+        ),
+        Served(Operation("get", one, "A session"), sessions.get),
+        Served(Operation("delete", one, "It will not return", status=204), sessions.close),
+        Served(Operation("get", "/health", "The process lives", guarded=False), service.health),
+        Served(Operation("get", "/ready", "Turns are taken", guarded=False), service.ready),
+        Served(Operation("get", "/version", "Of the server", guarded=False), service.version),
+        Served(Operation("get", "/metrics", "For Prometheus", guarded=False), counts.answer),
+    ]
+
+
+def starlette_routes(served: Sequence[Served]) -> list[Route]:
+    """Return what Starlette takes, and the document of it all."""
+    about = Operation("get", "/openapi.json", "This document", guarded=False)
+    document = OpenApi([*(one.operation for one in served), about], version(DISTRIBUTION))
+    routes = [
+        Route(one.operation.path, one.answer, methods=[one.operation.method.upper()])
+        for one in served
+    ]
+    return [*routes, Route(about.path, document.answer, methods=["GET"])]

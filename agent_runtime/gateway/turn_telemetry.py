@@ -1,0 +1,88 @@
+"""The seam between turns and whoever counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Protocol
+
+from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.gateway.dialect import DialectName, TurnUsage
+from agent_runtime.turns import TurnPlacement
+
+
+class Outcome(StrEnum):
+    """How a request ended."""
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    FAILED = "failed"
+    ABORTED = "aborted"
+
+
+class TurnCounts(Protocol):
+    """Is told of requests that run turns."""
+
+    def turn_arrived(self) -> None:
+        """One waits to run."""
+        ...
+
+    def turn_placed(self, placement: TurnPlacement | None) -> None:
+        """It does not wait any more: it runs, or it was refused or withdrawn."""
+        ...
+
+    def first_token(self, ttft_s: float) -> None:
+        """Its first token came, so long after it arrived."""
+        ...
+
+    def request_ended(self, dialect: DialectName, outcome: Outcome, used: TurnUsage | None) -> None:
+        """A request is over; what it used is known if it was answered."""
+        ...
+
+
+class WatchedTurn:
+    """One request on its way; one that nothing is told of was aborted.
+
+    Attributes:
+        outcome: How it ended, as far as is known.
+        used: What it used, once it is answered.
+    """
+
+    __slots__ = ("_counts", "_waiting", "outcome", "used")
+
+    def __init__(self, counts: TurnCounts) -> None:
+        self._counts = counts
+        self._waiting = True
+        self.outcome = Outcome.ABORTED
+        self.used: TurnUsage | None = None
+
+    def placed(self, placement: TurnPlacement | None) -> None:
+        """It runs, or it never will."""
+        if self._waiting:
+            self._waiting = False
+            self._counts.turn_placed(placement)
+
+    def first_token(self, ttft_s: float) -> None:
+        """Its first token came."""
+        self._counts.first_token(ttft_s)
+
+    def broke(self, error: RequestError | BackendError) -> None:
+        """It could not be run, or not to its end."""
+        self.outcome = Outcome.REFUSED if isinstance(error, RequestError) else Outcome.FAILED
+
+    def answered(self, used: TurnUsage) -> None:
+        """All of it was generated."""
+        self.outcome, self.used = Outcome.ANSWERED, used
+
+
+@contextmanager
+def watched_turn(counts: TurnCounts, dialect: DialectName) -> Iterator[WatchedTurn]:
+    """Watch a request while the context lasts."""
+    counts.turn_arrived()
+    watched = WatchedTurn(counts)
+    try:
+        yield watched
+    finally:
+        watched.placed(None)
+        counts.request_ended(dialect, watched.outcome, watched.used)
