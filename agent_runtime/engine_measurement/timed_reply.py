@@ -81,16 +81,7 @@ async def timed_reply(
                 times_s.append(now_s)
                 if on_token is not None:
                     on_token(now_s)
-    if not times_s or "prompt_tokens" not in usage:
-        raise BackendError(
-            "the engine's stream has no usage, so tokens can't be counted: it must understand "
-            "stream_options.include_usage"
-        )
-    if len(times_s) < num_tokens:
-        raise BackendError(
-            f"the engine ended a reply after {len(times_s)} of {num_tokens} tokens; it broke off, "
-            "or does not know ignore_eos"
-        )
+    _check(times_s, usage, num_tokens)
     details = usage.get("prompt_tokens_details") or {}
     return TimedReply(
         sent_s, tuple(times_s), int(usage["prompt_tokens"]), details.get("cached_tokens")
@@ -104,3 +95,16 @@ def _num_tokens_so_far(chunk: dict[str, Any], before: int) -> int:
     if usage is not None:
         return int(usage.get("completion_tokens") or 0)
     return before + any(choice.get("delta", {}).get("content") for choice in choices)
+
+
+def _check(times_s: Sequence[float], usage: dict[str, Any], num_tokens: int) -> None:
+    if not times_s or "prompt_tokens" not in usage:
+        raise BackendError(
+            "the engine's stream has no usage, so tokens can't be counted: it must understand "
+            "stream_options.include_usage"
+        )
+    if len(times_s) < num_tokens:
+        raise BackendError(
+            f"the engine ended a reply after {len(times_s)} of {num_tokens} tokens; it broke off, "
+            "or does not know ignore_eos"
+        )
