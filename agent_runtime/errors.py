@@ -35,7 +35,8 @@ AgentRuntimeError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from scheduler.ids import ReplicaId
 
@@ -267,3 +268,17 @@ class LivelockError(VirtualTimeError):
 
 class OutsideTimeError(VirtualTimeError):
     """Something from outside virtual time: a thread, a socket, a request to the network."""
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Raise one of our own errors as it is, though a task group wraps it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException | None = group.subgroup(AgentRuntimeError)
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, AgentRuntimeError):
+            raise error from group
+        raise

@@ -19,6 +19,7 @@ from agent_runtime.turns import (
     TurnProgress,
     TurnRequest,
 )
+from hw_model.ttft_boundary import NO_FRONT_END, FrontEnd
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Command, Dispatch, Refuse
 from scheduler.errors import InvariantError
@@ -68,7 +69,7 @@ class Runtime:
         backend: Runs what it decides.
         clock: Emulated time, the backend's too.
         block_size_tokens: Tokens per KV block.
-        before_engine_s: Emulated seconds that a turn spends on its way to the engine.
+        front_end: What turns spend on their way to the engine, in emulated time.
         observer: Told what becomes of turns.
     """
 
@@ -79,10 +80,10 @@ class Runtime:
         clock: Clock,
         *,
         block_size_tokens: int,
-        before_engine_s: float = 0.0,
+        front_end: FrontEnd = NO_FRONT_END,
         observer: TurnObserver | None = None,
     ) -> None:
-        self._before_engine_s = before_engine_s
+        self._front_end = front_end
         self._observer = observer
         self._scheduler = scheduler
         self._backend = backend
@@ -110,8 +111,8 @@ class Runtime:
             BackendError: On entry or while iterating; the turn is over.
         """
         sent_s = self._clock.now_s()
-        if self._before_engine_s:
-            await anyio.sleep_until(self._clock.deadline(sent_s + self._before_engine_s))
+        if before_engine_s := self._front_end.before_engine_s(request.num_prompt_tokens):
+            await anyio.sleep_until(self._clock.deadline(sent_s + before_engine_s))
         arrived = _ArrivedTurn(request, sent_s)
         turn = _DispatchedTurn(request, self._backend, self._progressed)
         try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 
 import anyio
@@ -28,7 +28,7 @@ from agent_runtime.cli.engine_options import (
 from agent_runtime.cli.rack_options import emulated_machine
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
-from agent_runtime.errors import AgentRuntimeError, BackendError
+from agent_runtime.errors import BackendError, told_plainly
 from hw_model.claim import Band
 from scheduler.cost import CostModel, TabulatedCost
 
@@ -64,7 +64,7 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
         own_key=key is not None,
         seed=args.seed,
     )
-    with _told_plainly():
+    with told_plainly():
         async with _engines_http(args, key) as http, anyio.create_task_group() as tasks:
             servers = VllmServers(fleet, http, EngineDirectory(sources, notice), clock)
             tasks.start_soon(servers.run)
@@ -101,20 +101,6 @@ def _uvicorn_config(service: EngineService) -> uvicorn.Config:
         lifespan="off",
         timeout_graceful_shutdown=5,
     )
-
-
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Raise one of our own errors as it is, though a task group wraps it."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        error: BaseException | None = group.subgroup(AgentRuntimeError)
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if isinstance(error, AgentRuntimeError):
-            raise error from group
-        raise
 
 
 async def _first_engine(fleet: EngineFleet, wait_s: float) -> None:
