@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import openai
 import pytest
 
 from agent_runtime.cli.main import main
+from agent_runtime.cli.rack_server import listen
 
 SMALL = ["simulate", "--limit", "3", "--model", "qwen3-8b", "--replicas", "2", "--max-gap-s", "1"]
 
@@ -159,6 +161,13 @@ def test_a_port_that_is_taken_is_said_so(capsys: pytest.CaptureFixture[str]) -> 
     code, _, err = run(capsys, "serve", "--host", "203.0.113.1")
     assert code == 2
     assert "can't listen on 203.0.113.1:8000" in err
+
+
+def test_no_token_waits_for_the_one_before_to_be_acknowledged() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_broken_script_exits_with_1_and_names_rule_and_field(
