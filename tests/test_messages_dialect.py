@@ -278,7 +278,7 @@ async def test_programs_under_one_claude_code_session_are_sessions_of_their_own(
         ),
         ({"tools": [{"name": "a"}]}, r"tools\[0\]\.input_schema"),
         ({"tool_choice": {"type": "tool", "name": "a"}}, "tool_choice"),
-        ({"stop_sequences": [""]}, "stop_sequences[0]"),
+        ({"stop_sequences": [""]}, "stop_sequences"),
         (
             {
                 "messages": [
