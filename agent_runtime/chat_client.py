@@ -106,14 +106,34 @@ class ChatClient:
         Raises:
             UpstreamRefusedError, BackendError: As of ``whole``.
         """
-        try:
-            response = await self._http.get("models")
-        except httpx2.HTTPError as error:
-            raise self._failure(error) from error
+        return [card["id"] for card in await self.model_cards()]
+
+    async def model_cards(self) -> list[dict[str, Any]]:
+        """Return what the server says of its models.
+
+        Raises:
+            UpstreamRefusedError, BackendError: As of ``whole``.
+        """
+        response = await self._got("models")
         if response.is_error:
             raise _refusal(response, response.content)
         cards = _parsed(response.content).get("data")
-        return [card["id"] for card in cards] if isinstance(cards, list) else []
+        return cards if isinstance(cards, list) else []
+
+    async def page(self, path: str) -> str | None:
+        """Return a page of the server outside the API, e.g. ``/metrics``; None if there is none.
+
+        Raises:
+            BackendError: The server can't be reached.
+        """
+        response = await self._got(str(httpx2.URL(self.server.base_url).join(path)))
+        return response.text if response.is_success else None
+
+    async def _got(self, url: str) -> httpx2.Response:
+        try:
+            return await self._http.get(url)
+        except httpx2.HTTPError as error:
+            raise self._failure(error) from error
 
     async def close_session(self, session_id: str) -> None:
         """Tell the server that a session is over; one that knows no sessions may ignore it.

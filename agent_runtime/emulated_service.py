@@ -21,9 +21,9 @@ from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.engine.request_queue import SchedulingPolicy
 from hw_model.engine.step_scheduler import EngineLimits
-from hw_model.ttft_boundary import TtftBoundary
+from hw_model.ttft_boundary import FrontEnd, TtftBoundary
 from scheduler.cluster_scheduler import ClusterScheduler
-from scheduler.cost import CostModel
+from scheduler.cost import TabulatedCost
 from scheduler.decision import Decision
 from scheduler.policies import make_policy, policy_entry
 from scheduler.rack import ReplicaFleet
@@ -96,7 +96,7 @@ class EmulatedService:
                 deployment.block_size_tokens,
                 limits.max_num_batched_tokens,
             ),
-            CostModel.of(deployment, options.band, limits.max_num_batched_tokens),
+            TabulatedCost.of(deployment, options.band, limits.max_num_batched_tokens),
             options.seed,
         )
         probe = EngineProbe(self.rack.engines)
@@ -106,16 +106,16 @@ class EmulatedService:
             on_decision,
             probe,
         )
-        before_engine_s = options.ttft_boundary.before_engine_s(deployment.chip, options.band)
+        front_end = options.ttft_boundary.front_end(deployment.chip, options.band)
         self.live_run = (
-            _live_run(deployment, options, self.rack, before_engine_s) if options.measured else None
+            _live_run(deployment, options, self.rack, front_end) if options.measured else None
         )
         self.runtime = Runtime(
             self.scheduler,
             self.rack,
             clock,
             block_size_tokens=deployment.block_size_tokens,
-            before_engine_s=before_engine_s,
+            front_end=front_end,
             observer=self.live_run,
         )
         self.app = create_app(
@@ -134,7 +134,7 @@ class EmulatedService:
 
 
 def _live_run(
-    deployment: Deployment, options: ServiceOptions, rack: EmulatedRack, before_engine_s: float
+    deployment: Deployment, options: ServiceOptions, rack: EmulatedRack, front_end: FrontEnd
 ) -> LiveRun:
     labels = RunLabels(
         policy=options.policy,
@@ -147,6 +147,6 @@ def _live_run(
         block_size_tokens=deployment.block_size_tokens,
         max_num_batched_tokens=options.limits.max_num_batched_tokens,
         num_replicas=deployment.num_replicas,
-        before_engine_s=before_engine_s,
+        front_end=front_end,
     )
     return LiveRun(labels, deployment, rack.engines, meter)

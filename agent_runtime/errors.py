@@ -16,7 +16,10 @@ AgentRuntimeError
 │  └─ TooManyRequestsError  429
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
+│  ├─ NoEngineError         503: none is up
+│  ├─ EngineLostError       the connection to an engine failed, or its reply broke off
 │  ├─ UpstreamRefusedError  what another server answered
+│  │  └─ EngineBusyError    an engine answered 503
 │  └─ WireFormatError       an engine sent what can't be read
 ├─ AgentError               an agent's program, in the SDK
 │  ├─ ModelCallError        the server refused or failed
@@ -32,7 +35,10 @@ AgentRuntimeError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from scheduler.ids import ReplicaId
 
 MAX_SHOWN_BODY = 500
 """Bytes of a server's answer that a message shows."""
@@ -162,6 +168,40 @@ class UpstreamRefusedError(BackendError):
         super().__init__(f"the server answered {status}: {text}")
 
 
+class NoEngineError(BackendError):
+    """No engine is up to run the turn."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no engine is up; try again in a moment, and see the gateway's log for why"
+        )
+
+
+class EngineLostError(BackendError):
+    """An engine could not be reached, or broke off while it answered.
+
+    Attributes:
+        replica_id: Which one.
+        began: Whether bytes of its answer have come.
+    """
+
+    def __init__(self, problem: str, *, replica_id: ReplicaId, began: bool) -> None:
+        self.replica_id, self.began = replica_id, began
+        super().__init__(problem)
+
+
+class EngineBusyError(UpstreamRefusedError):
+    """An engine answered 503: it is overloaded, or on its way down.
+
+    Attributes:
+        replica_id: Which one.
+    """
+
+    def __init__(self, refused: UpstreamRefusedError, replica_id: ReplicaId) -> None:
+        self.replica_id = replica_id
+        super().__init__(refused.status, refused.body, refused.retry_after_s)
+
+
 class WireFormatError(BackendError):
     """An engine sent something that is not what it should be; nothing of it was taken in."""
 
@@ -228,3 +268,17 @@ class LivelockError(VirtualTimeError):
 
 class OutsideTimeError(VirtualTimeError):
     """Something from outside virtual time: a thread, a socket, a request to the network."""
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """Raise one of our own errors as it is, though a task group wraps it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        error: BaseException | None = group.subgroup(AgentRuntimeError)
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, AgentRuntimeError):
+            raise error from group
+        raise

@@ -14,10 +14,12 @@ from agent_runtime.errors import ContextTooLongError
 from agent_runtime.turns import (
     PlacementReason,
     RunningTurn,
+    TurnOutcome,
     TurnPlacement,
     TurnProgress,
     TurnRequest,
 )
+from hw_model.ttft_boundary import NO_FRONT_END, FrontEnd
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Command, Dispatch, Refuse
 from scheduler.errors import InvariantError
@@ -26,6 +28,8 @@ from scheduler.events import (
     GapHint,
     GapHinted,
     PrefillEnded,
+    ReplicaDown,
+    ReplicaUp,
     SessionClosed,
     TurnArrived,
     TurnEnded,
@@ -65,7 +69,7 @@ class Runtime:
         backend: Runs what it decides.
         clock: Emulated time, the backend's too.
         block_size_tokens: Tokens per KV block.
-        before_engine_s: Emulated seconds that a turn spends on its way to the engine.
+        front_end: What turns spend on their way to the engine, in emulated time.
         observer: Told what becomes of turns.
     """
 
@@ -76,10 +80,10 @@ class Runtime:
         clock: Clock,
         *,
         block_size_tokens: int,
-        before_engine_s: float = 0.0,
+        front_end: FrontEnd = NO_FRONT_END,
         observer: TurnObserver | None = None,
     ) -> None:
-        self._before_engine_s = before_engine_s
+        self._front_end = front_end
         self._observer = observer
         self._scheduler = scheduler
         self._backend = backend
@@ -107,8 +111,8 @@ class Runtime:
             BackendError: On entry or while iterating; the turn is over.
         """
         sent_s = self._clock.now_s()
-        if self._before_engine_s:
-            await anyio.sleep_until(self._clock.deadline(sent_s + self._before_engine_s))
+        if before_engine_s := self._front_end.before_engine_s(request.num_prompt_tokens):
+            await anyio.sleep_until(self._clock.deadline(sent_s + before_engine_s))
         arrived = _ArrivedTurn(request, sent_s)
         turn = _DispatchedTurn(request, self._backend, self._progressed)
         try:
@@ -125,6 +129,11 @@ class Runtime:
         """Forget a session: its KV is worth nothing any more. Unknown ids are ignored."""
         self._tell(SessionClosed(session_id))
         self._chains.pop(session_id, None)
+        self._backend.session_closed(session_id)
+
+    def replica_changed(self, event: ReplicaDown | ReplicaUp) -> None:
+        """Let the scheduler know that a replica went away or came back."""
+        self._tell(event)
 
     def now_s(self) -> float:
         """Return the time on the runtime's clock."""
@@ -161,6 +170,7 @@ class Runtime:
                 priority=request.priority,
                 deadline_s=request.deadline_s,
                 tenant_id=request.tenant_id,
+                avoid=request.avoid,
             )
         )
         await arrived.decided.wait()
@@ -210,7 +220,8 @@ class Runtime:
     def _progressed(self, turn: _DispatchedTurn, step: TurnProgress) -> None:
         """Pass on what a turn got, at once: whoever reads it may take its time."""
         turn_id = turn.request.turn_id
-        if turn.num_tokens == step.num_new_tokens:
+        if not turn.prefilled and (step.num_new_tokens or step.finished):
+            turn.prefilled = True
             self._tell(PrefillEnded(turn_id, step.num_cached_tokens))
         if self._observer is not None:
             self._observer.turn_progressed(turn_id, step, self._clock.now_s())
@@ -222,8 +233,10 @@ class Runtime:
         arrived = self._arrived.pop(request.turn_id, None)
         if arrived is None or arrived.refusal is not None:
             return
-        num_context_tokens = request.num_prompt_tokens + turn.num_tokens
-        self._tell(TurnEnded(request.turn_id, num_context_tokens, request.gap))
+        num_context_tokens, gap = request.num_prompt_tokens + turn.num_tokens, request.gap
+        if turn.outcome is not None:
+            num_context_tokens, gap = turn.outcome.num_context_tokens, turn.outcome.gap
+        self._tell(TurnEnded(request.turn_id, num_context_tokens, gap))
         if self._observer is not None and arrived.dispatch is not None:
             self._observer.turn_ended(
                 request.turn_id,
@@ -273,11 +286,13 @@ class _DispatchedTurn:
     Attributes:
         num_tokens: Output tokens so far.
         finished: Whether these are all.
+        prefilled: Whether the scheduler knows of the first.
+        outcome: What the engine told at the end, if it did.
     """
 
     __slots__ = (
         "_backend", "_dispatch", "_placement", "_progressed", "_source", "finished",
-        "num_tokens", "request",
+        "num_tokens", "outcome", "prefilled", "request",
     )  # fmt: skip
 
     def __init__(
@@ -293,6 +308,8 @@ class _DispatchedTurn:
         self._placement: TurnPlacement | None = None
         self.num_tokens = 0
         self.finished = False
+        self.prefilled = False
+        self.outcome: TurnOutcome | None = None
 
     @property
     def placement(self) -> TurnPlacement:
@@ -330,5 +347,7 @@ class _DispatchedTurn:
         step = await anext(self._source)
         self.num_tokens += step.num_new_tokens
         self.finished = step.finished
+        if step.outcome is not None:
+            self.outcome = step.outcome
         self._progressed(self, step)
         return step

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 
 import msgspec
 
+from agent_runtime.engine_call import EngineCall
 from scheduler.events import NO_HINT, NO_TENANT, GapHint
 from scheduler.ids import ReplicaId, SessionId, TenantId, TurnId
 from scheduler.session_view import SessionView
@@ -32,6 +33,8 @@ class TurnRequest:
         tenant_id: Whose session it is.
         priority: Smaller is more urgent.
         deadline_s: When the session should be done, on the runtime's clock.
+        avoid: Replicas that just failed it.
+        call: What to ask a real engine; emulated ones need none.
         token_ids: Of prompt + output, for engines that tell what their blocks hold.
         names_session: Whether the caller named the session; else it was found by its messages.
         max_output_tokens: What the caller allows, if it said.
@@ -48,18 +51,36 @@ class TurnRequest:
     tenant_id: TenantId = NO_TENANT
     priority: int = 0
     deadline_s: float | None = None
+    avoid: frozenset[ReplicaId] = frozenset()
+    call: EngineCall | None = None
     token_ids: Sequence[int] = ()
     names_session: bool = False
     max_output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """What an engine's own reply tells once it is complete.
+
+    Attributes:
+        num_context_tokens: Prompt and output, as the engine counted.
+        gap: What the session does next.
+    """
+
+    num_context_tokens: int
+    gap: GapHint = NO_HINT
 
 
 class TurnProgress(msgspec.Struct, frozen=True, gc=False):
     """What one or more engine steps gave a turn; made for every token, so it is cheap to make.
 
     Attributes:
-        num_new_tokens: Output tokens since the last progress, >= 1.
+        num_new_tokens: Output tokens since the last progress, >= 1; real engines also send bytes
+            without any.
         num_cached_tokens: Prompt tokens served from the prefix cache when the turn was admitted.
         finished: Whether these were the last tokens.
+        data: What a real engine sent, to be passed on.
+        outcome: With the last progress of a real engine: what was not known before.
         due_s: When the first of them was due, on the clock of an emulated engine.
     """
 
@@ -67,6 +88,8 @@ class TurnProgress(msgspec.Struct, frozen=True, gc=False):
     num_cached_tokens: int
     finished: bool
     due_s: float | None = None
+    data: bytes = b""
+    outcome: TurnOutcome | None = None
 
 
 class PlacementReason(StrEnum):

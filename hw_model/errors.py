@@ -4,7 +4,8 @@ HardwareModelError
 ├─ ConfigError          a name, number or catalog file the caller gave
 │  ├─ UnknownNameError  lists the names that are known
 │  ├─ CatalogError      a catalog file; names the file and the key
-│  └─ DoesNotFitError   a model that does not fit; says how much is missing and what would fit
+│  ├─ DoesNotFitError   a model that does not fit; says how much is missing and what would fit
+│  └─ TooLittleMeasuredError  too few kinds of measurements for a fit
 └─ InternalError        our bug
    └─ InvariantError    raised by ``check_invariants()``
 """
@@ -35,6 +36,15 @@ class CatalogError(ConfigError):
 
 class DoesNotFitError(ConfigError):
     """The weights leave no room for a useful KV cache, or don't fit at all."""
+
+
+class TooLittleMeasuredError(ConfigError):
+    """What was measured is not enough for a fit."""
+
+    def __init__(self, missing: Iterable[str]) -> None:
+        super().__init__(
+            f"too little was measured for a fit: nothing of {', '.join(missing)}; measure longer"
+        )
 
 
 class InternalError(HardwareModelError):

@@ -285,7 +285,9 @@ class Planner:
             ),
             self.ask.load,
             sessions=-(-sessions // batches),
-            before_engine_s=self.ask.ttft_boundary.before_engine_s(self.ask.chip, band),
+            before_engine_s=self.ask.ttft_boundary.front_end(self.ask.chip, band).before_engine_s(
+                self.ask.load.context_tokens
+            ),
         )
         return replace(
             one,

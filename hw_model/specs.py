@@ -56,6 +56,8 @@ class ChipSpec(Spec):
             GEMMs reach.
         attention_efficiency: The same of the BF16 peak in attention.
         hbm_efficiency: Reached share of the peak memory bandwidth when streaming weights or KV.
+        kv_read_efficiency: The same when attention reads the KV of a context; absent where it is
+            no other.
         fp4_kernel_efficiency: What dense GEMMs with FP4 weights reach, of rate and bandwidth, as a
             share of what wider ones do; absent where the chip has no FP4.
         link_bytes_per_s: Scale-up bandwidth of one chip, one direction, as collectives of tens of
@@ -73,6 +75,8 @@ class ChipSpec(Spec):
             runs it.
         front_end_overhead_s: A request's way to the engine, as its client sees it: HTTP, template,
             tokenising, hand-over.
+        front_end_token_overhead_s: On top, for every token of the prompt; absent where it isn't
+            known apart.
         activation_bytes: HBM kept for activations, graphs and communication buffers.
     """
 
@@ -86,6 +90,7 @@ class ChipSpec(Spec):
     expert_gemm_flops_per_s: Claim
     attention_efficiency: Claim
     hbm_efficiency: Claim
+    kv_read_efficiency: Claim | None = None
     fp4_kernel_efficiency: Claim | None = None
     link_bytes_per_s: Claim
     host_link_bytes_per_s: Claim
@@ -97,6 +102,7 @@ class ChipSpec(Spec):
     sequence_overhead_s: Claim
     request_overhead_s: Claim
     front_end_overhead_s: Claim
+    front_end_token_overhead_s: Claim | None = None
     activation_bytes: Claim
 
     def flops_per_s(self, precision: Precision) -> Claim | None:

@@ -125,6 +125,7 @@ class _Rates:
     bf16_flops_per_s: float
     attention_flops_per_s: float
     bytes_per_s: float
+    kv_bytes_per_s: float
     dense_share: float
 
     @classmethod
@@ -143,6 +144,7 @@ class _Rates:
         flops_per_s = tp * peak.at(band)
         bf16_flops_per_s = tp * chip.bf16_flops_per_s.at(band)
         efficiency = chip.gemm_efficiency.at(band)
+        kv_efficiency = chip.kv_read_efficiency or chip.hbm_efficiency
         return cls(
             dense_flops_per_s=flops_per_s * efficiency * dense_share,
             expert_flops_per_s=min(
@@ -151,6 +153,7 @@ class _Rates:
             bf16_flops_per_s=bf16_flops_per_s * efficiency,
             attention_flops_per_s=bf16_flops_per_s * chip.attention_efficiency.at(band),
             bytes_per_s=chip.hbm_bytes_per_s.at(band) * chip.hbm_efficiency.at(band),
+            kv_bytes_per_s=chip.hbm_bytes_per_s.at(band) * kv_efficiency.at(band),
             dense_share=dense_share,
         )
 
@@ -198,7 +201,7 @@ def _per_kv_token_s(deployment: Deployment, rates: _Rates) -> float:
     model = deployment.model
     kv_bytes = model.kv_bytes_per_token(deployment.parallelism.tp, deployment.kv_precision)
     flops = model.num_full_kv_layers * model.attention.decode_flops_per_pair()
-    return max(kv_bytes / rates.bytes_per_s, flops / rates.attention_flops_per_s)
+    return max(kv_bytes / rates.kv_bytes_per_s, flops / rates.attention_flops_per_s)
 
 
 def _per_sequence_s(deployment: Deployment, band: Band, rates: _Rates) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
@@ -49,8 +49,34 @@ PULL_LATENCY_S = 2e-3
 the bytes of a long context take ten times that."""
 
 
-class CostModel:
-    """Seconds of one replica's work, in O(1).
+class CostModel(Protocol):
+    """Seconds of one replica's work, as policies ask for them.
+
+    Attributes:
+        transfer: Of KV, between replicas and with host memory.
+        decode_s: Of one token, alone on a replica, the reading of its context aside.
+    """
+
+    transfer: TransferCosts
+    decode_s: float
+
+    def beside_s(self, num_tokens: int, num_output_tokens: int, others: tuple[int, int]) -> float:
+        """Return what decoding beside others costs a turn and them: each step reads all KV.
+
+        Args:
+            num_tokens: Its context.
+            num_output_tokens: Steps that they share.
+            others: How many decode there, and the tokens of their contexts.
+        """
+        ...
+
+    def prefill_s(self, num_cached_tokens: int, num_prompt_tokens: int) -> float:
+        """Return the seconds to the first token of a prompt, alone on a replica."""
+        ...
+
+
+class TabulatedCost:
+    """The ``CostModel`` of known hardware, in O(1).
 
     Args:
         step_time: Of the replicas.
@@ -88,8 +114,22 @@ class CostModel:
         self.decode_s = fixed_s
 
     @classmethod
-    def of(cls, deployment: Deployment, band: Band, max_num_batched_tokens: int) -> Self:
-        """Return the costs of a deployment's replicas."""
+    def of(
+        cls,
+        deployment: Deployment,
+        band: Band,
+        max_num_batched_tokens: int,
+        *,
+        moves_kv: bool = True,
+    ) -> Self:
+        """Return the costs of a deployment's replicas.
+
+        Args:
+            deployment: Of them.
+            band: Which machine within what is known.
+            max_num_batched_tokens: New tokens an engine computes in one step.
+            moves_kv: Whether engines copy KV from each other when told to.
+        """
         chip = deployment.chip
         link = deployment.rack.link_bytes_per_s or chip.link_bytes_per_s
         domain_chips = int(min(deployment.rack.domain_chips.at(band), deployment.num_chips))
@@ -98,7 +138,9 @@ class CostModel:
             link_bytes_per_s=link.at(band),
             host_bytes_per_s=chip.host_link_bytes_per_s.at(band),
             latency_s=PULL_LATENCY_S,
-            replicas_per_domain=max(1, domain_chips // deployment.parallelism.num_chips),
+            replicas_per_domain=(
+                max(1, domain_chips // deployment.parallelism.num_chips) if moves_kv else 1
+            ),
         )
         return cls(StepTimeModel(deployment, band), transfer, max_num_batched_tokens)
 

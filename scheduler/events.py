@@ -53,6 +53,7 @@ class TurnArrived:
         priority: Smaller is more urgent.
         deadline_s: When the session should be done, on the clock of the events.
         tenant_id: Whose session it is.
+        avoid: Replicas that just failed it; it runs there only where no other is up.
     """
 
     turn_id: TurnId
@@ -64,6 +65,7 @@ class TurnArrived:
     priority: int = 0
     deadline_s: float | None = None
     tenant_id: TenantId = NO_TENANT
+    avoid: frozenset[ReplicaId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

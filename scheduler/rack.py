@@ -28,6 +28,8 @@ class ReplicaFleet:
         block_size_tokens: Tokens in a KV block.
         max_num_batched_tokens: New tokens in one step of an engine.
         host_kv_tokens: KV that the host memory behind one replica holds.
+        retains_kv: Whether they keep, give up and pull KV when told to. Stock vLLM evicts by
+            itself, so that what is where is only what replicas report.
     """
 
     num_replicas: int
@@ -35,6 +37,7 @@ class ReplicaFleet:
     block_size_tokens: int = 64
     max_num_batched_tokens: int = 8192
     host_kv_tokens: int = 0
+    retains_kv: bool = True
 
 
 class ReplicaProbe(Protocol):
@@ -109,7 +112,7 @@ class Rack:
     def dispatch(
         self, turn: Turn, replica_id: ReplicaId, *, num_cached_tokens: int = 0, priority: int = 0
     ) -> None:
-        """Run a held turn on a replica, or on the least loaded one where that one is down.
+        """Run a held turn on a replica, or on the least loaded one where that one is shunned.
 
         Args:
             turn: Held.
@@ -122,8 +125,10 @@ class Rack:
         """
         if turn.replica_id is not None:
             raise InvariantError(f"turn {turn.turn_id} was dispatched twice")
-        if replica_id in self.down:
-            replica_id, num_cached_tokens = self.active_tokens.least(), 0
+        if replica_id in self.down or turn.avoid:
+            open_id = self._open_replica(turn, replica_id)
+            if open_id != replica_id:
+                replica_id, num_cached_tokens = open_id, 0
         session = turn.session
         turn.replica_id = replica_id
         turn.dispatched_s = self.now_s
@@ -138,6 +143,14 @@ class Rack:
         self.settle(session, replica_id, turn.num_prompt_tokens)
         self.commands.append(
             Dispatch(turn.turn_id, replica_id, priority, turn.num_expected_cached_tokens)
+        )
+
+    def shuns(self, turn: Turn, replica_id: ReplicaId) -> bool:
+        """Return whether a turn must not run on a replica: it is down, or just failed the turn."""
+        if replica_id in self.down:
+            return True
+        return replica_id in turn.avoid and any(
+            other not in self.down and other not in turn.avoid for other in range(self.num_replicas)
         )
 
     def retain(self, session: Session, replica_id: ReplicaId) -> None:
@@ -169,6 +182,18 @@ class Rack:
         self.down.discard(replica_id)
         for order in self._orders():
             order.open(replica_id)
+
+    def _open_replica(self, turn: Turn, wanted: ReplicaId) -> ReplicaId:
+        """Return the replica that was wanted, or the least loaded that the turn doesn't shun."""
+        if not self.shuns(turn, wanted):
+            return wanted
+        least = self.active_tokens.least()
+        if not self.shuns(turn, least):
+            return least
+        loads = self.active_tokens.loads
+        replicas = map(ReplicaId, range(self.num_replicas))
+        others = [replica for replica in replicas if not self.shuns(turn, replica)]
+        return min(others, key=lambda replica: (loads[replica], replica)) if others else least
 
     def _orders(self) -> tuple[LoadOrder, ...]:
         return self.active_turns, self.session_tokens, self.prefill_tokens, self.active_tokens

@@ -61,12 +61,13 @@ class Turn:
 
     Attributes:
         replica_id: Where it was dispatched; None while it is held.
-        block_hashes: See ``TurnArrived``.
+        block_hashes, avoid: See ``TurnArrived``.
         num_expected_cached_tokens: Of its prompt, by the policy's reckoning at dispatch.
     """
 
     __slots__ = (
         "arrived_s",
+        "avoid",
         "block_hashes",
         "deadline_s",
         "dispatched_s",
@@ -89,6 +90,7 @@ class Turn:
         self.block_hashes: Sequence[int] = arrived.block_hashes
         self.priority = arrived.priority
         self.deadline_s = arrived.deadline_s
+        self.avoid = arrived.avoid
         self.replica_id: ReplicaId | None = None
         self.dispatched_s = now_s
         self.num_expected_cached_tokens = 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent_runtime.cli.calibrate import chip_toml
+from agent_runtime.cli.catalog_toml import chip_toml
 from agent_runtime.cli.main import main
 from hw_model.calibration import Measurement, fit_chip, predict
 from hw_model.engine.closed_loop import ClosedLoopLoad, run_closed_loop

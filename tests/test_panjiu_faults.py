@@ -1,16 +1,29 @@
 """Panjiu's policy when replicas go and come back, and when long prefills meet turns that decode."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch, Pull
-from scheduler.events import GapCause, GapHint, ReplicaDown, ReplicaUp, TurnArrived
+from scheduler.events import (
+    GapCause,
+    GapHint,
+    PrefillEnded,
+    ReplicaDown,
+    ReplicaUp,
+    TurnArrived,
+    TurnEnded,
+)
 from scheduler.ids import ReplicaId, SessionId, TurnId
 from scheduler.load_order import LoadOrder
+from scheduler.panjiu.policy import Panjiu
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.policies import POLICIES, make_policy
+from scheduler.rack import ReplicaFleet
+from scheduler.setup import PolicySetup
 from tests.panjiu_driver import BLOCK, Driver, first_hash
 from tests.racks import cost_model, policy_setup
 
@@ -111,6 +124,53 @@ def test_a_turn_on_its_way_to_a_replica_that_is_lost_goes_elsewhere() -> None:
     rack.down(pulls[0].replica_id)
     rack.wake(60.0)
     assert rack.where[turn] not in rack.downs
+
+
+class ForgetfulProbe:
+    """Replicas that evict by themselves: what they have is what they say."""
+
+    def __init__(self) -> None:
+        self.num_blocks = [0, 0]
+
+    def num_waiting(self, replica_id: ReplicaId) -> int:
+        return 0
+
+    def num_running(self, replica_id: ReplicaId) -> int:
+        return 0
+
+    def kv_usage(self, replica_id: ReplicaId) -> float:
+        return 0.0
+
+    def num_cached_blocks(self, replica_id: ReplicaId, block_hashes: Sequence[int]) -> int:
+        return self.num_blocks[replica_id]
+
+    def num_host_blocks(self, replica_id: ReplicaId, block_hashes: Sequence[int]) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("has_kv", [True, False])
+def test_a_turn_waits_for_its_busy_replica_only_if_that_says_it_has_the_kv(has_kv: bool) -> None:
+    probe = ForgetfulProbe()
+    fleet = ReplicaFleet(2, 400_000, retains_kv=False)
+    policy = Panjiu(PolicySetup(fleet, cost_model()))
+    scheduler = ClusterScheduler(fleet, policy, probe=probe)
+
+    def sent_to(name: str, prompt: int, now_s: float) -> int | None:
+        own = first_hash(name)
+        hashes = range(own, own + prompt // BLOCK)
+        turn = TurnArrived(
+            TurnId(f"{name}@{now_s}"), SessionId(name), prompt, 10, block_hashes=hashes
+        )
+        sent = [c for c in scheduler.handle(turn, now_s) if isinstance(c, Dispatch)]
+        return sent[0].replica_id if sent else None
+
+    home = sent_to("s", 100_000, 0.0)
+    scheduler.handle(PrefillEnded(TurnId("s@0.0"), 0), 1.0)
+    scheduler.handle(TurnEnded(TurnId("s@0.0"), 100_010), 2.0)
+    assert home == 0
+    assert sent_to("busy", 40_000, 3.0) == home
+    probe.num_blocks[home] = 1_560 if has_kv else 0
+    assert sent_to("s", 100_100, 3.1) == (None if has_kv else 1)
 
 
 def test_turns_wait_while_all_replicas_are_down() -> None:

@@ -72,6 +72,7 @@ HOT = (
             "departures",
             "foresight",
             "held_turns",
+            "kv_custody",
             "kv_ledger",
             "links",
             "option",
@@ -81,6 +82,7 @@ HOT = (
             "room",
             "settings",
             "tenant_shares",
+            "urgency",
         )
     ),
     *(

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from agent_runtime.turns import TurnProgress, TurnRequest
 from scheduler.commands import KvCommand
-from scheduler.ids import ReplicaId, TurnId
+from scheduler.ids import ReplicaId, SessionId, TurnId
 
 
 class Backend(Protocol):
@@ -36,6 +36,10 @@ class Backend(Protocol):
 
         A backend that can't ignores it.
         """
+        ...
+
+    def session_closed(self, session_id: SessionId) -> None:
+        """Take in that a session will not return, or is not known any more."""
         ...
 
     def call_at(self, at_s: float, wake: Callable[[float], None]) -> None:

@@ -23,7 +23,7 @@ from hw_model.engine.request import EngineRequest, RequestId
 from hw_model.engine.step_scheduler import EngineLimits
 from hw_model.step_time import StepTimeModel
 from scheduler.commands import KvCommand
-from scheduler.ids import ReplicaId, TurnId
+from scheduler.ids import ReplicaId, SessionId, TurnId
 
 
 class _Inbox:
@@ -185,6 +185,9 @@ class EmulatedRack:
         self._catch_up(command.replica_id, now_s)
         carry_out(command, block_hashes, self.engines, now_s)
         self._reschedule(command.replica_id)
+
+    def session_closed(self, session_id: SessionId) -> None:
+        """Nothing: the scheduler has its KV released by commands."""
 
     async def run(self) -> None:
         """Step every replica when it is due, until cancelled."""

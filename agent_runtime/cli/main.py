@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (
         agent_runtime.errors.TraceError,
         agent_runtime.errors.ScriptError,
+        agent_runtime.errors.BackendError,
         hw_model.errors.DoesNotFitError,
     ) as error:
         return _fail(error, EXIT_FAILURE)

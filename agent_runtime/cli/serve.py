@@ -1,9 +1,11 @@
-"""``panjiu serve``: the emulated rack behind an OpenAI-compatible endpoint."""
+"""``panjiu serve``: the emulated rack, or real engines, behind an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
 import argparse
 import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 import uvicorn
@@ -14,6 +16,7 @@ from agent_runtime.cli.endpoint_options import (
     endpoint_limits,
     tenant_keys,
 )
+from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -23,17 +26,22 @@ from agent_runtime.cli.rack_options import (
     positive_float,
 )
 from agent_runtime.cli.rack_server import RackServer, listen
+from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.gateway.tenants import TenantKeys
 from hw_model.claim import Band
+from scheduler.policies import policy_entry
 
 DESCRIPTION = """\
 Serve the emulated rack to clients of OpenAI's and Anthropic's APIs: same scheduler and engines as
 'simulate', in real time or faster. Texts, tool calls and JSON are made up, said by a script
 (--replies) or by a real server (--paced, chat completions only); timing, batching, prefix hits and
 preemption are modelled.
+
+With --engine, the same scheduler runs before real vLLM servers instead: it decides where and when
+every turn of a session runs; the bytes pass as they are.
 
 Sessions are named by the body's "session_id", by the header X-Session-ID, or, without either, found
 by their messages: a request that continues a known conversation is its next turn."""
@@ -45,6 +53,8 @@ examples:
   panjiu serve --speed 20                             twenty emulated seconds a second
   panjiu serve --replies replies.toml                 what the model says, rule by rule
   panjiu serve --paced http://127.0.0.1:9000/v1       a real server's words, the rack's timing
+  panjiu serve --engine http://10.0.0.1:8000 --engine http://10.0.0.2:8000
+                                                      the scheduler before two vLLM servers
   panjiu serve --tool-steps 20 --max-tool-steps 100   agents that work longer before they answer
 
 then, from another terminal:
@@ -61,7 +71,7 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     """Add the subcommand."""
     parser = commands.add_parser(
         "serve",
-        help="the emulated rack behind an OpenAI-compatible endpoint",
+        help="the emulated rack, or real engines, behind an OpenAI-compatible endpoint",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -80,6 +90,7 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     )
     add_service_options(group)
     add_endpoint_options(group)
+    add_engine_options(parser)
     add_rack_options(parser)
     add_speaker_options(parser)
     parser.set_defaults(run=run_serve)
@@ -87,12 +98,25 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
 
 def run_serve(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
+    if names_engines(args):
+        policy_entry(args.policy)
+        engine_sources(args)
+        return _run(args, serve_engines, args, backend_options=loop_options())
     machine = emulated_machine(args)
     check_speaker(args)
-    tenants = tenant_keys(args)
+    return _run(args, _serve, args, machine, tenant_keys(args))
+
+
+def _run(
+    args: argparse.Namespace,
+    serve: Callable[..., Awaitable[None]],
+    *rest: object,
+    backend_options: dict[str, object] | None = None,
+) -> int:
+    """Serve on the port asked for until interrupted; return the exit code."""
     with listen(args.host, args.port) as listener:
         try:
-            anyio.run(_serve, args, machine, listener, tenants)
+            anyio.run(partial(serve, *rest, listener), backend_options=backend_options)
         except KeyboardInterrupt:
             Console(stderr=True).print("stopped")
     return 0
@@ -101,8 +125,8 @@ def run_serve(args: argparse.Namespace) -> int:
 async def _serve(
     args: argparse.Namespace,
     machine: EmulatedMachine,
-    listener: socket.socket,
     tenants: TenantKeys | None,
+    listener: socket.socket,
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)

@@ -19,7 +19,7 @@ from agent_runtime.workload.session_script import SessionScript, Workload
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.step_time import StepTimeModel
-from scheduler.cost import CostModel
+from scheduler.cost import TabulatedCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class _DemandBook:
     """Adds up what sessions ask of one replica."""
 
     def __init__(self, deployment: Deployment, band: Band) -> None:
-        self._cost = CostModel.of(deployment, band, 8192)
+        self._cost = TabulatedCost.of(deployment, band, 8192)
         self._step_time = StepTimeModel(deployment, band)
         self._deployment = deployment
 

@@ -19,6 +19,7 @@ from agent_runtime.errors import (
     BodyTooLargeError,
     ContextTooLongError,
     InvalidRequestError,
+    NoEngineError,
     RequestError,
     SessionStateError,
     TooManyRequestsError,
@@ -111,6 +112,7 @@ _TABLE: dict[type[AgentRuntimeError], tuple[int, str | None]] = {
     TooManyRequestsError: (429, "rate_limit_exceeded"),
     BackendError: (502, None),
     BackendStoppedError: (503, None),
+    NoEngineError: (503, None),
 }
 """By class; an error without a row of its own has its nearest ancestor's."""
 

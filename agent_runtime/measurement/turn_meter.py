@@ -12,6 +12,7 @@ from agent_runtime.measurement.turn_log import TurnLog, TurnTimes
 from agent_runtime.turns import TurnProgress, TurnRequest
 from hw_model.engine.solo_turn import solo_turn_s
 from hw_model.step_time import StepTimeModel
+from hw_model.ttft_boundary import FrontEnd
 from scheduler.ids import ReplicaId, SessionId, TurnId
 
 
@@ -61,7 +62,7 @@ class TurnMeter:
         block_size_tokens: Of their KV.
         max_num_batched_tokens: Of their engines.
         num_replicas: How many.
-        before_engine_s: What every turn spends on its way to the engine.
+        front_end: What turns spend on their way to the engine.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class TurnMeter:
         block_size_tokens: int,
         max_num_batched_tokens: int,
         num_replicas: int,
-        before_engine_s: float,
+        front_end: FrontEnd,
     ) -> None:
         self.num_turns_by_replica = [0] * num_replicas
         self.refused_tokens: list[int] = []
@@ -80,7 +81,7 @@ class TurnMeter:
         self._step_time = step_time
         self._block_size_tokens = block_size_tokens
         self._max_num_batched_tokens = max_num_batched_tokens
-        self._before_engine_s = before_engine_s
+        self._front_end = front_end
         self._sessions: dict[SessionId, _MeteredSession] = {}
         self._turns: dict[TurnId, _MeteredTurn] = {}
 
@@ -156,7 +157,8 @@ class TurnMeter:
         # The last token generated is never fed back, so its KV is never computed.
         session.num_computed_tokens = request.num_prompt_tokens + num_output_tokens - 1
         session.actual_s += now_s - turn.sent_s
-        session.solo_s += self._before_engine_s + solo_turn_s(
+        before_engine_s = self._front_end.before_engine_s(request.num_prompt_tokens)
+        session.solo_s += before_engine_s + solo_turn_s(
             self._step_time,
             num_prompt_tokens=request.num_prompt_tokens,
             num_cached_tokens=turn.reusable_tokens,

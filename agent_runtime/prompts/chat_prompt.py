@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.prompts.block_hashes import Prompt, extend_hashes
@@ -21,6 +21,24 @@ from agent_runtime.prompts.tokeniser import marker, tokenise
 from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
 END_OF_MESSAGE = marker("end of message")
+
+
+class PromptPiece(Protocol):
+    """A part of a prompt; equal digests are equal parts."""
+
+    @property
+    def role(self) -> str:
+        """Who speaks."""
+        ...
+
+    @property
+    def digest(self) -> bytes:
+        """Of role and content."""
+        ...
+
+    def tokens(self) -> array[int]:
+        """Return the tokens of its content."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +86,7 @@ def render_chat(
     return rendered
 
 
-def chain_digests(messages: Sequence[RenderedMessage]) -> list[bytes]:
+def chain_digests(messages: Sequence[PromptPiece]) -> list[bytes]:
     """Return per message a digest of it and all before it."""
     digests, digest = [], b""
     for message in messages:
@@ -93,7 +111,7 @@ class PromptMemory:
         self._tokens: array[int] = array("I")
         self._hashes: list[int] = []
 
-    def open_prompt(self, messages: Sequence[RenderedMessage]) -> int:
+    def open_prompt(self, messages: Sequence[PromptPiece]) -> int:
         """Bring the memory up to ``messages``; return the tokens of the prompt they make."""
         kept = 0
         for known, message in zip(self._messages, messages, strict=False):
@@ -115,6 +133,10 @@ class PromptMemory:
         extend_hashes(hashes, context, self._block_size)
         return Prompt(num_tokens, tuple(hashes), context)
 
+    def hashes(self) -> tuple[int, ...]:
+        """Return the hashes of the prompt's full blocks alone."""
+        return tuple(self._hashes)
+
     def tokens(self) -> array[int]:
         """Return the tokens of the messages, without the opening of a reply."""
         return self._tokens[:]
@@ -134,7 +156,7 @@ class PromptMemory:
         """Forget everything."""
         self._truncate(0)
 
-    def _append(self, message: RenderedMessage) -> None:
+    def _append(self, message: PromptPiece) -> None:
         self._tokens.append(marker(message.role))
         self._tokens.extend(message.tokens())
         self._tokens.append(END_OF_MESSAGE)

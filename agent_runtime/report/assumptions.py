@@ -22,6 +22,7 @@ _DISPLAY: dict[str, tuple[str, float, str]] = {
     "expert_gemm_flops_per_s": ("reached with experts", 1e12, "TFLOPS"),
     "attention_efficiency": ("share of peak BF16 reached in attention", 0.01, "%"),
     "hbm_efficiency": ("share of HBM bandwidth reached", 0.01, "%"),
+    "kv_read_efficiency": ("share of HBM bandwidth reached on KV", 0.01, "%"),
     "fp4_kernel_efficiency": ("FP4 kernels against wider ones", 0.01, "%"),
     "link_bytes_per_s": ("scale-up bandwidth, one direction", 1e9, "GB/s"),
     "host_link_bytes_per_s": ("to host memory, one direction", 1e9, "GB/s"),
@@ -33,6 +34,7 @@ _DISPLAY: dict[str, tuple[str, float, str]] = {
     "sequence_overhead_s": ("host time a sequence and step", 1e-6, "us"),
     "request_overhead_s": ("host time a request", 1e-3, "ms"),
     "front_end_overhead_s": ("a request's way to the engine", 1e-3, "ms"),
+    "front_end_token_overhead_s": ("a prompt token's way to the engine", 1e-6, "us"),
     "activation_bytes": ("HBM for activations", 1e9, "GB"),
 }
 """Field -> what a reader calls it, what to divide by, the unit that is left."""

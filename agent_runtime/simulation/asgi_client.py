@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import anyio
 
-from agent_runtime.simulation.asgi_exchange import AsgiApp, AsgiExchange, AsgiRequest
+from agent_runtime.asgi_exchange import AsgiApp, AsgiExchange, AsgiRequest
 
 T = TypeVar("T")
 

@@ -14,9 +14,9 @@ import httpx2
 from anyio.abc import TaskGroup
 from typing_extensions import override
 
+from agent_runtime.asgi_exchange import AsgiApp
 from agent_runtime.errors import BackendError
 from agent_runtime.simulation import asgi_client
-from agent_runtime.simulation.asgi_exchange import AsgiApp
 
 
 class StreamingAsgiTransport(httpx2.AsyncBaseTransport):

@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
+from agent_runtime.asgi_exchange import AsgiApp
 from agent_runtime.errors import OutsideTimeError
 from agent_runtime.simulation import asgi_client
-from agent_runtime.simulation.asgi_exchange import AsgiApp
 from agent_runtime.simulation.replacement import replaced
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 

@@ -32,7 +32,7 @@ from hw_model.step_time import StepTimeModel
 from hw_model.ttft_boundary import TtftBoundary
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Command, Dispatch, Refuse
-from scheduler.cost import CostModel
+from scheduler.cost import TabulatedCost
 from scheduler.decision import Decision
 from scheduler.events import (
     Event,
@@ -138,7 +138,7 @@ class RackSimulation:
         self._options = options
         self._block_size_tokens = deployment.block_size_tokens
         boundary = options.ttft_boundary
-        self._before_engine_s = boundary.before_engine_s(deployment.chip, options.band)
+        self._front_end = boundary.front_end(deployment.chip, options.band)
         self._runs: dict[SessionId, SessionRun] = {}
         setup = PolicySetup(
             fleet=ReplicaFleet(
@@ -150,7 +150,7 @@ class RackSimulation:
                 if host_spec is None
                 else host_spec.capacity_blocks * deployment.block_size_tokens,
             ),
-            cost=CostModel.of(deployment, options.band, limits.max_num_batched_tokens),
+            cost=TabulatedCost.of(deployment, options.band, limits.max_num_batched_tokens),
             seed=options.seed,
             oracle=ScriptOracle(self._runs),
         )
@@ -219,7 +219,8 @@ class RackSimulation:
 
     def _send(self, run: SessionRun, at_s: float) -> None:
         run.sent_s = at_s
-        self._queue.push(at_s + self._before_engine_s, ARRIVAL_PRIORITY, run)
+        before_engine_s = self._front_end.before_engine_s(run.turn.isl_tokens)
+        self._queue.push(at_s + before_engine_s, ARRIVAL_PRIORITY, run)
 
     def _arrive(self, run: SessionRun) -> None:
         self._busy_until_s = self.now_s
@@ -274,7 +275,8 @@ class RackSimulation:
             dispatch.priority,
         )
         self.num_turns_by_replica[replica] += 1
-        self.held.dispatched(run, self.now_s - self._before_engine_s)
+        before_engine_s = self._front_end.before_engine_s(turn.isl_tokens)
+        self.held.dispatched(run, self.now_s - before_engine_s)
         self.engines[replica].add(request, self.now_s)
         self._reschedule(replica)
 
@@ -311,7 +313,8 @@ class RackSimulation:
             )
         )
         run.model_time.actual_s += self.now_s - run.sent_s
-        run.model_time.solo_s += self._before_engine_s + solo_turn_s(
+        before_engine_s = self._front_end.before_engine_s(run.turn.isl_tokens)
+        run.model_time.solo_s += before_engine_s + solo_turn_s(
             self.step_time,
             num_prompt_tokens=run.turn.isl_tokens,
             num_cached_tokens=run.num_reusable_tokens,

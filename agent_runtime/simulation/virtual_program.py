@@ -13,7 +13,7 @@ from types import TracebackType
 
 from typing_extensions import override
 
-from agent_runtime.simulation.asgi_exchange import AsgiApp
+from agent_runtime.asgi_exchange import AsgiApp
 from agent_runtime.simulation.fresh_modules import fresh_modules
 from agent_runtime.simulation.program_entropy import program_entropy
 from agent_runtime.simulation.program_http import ProgramHttp

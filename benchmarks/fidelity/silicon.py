@@ -191,7 +191,8 @@ def predict(chip: ChipSpec, row: Row, client: Client) -> tuple[float, float] | N
             StepTimeModel(plan, Band.BASE),
             progress=False,
         )
-        front_end_s = TtftBoundary.CLIENT.before_engine_s(chip, Band.BASE)
+        front_end = TtftBoundary.CLIENT.front_end(chip, Band.BASE)
+        front_end_s = front_end.before_engine_s(row.isl_tokens)
         load = ClosedLoad(row.isl_tokens, row.osl_tokens, row.clients)
         return run_clients(core, load, client, front_end_s)
     except ConfigError:

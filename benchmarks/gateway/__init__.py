@@ -1,1 +1,1 @@
-"""Routers and the gateway beside each other, in front of look-alikes that cost nothing."""
+"""Routers and the gateway beside each other, and what the gateway costs before engines."""

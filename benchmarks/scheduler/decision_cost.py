@@ -25,7 +25,7 @@ from hw_model.claim import Band
 from hw_model.deployment import DeploymentRequest, plan_deployment
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch
-from scheduler.cost import CostModel
+from scheduler.cost import TabulatedCost
 from scheduler.events import Event, GapCause, GapHint, PrefillEnded, TurnArrived, TurnEnded, Woken
 from scheduler.ids import SessionId, TurnId
 from scheduler.policies import make_policy
@@ -57,7 +57,8 @@ class Load:
             rack, catalog.chip("m890"), catalog.model("qwen3-235b-a22b"), DeploymentRequest()
         )
         setup = PolicySetup(
-            ReplicaFleet(num_replicas, kv_tokens, BLOCK), CostModel.of(deployment, Band.BASE, 8192)
+            ReplicaFleet(num_replicas, kv_tokens, BLOCK),
+            TabulatedCost.of(deployment, Band.BASE, 8192),
         )
         self.scheduler = ClusterScheduler(setup.fleet, make_policy(policy, setup))
         self._rng = np.random.default_rng(0)

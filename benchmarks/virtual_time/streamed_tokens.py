@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from agent_runtime.simulation.asgi_exchange import AsgiApp
+from agent_runtime.asgi_exchange import AsgiApp
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_clock import VirtualClock
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop, World

@@ -15,22 +15,22 @@ held ``patience`` times as long as all its session's work takes goes before all 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from scheduler.events import GapCause
-from scheduler.ids import ReplicaId, SessionId, TenantId
+from scheduler.ids import ReplicaId, SessionId
 from scheduler.panjiu.departures import Departure, Departures
 from scheduler.panjiu.foresight import Foresight, KnownForesight, LearnedForesight
 from scheduler.panjiu.held_turns import HeldTurns
+from scheduler.panjiu.kv_custody import KvCustody
 from scheduler.panjiu.kv_ledger import KvLedger, KvState, SessionKv
 from scheduler.panjiu.links import Links
 from scheduler.panjiu.option import Option
 from scheduler.panjiu.prefill_backlog import PrefillBacklog
 from scheduler.panjiu.pricing import Books, Pricing
-from scheduler.panjiu.room import RoomPlanner, Victim
+from scheduler.panjiu.room import RoomPlanner
 from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.panjiu.tenant_shares import TenantShares
-from scheduler.prefix_tree import PrefixNode
+from scheduler.panjiu.urgency import Urgency
 from scheduler.rack import Rack
 from scheduler.receipt import Receipt
 from scheduler.session import Session, Turn
@@ -39,19 +39,8 @@ from scheduler.setup import PolicySetup
 RETRY_S = 1.0
 """Held turns are looked at again after so long, though nothing happened: gaps have gone on."""
 
-CRITICAL = 0.5
-"""Weight of a turn whose session has a parent that waits for it."""
-
 PAUSE_S = 1.0
 """A turn that is held for longer is a pause of its session."""
-
-URGENT = 0.25
-"""Weight of a turn whose session would miss its deadline if it waited for much longer."""
-
-
-FUTURE = 0.1
-"""Weight of the work of turns to come, where it is known, beside that of the turn at hand. With
-more, newcomers with little ahead of them go before those who hold KV, and everybody is slower."""
 
 
 class Panjiu:
@@ -84,13 +73,15 @@ class Panjiu:
         )
         self.ledger = KvLedger(fleet, self._settings.reserve)
         room = RoomPlanner(self.ledger, setup.cost, self._foresight, self._settings, fleet)
-        self._links = Links(setup.cost.transfer, fleet.num_replicas)
+        links = Links(setup.cost.transfer, fleet)
         self._backlog = PrefillBacklog(fleet.num_replicas)
-        books = Books(self.ledger, room, self._links, self._backlog)
+        books = Books(self.ledger, room, links, self._backlog)
         self._pricing = Pricing(fleet, setup.cost, self._settings, books)
         self._held = HeldTurns()
         self._waits_for: dict[Turn, ReplicaId] = {}  # of those held: only a place there would do
-        self._shares = TenantShares()
+        shares = TenantShares()
+        self._custody = KvCustody(fleet, self.ledger, links, shares, self._settings)
+        self._urgency = Urgency(fleet, setup.cost, self._foresight, shares, self._settings)
         self._kvs: dict[SessionId, SessionKv] = {}
         self._departures = Departures()
         self._looked_s = 0.0
@@ -115,7 +106,7 @@ class Panjiu:
         if kv.state is KvState.RUNNING and kv.held_on is not None:
             self._join(turn, kv, kv.held_on, rack)
             return
-        self._follow(turn, kv, rack.now_s)
+        self._custody.follow(turn, kv, rack.now_s)
         kv.state = KvState.HELD
         if not self._place(turn, kv, rack):
             self._hold(turn, kv, rack)
@@ -155,20 +146,14 @@ class Panjiu:
         kv = self._kvs.pop(session.session_id)
         self._foresight.gap_ended_unseen(session)
         replica = kv.held_on
-        if kv.held_on is not None:
-            rack.release(session, kv.held_on)
-            self._shares.change(session.tenant_id, -kv.num_held_blocks, rack.now_s)
-        self.ledger.forget(kv)
+        self._custody.forget(kv, rack)
         self._place_held(rack, replica)
 
     def replica_down(self, replica_id: ReplicaId, rack: Rack) -> None:
         """Forget what it held; turns on their way there are held again."""
         self.ledger.used_blocks.close(replica_id)
         self._backlog.close(replica_id)
-        for kv in list(self.ledger.residents[replica_id]):
-            self._shares.change(kv.session.tenant_id, -kv.num_held_blocks, rack.now_s)
-            self.ledger.release(kv)
-            kv.ready_s = rack.now_s
+        self._custody.lose(replica_id, rack.now_s)
         for departure in self._departures.stranded(replica_id):
             turn = departure.turn
             self._backlog.remove(turn)
@@ -195,31 +180,11 @@ class Panjiu:
             InvariantError: Names what is broken.
         """
         self.ledger.check_invariants(list(self._kvs.values()))
-        held: dict[TenantId, int] = {}
-        for kv in self._kvs.values():
-            tenant_id = kv.session.tenant_id
-            held[tenant_id] = held.get(tenant_id, 0) + kv.num_held_blocks
-        self._shares.check_invariants(held)
-
-    def _follow(self, turn: Turn, kv: SessionKv, now_s: float) -> None:
-        """Bring the tree up to the turn's prompt; a history that was replaced is let go of."""
-        hashes, num_blocks = self._chain(turn)
-        kv.leaf = self.ledger.tree.extend(kv.leaf, hashes, num_blocks)
-        num_held = kv.num_held_blocks
-        self.ledger.truncate(kv)
-        self._shares.change(turn.session.tenant_id, kv.num_held_blocks - num_held, now_s)
-
-    def _chain(self, turn: Turn) -> tuple[Sequence[int], int]:
-        """Return hashes of a turn's prompt, and how many; its own where nobody told them."""
-        num_blocks = turn.num_prompt_tokens // self._block
-        if turn.block_hashes:
-            return turn.block_hashes, min(num_blocks, len(turn.block_hashes))
-        first = (1 << 63) + (turn.session.order << 32)
-        return range(first, first + num_blocks), num_blocks
+        self._custody.check_invariants(self._kvs.values())
 
     def _join(self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack) -> None:
         """Run a turn beside others of its session, which brought its KV to that replica."""
-        hashes, num_blocks = self._chain(turn)
+        hashes, num_blocks = self._custody.chain(turn)
         num_shared = self.ledger.tree.num_common(kv.held_leaf, hashes, num_blocks)
         num_own = self._pricing.num_planned_blocks(turn) - num_shared
         self.ledger.set_loose(kv, kv.num_loose_blocks + num_own)
@@ -228,34 +193,12 @@ class Panjiu:
         self._send(turn, kv, replica, num_cached, rack)
 
     def _hold(self, turn: Turn, kv: SessionKv, rack: Rack) -> None:
-        num_cached = min(kv.num_held_blocks * self._block, turn.num_prompt_tokens - 1)
-        weight = self._cost.prefill_s(num_cached, turn.num_prompt_tokens)
-        weight += self._left_s(turn)
-        whole_s = self._cost.prefill_s(0, turn.num_prompt_tokens) + kv.solo_s
-        due_s = rack.now_s + self._settings.patience * whole_s
-        session = turn.session
-        weight *= self._shares.excess(session.tenant_id, rack.now_s) * 2.0**turn.priority
-        parent = None if session.parent_id is None else self._kvs.get(session.parent_id)
-        if parent is not None and parent.session.gap.cause is GapCause.CHILDREN:
-            weight *= CRITICAL
-        if turn.deadline_s is not None:
-            if turn.deadline_s - rack.now_s < self._settings.patience * weight:
-                weight *= URGENT
-            due_s = min(due_s, turn.deadline_s)
-        if kv.num_pauses >= self._settings.most_pauses:
-            due_s = rack.now_s
+        parent_id = turn.session.parent_id
+        parent = None if parent_id is None else self._kvs.get(parent_id)
+        weight, due_s = self._urgency.of(turn, kv, parent, rack.now_s)
         if not self._held:
             self._looked_s = rack.now_s
         self._held.add(turn, weight, due_s)
-
-    def _left_s(self, turn: Turn) -> float:
-        """Return what the known future of a turn's session counts; nothing where none is known."""
-        num_new, num_output = self._foresight.left(turn.session)
-        if not num_new + num_output:
-            return 0.0
-        prompt = turn.num_prompt_tokens
-        prefill_s = self._cost.prefill_s(prompt, prompt + num_new)
-        return FUTURE * (prefill_s + num_output * self._cost.decode_s)
 
     def _place_held(self, rack: Rack, replica: ReplicaId | None = None) -> None:
         """Place held turns, the first ones first, as far as there are places.
@@ -280,7 +223,7 @@ class Panjiu:
                 continue
             stuck = is_first and not self._backlog and not any(rack.active_turns.loads)
             candidates = (
-                self._pricing.candidates(kv, rack) if replica is None or stuck else (replica,)
+                self._pricing.candidates(turn, kv, rack) if replica is None or stuck else (replica,)
             )
             options = self._options(candidates, turn, kv, rack, is_due=is_due or stuck)
             if self._choose(turn, kv, options, rack, is_due=is_due or stuck):
@@ -298,7 +241,7 @@ class Panjiu:
         """
         home, pricing = kv.held_on, self._pricing
         options: list[Option] = []
-        if home is not None:
+        if home is not None and not rack.shuns(turn, home):
             option = pricing.option(turn, kv, home, rack, is_due=False)
             if option is not None:
                 options.append(option)
@@ -311,7 +254,7 @@ class Panjiu:
         if idle != home:
             options.extend(self._options((idle,), turn, kv, rack, is_due=False))
         if not (options and options[-1].is_unhindered(idle)):
-            others = [r for r in pricing.candidates(kv, rack) if r not in seen]
+            others = [r for r in pricing.candidates(turn, kv, rack) if r not in seen]
             options.extend(self._options(others, turn, kv, rack, is_due=False))
         return self._choose(turn, kv, options, rack, is_due=False)
 
@@ -327,7 +270,7 @@ class Panjiu:
         """Return the candidates that have a place for a turn, priced."""
         options: list[Option] = []
         for replica in candidates:
-            if replica in rack.down:
+            if rack.shuns(turn, replica):
                 continue
             option = self._pricing.option(turn, kv, replica, rack, is_due=is_due)
             if option is not None:
@@ -348,6 +291,7 @@ class Panjiu:
             best is not None
             and not at_home
             and not is_due
+            and not turn.avoid
             and self._pricing.stay_s(turn, kv, rack) < best.price.seconds
         ):
             best = None  # waiting where its KV is costs less than going elsewhere
@@ -375,29 +319,12 @@ class Panjiu:
         replica = price.replica_id
         kv.num_pauses += rack.now_s - turn.arrived_s > PAUSE_S
         for victim in option.victims:
-            self._drop(victim, rack)
+            self._custody.drop(victim, rack)
         num_blocks = self._pricing.num_planned_blocks(turn)
-        self._settle(kv, kv.leaf, replica, num_blocks - kv.leaf.end, rack)
+        self._custody.settle(kv, kv.leaf, replica, num_blocks - kv.leaf.end, rack)
         kv.state = KvState.RUNNING
         self._backlog.add(turn, replica, price.prefill_s)
         self._send(turn, kv, replica, price.num_cached_tokens, rack)
-
-    def _settle(
-        self, kv: SessionKv, leaf: PrefixNode, replica: ReplicaId, num_loose: int, rack: Rack
-    ) -> None:
-        """Have a replica alone hold a session's context; what lies elsewhere is pulled there."""
-        source, num_held = kv.held_on, kv.num_held_blocks
-        num_there = self.ledger.tree.num_held(leaf, replica)
-        self._shares.change(kv.session.tenant_id, leaf.end - num_held, rack.now_s)
-        self.ledger.hold(kv, leaf, replica, max(0, num_loose))
-        kv.host_on = replica
-        if source is None or source == replica:
-            return
-        if num_held > num_there and self._links.reach(source, replica):
-            num_tokens = (num_held - num_there) * self._block
-            kv.ready_s = self._links.book(source, replica, num_tokens, rack.now_s)
-            rack.pull(kv.session, source, replica, kv.ready_s)
-        rack.release(kv.session, source)
 
     def _send(
         self, turn: Turn, kv: SessionKv, replica: ReplicaId, num_cached_tokens: int, rack: Rack
@@ -427,21 +354,3 @@ class Panjiu:
                 self._departures.add(later, is_draining=False)
             else:
                 rack.dispatch(turn, replica, num_cached_tokens=num_cached_tokens)
-
-    def _drop(self, victim: Victim, rack: Rack) -> None:
-        """Give up a session's KV, or move it where there is room for it."""
-        kv = victim.kv
-        source = kv.held_on
-        if source is None:
-            return
-        session, target = kv.session, self.ledger.used_blocks.least()
-        if (
-            self._links.reach(source, target)
-            and victim.num_blocks < self.ledger.free_blocks(target)
-            and self._links.wait_s(source, target, rack.now_s) < self._settings.link_lead_s
-        ):
-            self._settle(kv, kv.held_leaf, target, kv.num_loose_blocks, rack)
-            return
-        self._shares.change(session.tenant_id, -kv.num_held_blocks, rack.now_s)
-        self.ledger.release(kv)
-        rack.release(session, source)

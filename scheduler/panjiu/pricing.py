@@ -60,11 +60,14 @@ class Pricing:
         self._links = books.links
         self._backlog = books.backlog
 
-    def candidates(self, kv: SessionKv, rack: Rack) -> set[ReplicaId]:
+    def candidates(self, turn: Turn, kv: SessionKv, rack: Rack) -> set[ReplicaId]:
         """Return the replicas that may be best: where its KV is, the idlest, the emptiest.
 
-        Idle are those with the least prefill ahead, and the least context to decode beside.
+        Idle are those with the least prefill ahead, and the least context to decode beside. A turn
+        that avoids some may have any.
         """
+        if turn.avoid:
+            return set(map(ReplicaId, range(rack.num_replicas)))
         candidates = {
             self._backlog.least(),
             self._ledger.used_blocks.least(),
@@ -171,6 +174,8 @@ class Pricing:
             rack: The rack.
         """
         home = kv.held_on
+        if not self._fleet.retains_kv and rack.probe is not None:
+            return rack.probe.num_cached_blocks(replica, turn.block_hashes), 0.0, 0.0
         if home == replica:
             return there, max(0.0, kv.ready_s - rack.now_s), 0.0
         if home is not None:
@@ -179,14 +184,20 @@ class Pricing:
                 return there, 0.0, 0.0
             num_tokens = (held - there) * self._block
             return held, self._links.pull_s(home, replica, num_tokens, rack.now_s), 0.0
+        num_left, num_in_host = self._left_over(turn, kv, replica, rack)
+        load_s = self._cost.transfer.load_s(num_in_host * self._block) if num_in_host else 0.0
+        return max(there, num_left) + num_in_host, 0.0, load_s
+
+    def _left_over(
+        self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack
+    ) -> tuple[int, int]:
+        """Return what a replica's HBM and its host still have of a prompt that nobody holds."""
         if rack.probe is None:
-            return there, 0.0, 0.0
-        # What nobody holds may still be there, as long as nobody needed the room.
-        num_cached = max(there, rack.probe.num_cached_blocks(replica, turn.block_hashes))
+            return 0, 0
+        num_left = rack.probe.num_cached_blocks(replica, turn.block_hashes)
         if kv.host_on != replica or not self._fleet.host_kv_tokens:
-            return num_cached, 0.0, 0.0
-        in_host = rack.probe.num_host_blocks(replica, turn.block_hashes)
-        return num_cached + in_host, 0.0, self._cost.transfer.load_s(in_host * self._block)
+            return num_left, 0
+        return num_left, rack.probe.num_host_blocks(replica, turn.block_hashes)
 
     def _victims(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import anyio
+import anyio.lowlevel
 
 from agent_runtime.errors import BackendError
 
@@ -58,17 +60,24 @@ class AsgiRequest:
 class AsgiExchange:
     """A request and its response, between the task that runs the app and the client's.
 
+    Args:
+        request: What is asked.
+        max_buffered_chunks: Of the response; an app that is further ahead of its reader waits.
+
     Attributes:
         status, headers: Of the response, once ``wait_for_response`` returned.
     """
 
-    def __init__(self, request: AsgiRequest) -> None:
+    def __init__(self, request: AsgiRequest, max_buffered_chunks: float = math.inf) -> None:
         self._request = request
         self._body: bytes | None = request.body
         self._started = anyio.Event()
         self._left = anyio.Event()
         self._error: Exception | None = None
-        self._send_body, self._receive_body = anyio.create_memory_object_stream[bytes](math.inf)
+        self._is_bounded = max_buffered_chunks < math.inf
+        self._send_body, self._receive_body = anyio.create_memory_object_stream[bytes](
+            max_buffered_chunks
+        )
         self.status: int | None = None
         self.headers: Headers = ()
 
@@ -122,10 +131,20 @@ class AsgiExchange:
             self.headers = message.get("headers", [])
             self._started.set()
         elif message["type"] == "http.response.body":
-            if message.get("body") and not self._left.is_set():
-                self._send_body.send_nowait(message["body"])
+            if message.get("body"):
+                await self._pass_on(message["body"])
             if not message.get("more_body", False):
                 self._send_body.close()
+
+    async def _pass_on(self, body: bytes) -> None:
+        if self._left.is_set():
+            await anyio.lowlevel.checkpoint()  # for whoever waits for the client to leave
+            return
+        if not self._is_bounded:
+            self._send_body.send_nowait(body)
+            return
+        with suppress(anyio.BrokenResourceError):  # the client left while the app waited for it
+            await self._send_body.send(body)
 
 
 def _unquoted(path: bytes) -> str:

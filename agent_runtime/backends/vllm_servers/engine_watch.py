@@ -1,0 +1,132 @@
+"""Looks after one engine: whether it is well, how loaded it is, and what its KV events say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from agent_runtime.backends.vllm_servers.engine_facts import EventSource, ask_engine, ask_metrics
+from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, EngineSlot, SlotState
+from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, EngineUnreachableError
+from agent_runtime.backends.vllm_servers.kv_feed import KvFeed
+from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
+from agent_runtime.errors import BackendError
+
+OK = 200
+EVENTS_START_S = 5.0
+"""An engine takes turns after so long, though what it published before is not known yet."""
+
+
+class EngineWatch:
+    """The task of one slot with an engine.
+
+    Args:
+        slot: Whose.
+        fleet: Told how the engine is.
+        http: How it is reached.
+        probe: Told what its KV holds.
+        now_s: The clock.
+        poll_s: Between two looks.
+    """
+
+    def __init__(
+        self,
+        slot: EngineSlot,
+        fleet: EngineFleet,
+        http: EngineHttp,
+        probe: ServersProbe,
+        *,
+        now_s: Callable[[], float],
+        poll_s: float,
+    ) -> None:
+        self._slot = slot
+        self._fleet = fleet
+        self._http = http
+        self._probe = probe
+        self._now_s = now_s
+        self._poll_s = poll_s
+        self._feeding: anyio.CancelScope | None = None
+
+    async def run(self, while_down: Callable[[EngineSlot], None]) -> None:
+        """Look after the engine until it is out of its slot.
+
+        Args:
+            while_down: Called at every look at an engine that takes no turns.
+        """
+        slot = self._slot
+        async with anyio.create_task_group() as tasks:
+            while slot.state is not SlotState.EMPTY:
+                if slot.state is SlotState.DOWN:
+                    self._stop_feed()
+                if slot.breaker.may_probe(self._now_s()):
+                    await self._look(tasks)
+                if slot.state is SlotState.DOWN:
+                    while_down(slot)
+                self._fleet.leave_if_drained(slot)
+                await anyio.sleep(self._poll_s)
+            self._stop_feed()
+
+    async def _look(self, tasks: TaskGroup) -> None:
+        slot, address = self._slot, self._slot.address
+        if address is None:
+            return
+        try:
+            status, _ = await self._http.get(f"{address.url}/health")
+            if status != OK:
+                self._fleet.fail(slot, self._now_s(), f"/health answered {status}")
+            elif slot.state is SlotState.DOWN:
+                facts = await ask_engine(self._http, address.url)
+                slot.breaker.succeeded()
+                self._stop_feed()
+                events = address.events or facts.events
+                if events is not None:
+                    await self._start_feed(tasks, events)
+                self._fleet.present(slot, facts)
+            else:
+                slot.metrics = await ask_metrics(self._http, address.url)
+                slot.breaker.succeeded()
+        except EngineUnreachableError as error:
+            self._fleet.fail(slot, self._now_s(), str(error), certain=error.refused)
+
+    async def _start_feed(self, tasks: TaskGroup, source: EventSource) -> None:
+        started = anyio.Event()
+        self._feeding = anyio.CancelScope()
+        tasks.start_soon(self._read_events, source, started, self._feeding)
+        with anyio.move_on_after(EVENTS_START_S):
+            await started.wait()
+
+    def _stop_feed(self) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+            self._feeding = None
+            self._slot.has_events = False
+        self._probe.replica_lost(self._slot.replica_id)
+
+    async def _read_events(
+        self, source: EventSource, started: anyio.Event, scope: anyio.CancelScope
+    ) -> None:
+        replica, name = self._slot.replica_id, source.endpoint
+
+        def notice(text: str) -> None:
+            self._fleet.notice(f"engine {replica}, KV events at {name}: {text}")
+
+        feed = KvFeed(
+            source,
+            lambda events: self._probe.residency.apply(replica, events),
+            lambda: self._probe.residency.clear(replica),
+            notice,
+        )
+
+        def reached() -> None:
+            self._slot.has_events = True
+
+        feed.on_reached = reached
+        with scope:
+            try:
+                await feed.run(started)
+            except BackendError as error:
+                self._slot.has_events = False
+                started.set()
+                notice(f"not used: {error}")

@@ -1,0 +1,256 @@
+"""Reads one engine's KV events, asks again for those that got lost, and says so where it can't.
+
+ZMQ's publishers drop what a subscriber is too slow for; numbers tell. What is missing is asked for
+at the replay endpoint. Where that can't fill the gap, nothing is known of the engine any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.lowlevel
+
+from agent_runtime.backends.kv_event_wire import (
+    SEQUENCE_BYTES,
+    EventBatch,
+    WireEvent,
+    parse_frames,
+)
+from agent_runtime.backends.vllm_servers.engine_facts import EventSource
+from agent_runtime.backends.vllm_servers.engine_http import missing_extra
+from agent_runtime.errors import BackendError, WireFormatError
+
+if TYPE_CHECKING:
+    import zmq
+
+REPLAY_S = 5.0
+"""How long an engine may take for each batch of a replay; its publisher looks every 0.1 s."""
+
+END_OF_REPLAY = -1
+MAX_WAITING = 100_000
+"""Messages ZMQ keeps for us: the publisher's own limit."""
+
+
+class Arrival(Enum):
+    """What a batch is, by its number."""
+
+    NEXT = auto()
+    OLD = auto()
+    """Known already."""
+    AFTER_A_GAP = auto()
+    RESTARTED = auto()
+    """The first ones of an engine that counts anew."""
+
+
+class EventOrder:
+    """Which batch comes next. Sans-IO.
+
+    Invariant: all batches below ``expected`` are known, or given up for lost.
+    """
+
+    __slots__ = ("_last_ts", "expected")
+
+    def __init__(self) -> None:
+        self.expected: int | None = None
+        self._last_ts = float("-inf")
+
+    def arrival(self, sequence: int, ts: float) -> Arrival:
+        """Return what a batch is."""
+        if self.expected is None or sequence == self.expected:
+            return Arrival.NEXT
+        if sequence > self.expected:
+            return Arrival.AFTER_A_GAP
+        return Arrival.RESTARTED if ts > self._last_ts else Arrival.OLD
+
+    def took(self, sequence: int, ts: float) -> None:
+        """Note that a batch is known now."""
+        self.expected = sequence + 1
+        self._last_ts = max(self._last_ts, ts)
+
+    def restart(self) -> None:
+        """Expect the first batch of all."""
+        self.expected = 0
+
+
+class KvFeed:
+    """One engine's events.
+
+    Args:
+        source: Where they are.
+        apply: Takes in events.
+        purge: Takes in that nothing is known of the engine any more.
+        notice: Told, in words, what went wrong.
+
+    Attributes:
+        on_reached: Called once the engine has been heard of: ZMQ itself does not say whether
+            anybody is there.
+        num_batches, num_gaps, num_purges: So far.
+    """
+
+    def __init__(
+        self,
+        source: EventSource,
+        apply: Callable[[list[WireEvent]], None],
+        purge: Callable[[], None],
+        notice: Callable[[str], None],
+    ) -> None:
+        self._source = source
+        self._apply = apply
+        self._purge = purge
+        self._notice = notice
+        self._order = EventOrder()
+        self.on_reached: Callable[[], None] = lambda: None
+        self.num_batches = 0
+        self.num_gaps = 0
+        self.num_purges = 0
+
+    async def run(self, started: anyio.Event) -> None:
+        """Read events until cancelled.
+
+        Args:
+            started: Set once what the engine published so far is known.
+
+        Raises:
+            ConfigError: pyzmq is not installed.
+            BackendError: The source can't be connected to.
+        """
+        async with _context() as context:
+            with _subscriber(context, self._source) as subscriber:
+                # First the subscription, then what was before it: nothing falls in between.
+                await self._heard(self._catch_up(context, 0))
+                started.set()
+                while True:
+                    message = await _received(subscriber)
+                    await self._heard(self._take(message, context))
+
+    async def _heard(self, work: Awaitable[None]) -> None:
+        """Take something in; what can't be read leaves nothing known."""
+        try:
+            await work
+        except WireFormatError as error:
+            self._forget(f"its KV events can't be read: {error}")
+            self._order = EventOrder()
+
+    async def _take(self, message: list[bytes], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+        _, sequence, batch = parse_frames(message)
+        match self._order.arrival(sequence, batch.ts):
+            case Arrival.NEXT:
+                self._know(sequence, batch)
+            case Arrival.OLD:
+                pass
+            case Arrival.AFTER_A_GAP:
+                self.num_gaps += 1
+                await self._catch_up(context, self._order.expected or 0)
+                await self._after_replay(sequence, batch)
+            case Arrival.RESTARTED:
+                self._forget("it counts its KV events anew")
+                self._order.restart()
+                await self._catch_up(context, 0)
+                await self._after_replay(sequence, batch)
+
+    async def _after_replay(self, sequence: int, batch: EventBatch) -> None:
+        """Take a batch that a replay should have led up to."""
+        arrival = self._order.arrival(sequence, batch.ts)
+        if arrival is Arrival.AFTER_A_GAP:
+            self._forget(f"KV events {self._order.expected} to {sequence - 1} are lost")
+        if arrival is not Arrival.OLD:
+            self._know(sequence, batch)
+
+    async def _catch_up(self, context: zmq.Context[zmq.Socket[bytes]], first: int) -> None:
+        """Have an engine repeat its batches from ``first`` on, and take them in."""
+        if self._source.replay_endpoint is None:
+            return
+        with _asker(context, self._source.replay_endpoint) as asker:
+            asker.send_multipart([b"", first.to_bytes(SEQUENCE_BYTES, "big")])  # as a REQ would
+            while True:
+                with anyio.move_on_after(REPLAY_S) as waiting:
+                    message = await _received(asker)
+                if waiting.cancelled_caught:
+                    self._notice("it does not repeat its KV events in time")
+                    return
+                self.on_reached()
+                topic, number, payload = message[-3:]
+                if int.from_bytes(number, "big", signed=True) == END_OF_REPLAY:
+                    return
+                _, sequence, batch = parse_frames([topic, number, payload])
+                if self._order.arrival(sequence, batch.ts) is Arrival.AFTER_A_GAP:
+                    self._forget(f"it keeps KV events from {sequence} on only, not from {first}")
+                if self._order.arrival(sequence, batch.ts) is not Arrival.OLD:
+                    self._know(sequence, batch)
+
+    def _know(self, sequence: int, batch: EventBatch) -> None:
+        if not self.num_batches:
+            self.on_reached()
+        self.num_batches += 1
+        self._order.took(sequence, batch.ts)
+        self._apply(batch.events)
+
+    def _forget(self, why: str) -> None:
+        self.num_purges += 1
+        self._notice(f"{why}; what it holds is learned anew")
+        self._purge()
+
+
+@asynccontextmanager
+async def _context() -> AsyncIterator[zmq.Context[zmq.Socket[bytes]]]:
+    try:
+        import zmq  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise missing_extra("pyzmq") from error
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        yield context
+    finally:
+        context.destroy(linger=0)
+
+
+def _subscriber(context: zmq.Context[zmq.Socket[bytes]], source: EventSource) -> zmq.Socket[bytes]:
+    import zmq  # noqa: PLC0415 - an extra
+
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
+    socket.setsockopt_string(zmq.SUBSCRIBE, source.topic)
+    return _connected(socket, source.endpoint)
+
+
+def _asker(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    import zmq  # noqa: PLC0415 - an extra
+
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.RCVHWM, 0)
+    return _connected(socket, endpoint)
+
+
+def _connected(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
+    import zmq  # noqa: PLC0415 - an extra
+
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.IPV6, 1)
+    try:
+        socket.connect(endpoint)
+    except zmq.ZMQError as error:
+        socket.close()
+        raise BackendError(f"{endpoint} can't be connected to: {error}") from error
+    return socket
+
+
+async def _received(socket: zmq.Socket[bytes]) -> list[bytes]:
+    """Return the next message.
+
+    ZMQ's descriptor becomes readable once for any number of messages; so it is waited for only
+    after a receive that found nothing, which has looked at everything that came before.
+    """
+    import zmq  # noqa: PLC0415 - an extra
+
+    while True:
+        try:
+            message: list[bytes] = socket.recv_multipart(flags=zmq.NOBLOCK)
+        except zmq.Again:
+            await anyio.wait_readable(socket.FD)
+        else:
+            await anyio.lowlevel.checkpoint()  # a busy feed must not starve the turns
+            return message

@@ -1,0 +1,169 @@
+"""Real engines with everything in front of them: scheduler, runtime, endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+
+from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
+from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
+from agent_runtime.clock import Clock
+from agent_runtime.errors import ConfigError
+from agent_runtime.gateway.app import EndpointLimits
+from agent_runtime.gateway.relay_app import create_relay_app
+from agent_runtime.gateway.token_counts import TokenCounts
+from agent_runtime.runtime import Runtime
+from scheduler.cluster_scheduler import ClusterScheduler
+from scheduler.cost import CostModel
+from scheduler.decision import Decision
+from scheduler.events import ReplicaDown, ReplicaUp
+from scheduler.measured_cost import MeasuredCost
+from scheduler.policies import make_policy
+from scheduler.rack import ReplicaFleet
+from scheduler.setup import PolicySetup
+
+DEFAULT_BLOCK_TOKENS = 16
+"""vLLM's own, for engines that don't say."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCapabilities:
+    """What engines can be told to do with KV, and what they tell of it.
+
+    Attributes:
+        retains, pulls, prefetches: On command; stock vLLM does none of them.
+        has_events: Whether all that are up tell what their KV holds.
+        looks_at_priorities: What vLLM does if started with ``--scheduling-policy priority``; it
+            does not say whether it was.
+    """
+
+    retains: bool = False
+    pulls: bool = False
+    prefetches: bool = False
+    has_events: bool = False
+    looks_at_priorities: bool | None = None
+
+    def describe(self) -> str:
+        """Return that in a line."""
+        can = [name for name in ("retains", "pulls", "prefetches") if getattr(self, name)]
+        kept = ", ".join(can) or "none of retain, pull, prefetch (stock vLLM can't)"
+        events = "read" if self.has_events else "not from all engines: what was sent counts instead"
+        return f"KV commands: {kept}; KV events: {events}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineServiceOptions:
+    """How engines are used.
+
+    Attributes:
+        policy: Name of the scheduling policy.
+        kv_tokens: What the KV of one engine holds, where they don't say.
+        max_num_batched_tokens: New tokens in one step of an engine.
+        endpoint: What the endpoint takes on.
+        own_key: Whether the gateway has a key of its own for the engines.
+        seed: Of what the policy draws at random.
+    """
+
+    policy: str
+    kv_tokens: int | None = None
+    max_num_batched_tokens: int = 8192
+    endpoint: EndpointLimits = field(default_factory=EndpointLimits)
+    own_key: bool = False
+    seed: int = 0
+
+
+class EngineService:
+    """Engines, served. Make it once one of them is up: the first ones tell what a replica holds.
+
+    Args:
+        servers: The engines; somebody runs ``servers.run``.
+        options: How they are used.
+        clock: Real time.
+        cost: What work costs on them; by default it is learned from their turns.
+        on_decision: Told of every decision of the scheduler.
+    """
+
+    def __init__(
+        self,
+        servers: VllmServers,
+        options: EngineServiceOptions,
+        clock: Clock,
+        *,
+        cost: CostModel | None = None,
+        on_decision: Callable[[Decision], None] | None = None,
+    ) -> None:
+        self._servers = servers
+        fleet = servers.fleet
+        kv_tokens, block_size = replica_kv(fleet, options.kv_tokens)
+        if cost is None:
+            cost = servers.cost = MeasuredCost()
+        setup = PolicySetup(
+            ReplicaFleet(
+                len(fleet.slots),
+                kv_tokens,
+                block_size,
+                options.max_num_batched_tokens,
+                retains_kv=False,
+            ),
+            cost,
+            options.seed,
+        )
+        counts = TokenCounts()
+        servers.probe.block_size_tokens = block_size
+        servers.probe.tokens_per_counted = counts.scale
+        self.scheduler = ClusterScheduler(
+            setup.fleet, make_policy(options.policy, setup), on_decision, servers.probe
+        )
+        self.runtime = Runtime(self.scheduler, servers, clock, block_size_tokens=block_size)
+        up = {slot.replica_id for slot in fleet.up()}
+        for slot in fleet.slots:
+            if slot.replica_id not in up:
+                self.runtime.replica_changed(ReplicaDown(slot.replica_id))
+        self._kv_tokens = kv_tokens
+        fleet.on_change = self._replica_changed
+        self.app: Starlette = create_relay_app(
+            self.runtime,
+            cards=fleet.cards,
+            num_up=lambda: fleet.num_up,
+            counts=counts,
+            limits=options.endpoint,
+            own_key=options.own_key,
+        )
+
+    def _replica_changed(self, event: ReplicaDown | ReplicaUp) -> None:
+        fleet = self._servers.fleet
+        told = fleet.slots[event.replica_id].metrics.kv_tokens
+        if isinstance(event, ReplicaUp) and told is not None and told < self._kv_tokens:
+            fleet.notice(
+                f"engine {event.replica_id} has less KV than is planned with, {told:,} tokens and "
+                f"not {self._kv_tokens:,}: restart the gateway while it is up"
+            )
+        self.runtime.replica_changed(event)
+
+    def capabilities(self) -> EngineCapabilities:
+        """Return what the engines that are up can do."""
+        up = self._servers.fleet.up()
+        return EngineCapabilities(has_events=bool(up) and all(slot.has_events for slot in up))
+
+
+def replica_kv(fleet: EngineFleet, kv_tokens: int | None) -> tuple[int, int]:
+    """Return what one replica's KV holds and the tokens of a block; the least that any engine has.
+
+    Args:
+        fleet: With an engine up.
+        kv_tokens: What the user says; engines are believed rather than this.
+
+    Raises:
+        ConfigError: Neither says.
+    """
+    told = [slot.metrics for slot in fleet.up()]
+    sizes = [metrics.kv_tokens for metrics in told if metrics.kv_tokens is not None]
+    blocks = [m.block_size_tokens for m in told if m.block_size_tokens is not None]
+    if not sizes and kv_tokens is None:
+        raise ConfigError(
+            "the engines don't say how many tokens their KV holds (vllm:cache_config_info at "
+            "/metrics): give it by --kv-tokens"
+        )
+    return min(sizes) if sizes else kv_tokens or 0, min(blocks, default=DEFAULT_BLOCK_TOKENS)
