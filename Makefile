@@ -1,6 +1,7 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
+# make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
@@ -11,15 +12,16 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV := .venv
 VLLM_VENV := .venv-vllm
+CLIENTS_VENV := .venv-clients
 PEERS := .venv-peers
 BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-vllm goldens peers check format compile bench clean
+.PHONY: help demo test test-compiled test-pythons test-vllm test-clients goldens peers check format compile bench clean
 
 help:
-	@sed -n '1,8s/^# //p' Makefile
+	@sed -n '1,9s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -52,6 +54,19 @@ $(VLLM_VENV)/.installed:
 test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m pytest -s tests/test_vllm_goldens.py \
 		tests/test_kv_event_wire.py tests/test_vllm_engines.py tests/test_in_process_engine.py -k live
+
+# Programs, not libraries, and they pin each other's: a venv of their own. guidellm needs torch;
+# the one that vLLM has comes out of pip's cache.
+$(CLIENTS_VENV)/.installed:
+	$(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+		'aiperf>=0.13,<0.14' 'guidellm>=0.8,<0.9' 'schemathesis>=4.32,<5'
+	@touch $@
+
+test-clients: $(VENV)/.installed-dev $(CLIENTS_VENV)/.installed
+	PANJIU_CLIENTS_BIN=$(abspath $(CLIENTS_VENV))/bin \
+		PANJIU_VLLM_PYTHON=$(wildcard $(abspath $(VLLM_VENV))/bin/python) \
+		$(BIN)/python -m pytest tests/test_benchmark_clients.py
 
 test-pythons: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/sdk_coding_agents.py \
@@ -93,4 +108,4 @@ bench: $(VENV)/.installed-dev
 
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
-	rm -rf $(VENV) $(VLLM_VENV) $(PEERS) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

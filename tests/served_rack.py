@@ -1,6 +1,5 @@
 """The real gateway over the emulated rack on a loopback port, a thousand times faster."""
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import uvicorn
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.backends.emulator import EmulatedRack
+from agent_runtime.cli.rack_server import listen
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.seeded_model import SeededModel
@@ -67,7 +67,7 @@ async def served_rack(
             service.app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none"
         )
         server = uvicorn.Server(config)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        with listen("127.0.0.1", 0) as listener:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.serve, [listener])
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"

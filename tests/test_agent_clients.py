@@ -407,7 +407,7 @@ for _ in range(80):
             structured(json=f'{{"enum": {"[" * 900}{"]" * 900}}}'),
             "structured_outputs.json",
         ),
-        ({"stop": ["a", ""]}, "stop"),
+        ({"stop": ["a", ""]}, "stop[1]"),
         ({"stop": list("abcde")}, "stop"),
         ({"stop": 3}, "stop"),
         ({"n": 0}, "n"),

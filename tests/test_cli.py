@@ -1,16 +1,16 @@
 """The command as users and scripts meet it: what it prints, writes and returns."""
 
 import json
-import re
 import signal
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import openai
 import pytest
 
 from agent_runtime.cli.main import main
+from agent_runtime.cli.rack_server import listen
+from tests.served_command import served_command
 
 SMALL = ["simulate", "--limit", "3", "--model", "qwen3-8b", "--replicas", "2", "--max-gap-s", "1"]
 
@@ -161,6 +161,13 @@ def test_a_port_that_is_taken_is_said_so(capsys: pytest.CaptureFixture[str]) -> 
     assert "can't listen on 203.0.113.1:8000" in err
 
 
+def test_no_token_waits_for_the_one_before_to_be_acknowledged() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_broken_script_exits_with_1_and_names_rule_and_field(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -173,24 +180,13 @@ def test_a_broken_script_exits_with_1_and_names_rule_and_field(
 
 
 def test_serve_answers_on_the_port_it_prints_and_stops_on_ctrl_c() -> None:
-    command = [sys.executable, "-m", "agent_runtime.cli.main", "serve", "--port", "0"]
-    options = ["--model", "qwen3-8b", "--replicas", "2", "--speed", "100"]
-    with subprocess.Popen(
-        command + options, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1]
-    ) as server:
-        assert server.stderr is not None
-        banner = ""
-        while "listening on" not in banner:
-            line = server.stderr.readline()
-            assert line, f"it ended without a word of where it listens: {banner}"
-            banner += line
-        url = re.search(r"http://\S+", banner)
-        assert url is not None
-        with openai.OpenAI(base_url=url.group(), api_key="-", max_retries=0) as client:
+    with served_command("--model", "qwen3-8b", "--replicas", "2", "--speed", "100") as served:
+        with openai.OpenAI(base_url=f"{served.url}/v1", api_key="-", max_retries=0) as client:
             answer = client.chat.completions.create(
                 model="qwen3-8b", messages=[{"role": "user", "content": "Hello"}], max_tokens=3
             )
         assert answer.choices[0].message.content
-        server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=20) == 0
-        assert "stopped" in server.stderr.read()
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(timeout=20) == 0
+        assert served.process.stderr is not None
+        assert "stopped" in served.process.stderr.read()

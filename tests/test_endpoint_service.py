@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import anyio
+import jsonschema
 import openai
 import pytest
 from starlette.applications import Starlette
@@ -296,6 +297,55 @@ async def test_the_document_has_every_route_and_its_bodies() -> None:
     for reference in {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}:
         assert reference in schemas
     assert "panjiu" in schemas["ChatRequest"]["properties"]
+
+
+async def test_a_wrong_method_is_told_all_the_right_ones() -> None:
+    app = app_of()
+    for path, methods in [
+        ("/v1/sessions", {"GET", "POST"}),
+        ("/v1/responses/r", {"GET", "DELETE"}),
+    ]:
+        answer = await send(app, b"", path, method="PUT")
+        assert answer.status_code == 405
+        assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == methods
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("max_tokens", "16"), ("n", True), ("stream", "true"), ("temperature", False), ("stream", 1)],
+)
+async def test_a_field_is_of_the_type_that_the_document_says(field: str, value: object) -> None:
+    answer = await send(app_of(), chat(**{field: value}))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+
+
+async def test_a_whole_number_may_have_a_point() -> None:
+    runner = FakeRunner()
+    assert (await send(app_of(runner), chat(max_tokens=3.0))).status_code == 200
+    assert (await send(app_of(runner), chat(max_tokens=3.5))).status_code == 400
+
+
+async def test_the_document_says_what_forms_a_field_has_and_how_errors_look() -> None:
+    document = (await send(app_of(), b"", "/openapi.json", method="GET")).json()
+    schemas, paths = document["components"]["schemas"], document["paths"]
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+    read = jsonschema.Draft202012Validator(
+        {"$ref": "#/components/schemas/ChatRequest", "components": document["components"]}
+    )
+    for good in ({"stop": "a"}, {"stop": ["a"]}, {"tool_choice": "auto"}, {"max_tokens": 2.0}):
+        read.validate({**body, **good})
+    for bad in ({"stop": ""}, {"tool_choice": "any"}, {"prompt_cache_retention": "1h"}):
+        assert not read.is_valid({**body, **bad})
+    assert not paths["/v1/sessions"]["post"]["requestBody"]["required"]
+    for path, shape in [
+        ("/v1/chat/completions", "OpenAIError"),
+        ("/v1/messages", "AnthropicError"),
+    ]:
+        answer = await send(app_of(), b"{", path)
+        said = paths[path]["post"]["responses"][str(answer.status_code)]["content"]
+        assert said["application/json"]["schema"]["$ref"].endswith(f"/{shape}")
+        jsonschema.validate(answer.json(), schemas[shape])
 
 
 async def test_a_conversation_and_a_text_are_cut_as_they_are_counted() -> None:

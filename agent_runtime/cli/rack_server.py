@@ -19,11 +19,15 @@ def listen(host: str, port: int, *, port_option: str = "--port") -> socket.socke
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"can't listen on {host}:{port}: {error}; choose another --host or {port_option}"
         ) from error
+    # Connections inherit it. asyncio sets it only on sockets whose protocol is named, which this
+    # one's isn't, and without it a token waits until the client acknowledged the one before: 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class RackServer(uvicorn.Server):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import anyio
 import uvicorn
 from typing_extensions import override
 
+from agent_runtime.cli.rack_server import listen
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
@@ -117,7 +117,7 @@ async def run_live(run: ScriptRun, speed: float) -> RunOutcome:
     clock = Clock(speed)
     service = run.service(clock, epoch_s)
     exit_code = INTERRUPTED
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+    with listen("127.0.0.1", 0) as listener:
         base_url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_interrupted, tasks.cancel_scope)

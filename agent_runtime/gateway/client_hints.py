@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent_runtime.errors import InvalidRequestError
+from agent_runtime.gateway.whole_number import Whole
 
 MOST_URGENT, LEAST_URGENT = -64, 64
 MAX_LEASE_S = 86_400.0
@@ -25,7 +26,19 @@ PARENT_HEADERS = ("x-parent-session-id", "x-codex-parent-thread-id")
 class PanjiuExtension(BaseModel):
     """The extension object; a field that is misspelt is an error, since it would do nothing."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"progress": {"type": "null"}}},
+                {
+                    "properties": {"expected_tool_s": {"type": "number"}},
+                    "required": ["expected_tool_s"],
+                },
+            ]
+        },
+    )
 
     expected_tool_s: float | None = Field(
         default=None, ge=0, description="Seconds that what runs after this turn takes in all."
@@ -39,7 +52,7 @@ class PanjiuExtension(BaseModel):
     deadline_s: float | None = Field(
         default=None, gt=0, description="Seconds from now by which the session should be done."
     )
-    priority: int | None = Field(
+    priority: Whole | None = Field(
         default=None, ge=MOST_URGENT, le=LEAST_URGENT, description="Smaller is more urgent."
     )
     lease_s: float | None = Field(

@@ -17,6 +17,20 @@ REF = "#/components/schemas/{model}"
 ERROR_STATUSES = (400, 401, 404, 405, 409, 413, 429, 502, 503)
 
 
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+_TEXT, _TEXT_OR_NULL = {"type": "string"}, {"type": ["string", "null"]}
+ERROR_SHAPES = {
+    "OpenAIError": _object(
+        error=_object(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT_OR_NULL)
+    ),
+    "AnthropicError": _object(type={"const": "error"}, error=_object(type=_TEXT, message=_TEXT)),
+}
+"""The two shapes of ``HttpError``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """What can be done on a route.
@@ -26,6 +40,7 @@ class Operation:
         path: With parameters in braces.
         summary: One line.
         body: What it takes, or None.
+        body_required: Whether it has to be sent.
         status: When it goes well.
         streams: Whether it may answer with server-sent events.
         guarded: Whether it takes an API key where there are any.
@@ -35,6 +50,7 @@ class Operation:
     path: str
     summary: str
     body: type[BaseModel] | None = None
+    body_required: bool = True
     status: int = 200
     streams: bool = False
     guarded: bool = True
@@ -65,7 +81,7 @@ class OpenApi:
             "info": {"title": "Panjiu", "version": self._version},
             "paths": paths,
             "components": {
-                "schemas": schemas.get("$defs", {}),
+                "schemas": schemas.get("$defs", {}) | ERROR_SHAPES,
                 "securitySchemes": {
                     "bearer": {"type": "http", "scheme": "bearer"},
                     "apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -91,7 +107,10 @@ def _described(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         schema = {"$ref": REF.format(model=operation.body.__name__)}
         content = {"application/json": {"schema": schema}}
-        described["requestBody"] = {"required": True, "content": content}
+        described["requestBody"] = {
+            "required": operation.body_required,
+            "content": content,
+        }
     return described
 
 
@@ -105,6 +124,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
             kinds = ["text/plain"]
         good["content"] = {kind: {} for kind in kinds}
     responses = {str(operation.status): good}
+    shape = "AnthropicError" if operation.path.startswith("/v1/messages") else "OpenAIError"
+    content = {"application/json": {"schema": {"$ref": REF.format(model=shape)}}}
     for status in ERROR_STATUSES if operation.guarded else ():
-        responses[str(status)] = {"description": HTTPStatus(status).phrase}
+        responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
     return responses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TypeAlias
@@ -97,13 +97,25 @@ def common_routes(
         Served(Operation("get", "/v1/models", "The model that is served"), models.list_all),
         Served(Operation("get", "/v1/models/{name:path}", "A model"), models.get_one),
         Served(
-            Operation("post", "/v1/sessions", "Open a session", NewSession, status=201),
+            Operation(
+                "post",
+                "/v1/sessions",
+                "Open a session",
+                NewSession,
+                body_required=False,
+                status=201,
+            ),
             sessions.create,
         ),
         Served(Operation("get", "/v1/sessions", "Sessions, paged by id"), sessions.list_all),
         Served(
             Operation(
-                "post", f"{one}/fork", "Begin another as this one", ForkedSession, status=201
+                "post",
+                f"{one}/fork",
+                "Begin another as this one",
+                ForkedSession,
+                body_required=False,
+                status=201,
             ),
             sessions.fork,
         ),
@@ -126,8 +138,18 @@ def starlette_routes(served: Sequence[Served]) -> list[Route]:
     """Return what Starlette takes, and the document of it all."""
     about = Operation("get", "/openapi.json", "This document", guarded=False)
     document = OpenApi([*(one.operation for one in served), about], version(DISTRIBUTION))
-    routes = [
-        Route(one.operation.path, one.answer, methods=[one.operation.method.upper()])
-        for one in served
+    by_path: dict[str, dict[str, Answer]] = {}
+    for one in [*served, Served(about, document.answer)]:
+        by_path.setdefault(one.operation.path, {})[one.operation.method.upper()] = one.answer
+    # One route a path: a 405 tells the methods of the first that fits alone.
+    return [
+        Route(path, _by_method(answers), methods=list(answers)) for path, answers in by_path.items()
     ]
-    return [*routes, Route(about.path, document.answer, methods=["GET"])]
+
+
+def _by_method(answers: Mapping[str, Answer]) -> Answer:
+    async def answer(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await answers[method](request)
+
+    return answer

@@ -7,9 +7,11 @@ from typing import Annotated, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent_runtime.gateway.client_hints import LEAST_URGENT, MOST_URGENT
+from agent_runtime.gateway.whole_number import Whole
+from agent_runtime.gateway.wire import one_of_both
 
 MAX_TTL_S = 7 * 86_400.0
-Priority = Annotated[int, Field(ge=MOST_URGENT, le=LEAST_URGENT)]
+Priority = Annotated[Whole, Field(ge=MOST_URGENT, le=LEAST_URGENT)]
 
 
 class _Strict(BaseModel):
@@ -42,6 +44,10 @@ class ForkedSession(_Strict):
 
 class SessionHint(_Strict):
     """What is known now of the tool that runs."""
+
+    model_config = ConfigDict(
+        json_schema_extra=one_of_both(expected_tool_s="number", progress="number")
+    )
 
     expected_tool_s: float | None = Field(
         default=None, ge=0, description="Seconds it takes in all, from the end of the turn."

@@ -9,19 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.gateway.dialects.chat_wire import ChatMessage, ToolParam
 from agent_runtime.gateway.opening import Opening
-from agent_runtime.gateway.wire import Wire, parse_body
+from agent_runtime.gateway.wire import Wire, one_of_both, parse_body
 from agent_runtime.prompts.chat_prompt import PromptMemory, render_chat
 from agent_runtime.prompts.tokeniser import cut, marker, tokenise
 
 
 class TokenizeRequest(Wire):
     """A text, or a conversation."""
+
+    model_config = ConfigDict(json_schema_extra=one_of_both(prompt="string", messages="array"))
 
     model: str | None = None
     prompt: str | None = None

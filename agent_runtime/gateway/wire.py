@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.client_hints import PanjiuExtension
+from agent_runtime.gateway.whole_number import Whole
+
+StopString: TypeAlias = Annotated[str, Field(min_length=1)]
+"""An empty one would end every answer before its first token."""
 
 
 class Wire(BaseModel):
@@ -21,12 +25,20 @@ class Wire(BaseModel):
 class ServerExtras(Wire):
     """Fields that vLLM and this server take in every dialect."""
 
-    min_tokens: int | None = Field(default=None, ge=0)
+    min_tokens: Whole | None = Field(default=None, ge=0)
     ignore_eos: bool | None = False
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    priority: int | None = None
+    seed: Whole | None = Field(default=None, ge=-(2**63), lt=2**63)
+    priority: Whole | None = None
     session_id: str | None = None
     panjiu: PanjiuExtension | None = None
+
+
+def one_of_both(**kinds: str) -> dict[str, Any]:
+    """Return the JSON schema of two fields of which a body has one, by their JSON types."""
+    given = [
+        {"properties": {name: {"type": kind}}, "required": [name]} for name, kind in kinds.items()
+    ]
+    return {"oneOf": given}
 
 
 _FORM = re.compile(r"(str$|list\[)")
@@ -42,7 +54,7 @@ def parse_body(kind: type[WireT], body: bytes) -> WireT:
         InvalidRequestError: Not JSON, or a field that is not what it must be; names it.
     """
     try:
-        return kind.model_validate_json(body)
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise invalid_request(error) from error
 

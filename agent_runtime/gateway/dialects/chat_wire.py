@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
-from agent_runtime.gateway.wire import ServerExtras, Wire
+from agent_runtime.gateway.whole_number import Whole
+from agent_runtime.gateway.wire import ServerExtras, StopString, Wire
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 MAX_CHOICES, MAX_TOP_LOGPROBS, MAX_STOPS = 128, 20, 4
 """OpenAI's limits; vLLM's own on ``n`` is 16,384."""
+
+
+StopStrings: TypeAlias = Annotated[list[StopString], Field(max_length=MAX_STOPS)]
+ChoiceWord: TypeAlias = Literal["none", "auto", "required"]
+Retention: TypeAlias = Literal["in_memory", "in-memory", "24h"]
 
 
 class ChatMessage(Wire):
@@ -101,36 +107,31 @@ class ChatRequest(ServerExtras):
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    n: int | None = Field(default=1, ge=1, le=MAX_CHOICES)
+    max_tokens: Whole | None = Field(default=None, ge=1)
+    max_completion_tokens: Whole | None = Field(default=None, ge=1)
+    n: Whole | None = Field(default=1, ge=1, le=MAX_CHOICES)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: list[str] | None = Field(default=None, max_length=MAX_STOPS)
+    stop: StopStrings | None = None
     include_stop_str_in_output: bool | None = False
     logprobs: bool | None = False
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     tools: list[ToolParam] | None = None
     tool_choice: ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = True
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
+    prompt_cache_retention: Retention | None = None
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=StopString | StopStrings | None)
     @classmethod
     def _one_stop(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
-    @field_validator("stop")
-    @classmethod
-    def _no_empty_stop(cls, value: list[str] | None) -> list[str] | None:
-        if value is not None and "" in value:
-            raise ValueError("an empty string can't be a stop string")
-        return value
-
-    @field_validator("tool_choice", mode="before")
+    @field_validator(
+        "tool_choice", mode="before", json_schema_input_type=ChoiceWord | ToolChoiceParam | None
+    )
     @classmethod
     def _tool_choice_in_a_word(cls, value: object) -> object:
         return {"type": value} if isinstance(value, str) else value

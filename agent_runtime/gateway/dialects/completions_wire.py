@@ -6,13 +6,15 @@ from pydantic import Field, field_validator
 
 from agent_runtime.gateway.dialects.chat_wire import (
     MAX_CHOICES,
-    MAX_STOPS,
     MAX_TOP_LOGPROBS,
     ResponseFormat,
+    Retention,
+    StopStrings,
     StreamOptions,
     StructuredOutputs,
 )
-from agent_runtime.gateway.wire import ServerExtras
+from agent_runtime.gateway.whole_number import Whole
+from agent_runtime.gateway.wire import ServerExtras, StopString
 
 DEFAULT_MAX_TOKENS = 16
 MAX_PROMPTS = 128
@@ -25,29 +27,22 @@ class CompletionRequest(ServerExtras):
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=DEFAULT_MAX_TOKENS, ge=1)
-    n: int | None = Field(default=1, ge=1, le=MAX_CHOICES)
-    best_of: int | None = Field(default=None, ge=1)
+    max_tokens: Whole | None = Field(default=DEFAULT_MAX_TOKENS, ge=1)
+    n: Whole | None = Field(default=1, ge=1, le=MAX_CHOICES)
+    best_of: Whole | None = Field(default=None, ge=1)
     echo: bool | None = False
     suffix: str | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: list[str] | None = Field(default=None, max_length=MAX_STOPS)
+    stop: StopStrings | None = None
     include_stop_str_in_output: bool | None = False
-    logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    logprobs: Whole | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
+    prompt_cache_retention: Retention | None = None
 
-    @field_validator("stop", mode="before")
+    @field_validator("stop", mode="before", json_schema_input_type=StopString | StopStrings | None)
     @classmethod
     def _one_stop(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
-
-    @field_validator("stop")
-    @classmethod
-    def _no_empty_stop(cls, value: list[str] | None) -> list[str] | None:
-        if value is not None and "" in value:
-            raise ValueError("an empty string can't be a stop string")
-        return value

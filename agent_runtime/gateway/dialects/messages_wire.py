@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from agent_runtime.gateway.wire import ServerExtras, Wire
+from agent_runtime.gateway.whole_number import Whole
+from agent_runtime.gateway.wire import ServerExtras, StopString, Wire
 
 
 class CacheControl(Wire):
@@ -84,15 +85,8 @@ class CountRequest(ServerExtras):
 class MessagesRequest(CountRequest):
     """The fields that change what the emulated model does, and those that are checked for it."""
 
-    max_tokens: int = Field(ge=1)
+    max_tokens: Whole = Field(ge=1)
     stream: bool | None = False
-    stop_sequences: list[str] | None = None
+    stop_sequences: list[StopString] | None = None
     temperature: float | None = Field(default=None, ge=0, le=1)
     top_p: float | None = Field(default=None, ge=0, le=1)
-
-    @field_validator("stop_sequences")
-    @classmethod
-    def _no_empty_stop(cls, value: list[str] | None) -> list[str] | None:
-        if value is not None and "" in value:
-            raise ValueError("an empty string can't be a stop sequence")
-        return value

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from agent_runtime.gateway.neutral_request import wrong
-
 RETENTION_S = {"in_memory": 300.0, "in-memory": 300.0, "24h": 86_400.0}
 """OpenAI's guide: in memory for 5 to 10 minutes without use, at the least; or for 24 hours."""
 
 
 def retention_lease_s(retention: str | None) -> float | None:
-    """Return how long the KV should be kept, None if nothing was said.
-
-    Raises:
-        InvalidRequestError: A retention that does not exist.
-    """
-    if retention is None:
-        return None
-    if retention not in RETENTION_S:
-        raise wrong("prompt_cache_retention", 'expected "in_memory" or "24h"')
-    return RETENTION_S[retention]
+    """Return how long the KV should be kept, None if nothing was said."""
+    return None if retention is None else RETENTION_S[retention]

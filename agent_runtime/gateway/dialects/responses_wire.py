@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from agent_runtime.gateway.dialects.chat_wire import MAX_TOP_LOGPROBS
+from agent_runtime.gateway.dialects.chat_wire import MAX_TOP_LOGPROBS, Retention
+from agent_runtime.gateway.whole_number import Whole
 from agent_runtime.gateway.wire import ServerExtras, Wire
 
 
@@ -54,10 +55,10 @@ class ResponsesRequest(ServerExtras):
     conversation: Any = None
     prompt: Any = None
     background: bool | None = False
-    max_output_tokens: int | None = Field(default=None, ge=1)
+    max_output_tokens: Whole | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
     include: list[str] | None = None
     tools: list[ResponseTool] | None = None
     tool_choice: ResponseToolChoice | None = None
@@ -65,9 +66,11 @@ class ResponsesRequest(ServerExtras):
     text: TextConfig | None = None
     metadata: dict[str, Any] | None = None
     prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
+    prompt_cache_retention: Retention | None = None
 
-    @field_validator("tool_choice", mode="before")
+    @field_validator(
+        "tool_choice", mode="before", json_schema_input_type=str | ResponseToolChoice | None
+    )
     @classmethod
     def _tool_choice_in_a_word(cls, value: object) -> object:
         return {"type": value} if isinstance(value, str) else value
