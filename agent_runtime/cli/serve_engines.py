@@ -17,11 +17,13 @@ from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.engine_http import open_engine_http
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
+from agent_runtime.cli.endpoint_options import endpoint_limits, tenant_keys
 from agent_runtime.cli.engine_options import engine_key, engine_sources, num_slots
 from agent_runtime.cli.rack_options import emulated_machine
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
 from agent_runtime.errors import AgentRuntimeError, BackendError
+from agent_runtime.gateway.relay.relay_app import RelayTerms
 from hw_model.claim import Band
 from scheduler.cost import CostModel, TabulatedCost
 
@@ -54,7 +56,7 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
         args.policy,
         args.kv_tokens,
         args.max_num_batched_tokens,
-        own_key=key is not None,
+        relay=RelayTerms(endpoint_limits(args), tenant_keys(args), own_key=key is not None),
         seed=args.seed,
     )
     with _told_plainly():

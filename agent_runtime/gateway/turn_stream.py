@@ -62,12 +62,14 @@ class StreamEnds:
         response: The response for an error before it began.
         cancelled: Set by whoever ends the stream beside its client; None where nobody can.
         cut_short: The events that end it then; also called when the client leaves.
+        cut_short_whole: The same for an answer in one piece.
     """
 
     failure: Callable[[RequestError | BackendError], bytes]
     response: Callable[[RequestError | BackendError], Response]
     cancelled: anyio.Event | None = None
     cut_short: Callable[[], bytes] | None = None
+    cut_short_whole: Callable[[], Response] | None = None
 
 
 class TurnStream(Response):
