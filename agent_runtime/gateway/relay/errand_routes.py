@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_runtime.backends.vllm_servers.engine_errands import EngineErrands, Errand, ErrandReply
-from agent_runtime.errors import EngineLostError, UnknownResponseError
+from agent_runtime.errors import EngineLostError
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.relay.kept_responses import KeptResponses, RelayedResponse
 from agent_runtime.gateway.relay.passed_headers import PassedHeaders
@@ -21,7 +21,6 @@ from agent_runtime.gateway.relay.responses_api import response_event
 from agent_runtime.gateway.tenants import tenant_of
 from agent_runtime.gateway.turn_desk import plain_headers
 from agent_runtime.gateway.turn_stream import STREAM_HEADERS, leave_on_disconnect
-from scheduler.events import NO_TENANT
 
 NOT_FOUND, NO_SUCH_ROUTE = 404, 405
 
@@ -70,13 +69,13 @@ class ErrandRoutes:
             return await _whole(answered)
 
     async def delete_response(self, request: Request) -> Response:
-        """Answer ``DELETE /v1/responses/{id}``: vLLM deletes none, but it is not known any more.
+        """Answer ``DELETE /v1/responses/{id}``: vLLM deletes none, but here it is gone.
 
         Raises:
             UnknownResponseError: It was not.
         """
         response_id = request.path_params["response_id"]
-        self.kept.store.delete(tenant_of(request), response_id)
+        self.kept.delete(tenant_of(request), response_id)
         return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel_response(self, request: Request) -> Response:
@@ -99,14 +98,7 @@ class ErrandRoutes:
             return await _whole(answered)
 
     def _known(self, request: Request) -> RelayedResponse | None:
-        tenant_id, response_id = tenant_of(request), request.path_params["response_id"]
-        known = self.kept.store.find(tenant_id, response_id)
-        if known is None and tenant_id != NO_TENANT:
-            raise UnknownResponseError(
-                f"The response `{response_id}` does not exist, or was forgotten.",
-                param="response_id",
-            )
-        return known
+        return self.kept.find(tenant_of(request), request.path_params["response_id"])
 
     async def _errand(self, request: Request) -> Errand:
         body = await self.opening.read(request)

@@ -6,6 +6,7 @@ engine that has it; where that is gone, or keeps none, the conversation is sent 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ from scheduler.ids import ReplicaId, TenantId
 
 ASK_AGAIN_S = 60.0
 """An engine that did not know a response is taken to keep none for so long."""
+MAX_DELETED = 10_000
+"""Ids that are remembered as deleted."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,26 +65,46 @@ class KeptResponses:
     def __init__(
         self, store: ResponseStore[RelayedResponse], is_up: Callable[[ReplicaId], bool]
     ) -> None:
-        self.store, self._is_up = store, is_up
+        self._store, self._is_up = store, is_up
+        self._deleted: OrderedDict[str, None] = OrderedDict()  # here; vLLM itself deletes none
         self._keeps_none_until_s: dict[ReplicaId, float] = {}
 
     def previous(self, fields: Fields, tenant_id: TenantId) -> RelayedResponse | None:
         """Return the response that a request goes on with, None where it is not known here.
 
         Raises:
-            UnknownResponseError: It is not known here, so it may be another tenant's.
+            UnknownResponseError: As of ``find``.
         """
         response_id = fields.get("previous_response_id")
         if not isinstance(response_id, str):
             return None
-        found = self.store.find(tenant_id, response_id)
-        if found is None and tenant_id != NO_TENANT:
+        return self.find(tenant_id, response_id)
+
+    def find(self, tenant_id: TenantId, response_id: str) -> RelayedResponse | None:
+        """Return a response, None where it is not known here and an engine may have it.
+
+        Raises:
+            UnknownResponseError: It was deleted, or may be another tenant's.
+        """
+        found = self._store.find(tenant_id, response_id)
+        if found is None and (tenant_id != NO_TENANT or response_id in self._deleted):
             raise UnknownResponseError(
                 f"The response `{response_id}` does not exist, or was forgotten; send the whole "
                 "conversation as input.",
-                param="previous_response_id",
+                param="response_id",
             )
         return found
+
+    def delete(self, tenant_id: TenantId, response_id: str) -> None:
+        """Forget a response, though its engine may have it for longer.
+
+        Raises:
+            UnknownResponseError: It was not known.
+        """
+        self._store.delete(tenant_id, response_id)
+        self._deleted[response_id] = None
+        while len(self._deleted) > MAX_DELETED:
+            self._deleted.popitem(last=False)
 
     def resolved(self, call: RelayedCall, previous: RelayedResponse) -> RelayedCall:
         """Return a call that some engine understands: the one that has the response, or any."""
@@ -103,7 +126,7 @@ class KeptResponses:
 
     def keeping(self, call: RelayedCall, session: ChatSession) -> Keeping:
         """Return what keeps the answer to a call."""
-        return Keeping(self.store, call, session)
+        return Keeping(self._store, call, session)
 
 
 class Keeping:
