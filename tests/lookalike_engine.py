@@ -239,10 +239,17 @@ class LookalikeEngine:
         """Begin a message or a response, and break off as told."""
         self.asked.append(json.loads(await request.body()))
         self.headers.append(dict(request.headers))
-        begins = {"type": "message_start", "message": {"id": "m1", "usage": {"input_tokens": 3}}}
-        delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta"}}
+        begins: dict[str, Any] = {
+            "type": "message_start",
+            "message": {"id": "m1", "usage": {"input_tokens": 3}},
+        }
+        delta: dict[str, Any] = {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta"},
+        }
         if request.url.path == "/v1/responses":
-            response = {"id": "resp_1", "status": "in_progress", "output": []}
+            response: dict[str, Any] = {"id": "resp_1", "status": "in_progress", "output": []}
             begins = {"type": "response.created", "sequence_number": 0, "response": response}
             delta = {"type": "response.output_text.delta", "sequence_number": 1, "delta": "w0"}
 

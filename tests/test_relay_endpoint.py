@@ -82,7 +82,8 @@ async def test_more_requests_than_may_be_get_429_until_others_have_ended() -> No
         async with client.stream(
             "POST", CHAT, json=chat_body(stream=True, max_tokens=5000)
         ) as response:
-            await anext(response.aiter_bytes())
+            chunks = response.aiter_bytes()
+            await anext(chunks)
             refused = await client.post(CHAT, json=chat_body())
             assert refused.status_code == 429
             assert refused.headers["retry-after"] == "1"
@@ -123,10 +124,11 @@ async def test_what_callers_say_of_their_sessions_reaches_the_scheduler() -> Non
 
 async def test_a_prompt_cache_key_tells_conversations_that_begin_alike_apart() -> None:
     async with served_engines([LookalikeEngine()]) as served, client_of(served) as client:
-        found = {}
+        found: dict[str, list[str]] = {}
         for key in ("one", "two", "one"):
             answer = await client.post(CHAT, json=chat_body(prompt_cache_key=key))
             found.setdefault(key, []).append(answer.headers["x-session-id"])
+        answer = await client.post(CHAT, json=chat_body(prompt_cache_key="two"))
         messages = [*chat_body()["messages"], answer.json()["choices"][0]["message"]]
         messages.append({"role": "user", "content": "on"})
         for key in ("one", "two"):

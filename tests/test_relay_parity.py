@@ -83,8 +83,8 @@ async def chat(at: Endpoint, *, stream: bool) -> Any:
     }
     if not stream:
         return (await at.openai.chat.completions.create(**asked)).model_dump(mode="json")
-    options = {"include_usage": True}
-    chunks = await at.openai.chat.completions.create(**asked, stream=True, stream_options=options)
+    asked["stream_options"] = {"include_usage": True}
+    chunks = await at.openai.chat.completions.create(**asked, stream=True)
     return [chunk.model_dump(mode="json") async for chunk in chunks]
 
 

@@ -1,13 +1,14 @@
-"""What commands that serve an emulated rack share: listening, and stopping without a hang."""
+"""What commands that serve an endpoint share: listening, and stopping without a hang."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 from typing_extensions import override
 
-from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.errors import ConfigError
 
 
@@ -26,14 +27,37 @@ def listen(host: str, port: int, *, port_option: str = "--port") -> socket.socke
         ) from error
 
 
-class RackServer(uvicorn.Server):
-    """Ends the turns under way before it waits for their connections to close."""
+def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
+    """Return how an endpoint is served.
 
-    def __init__(self, config: uvicorn.Config, rack: EmulatedRack) -> None:
+    Args:
+        app: What is served.
+        grace_s: For connections to close when it stops.
+    """
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        timeout_graceful_shutdown=grace_s,
+    )
+
+
+class EndpointServer(uvicorn.Server):
+    """Ends the turns under way before it waits for their connections to close.
+
+    Args:
+        config: What is served, and how.
+        stop: Ends them.
+    """
+
+    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
         super().__init__(config)
-        self._rack = rack
+        self._stop = stop
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._rack.stop()
+        self._stop()
         await super().shutdown(sockets)

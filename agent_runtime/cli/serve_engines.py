@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 import anyio
-import uvicorn
 from rich.console import Console
-from typing_extensions import override
 
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
@@ -20,6 +18,7 @@ from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.cli.endpoint_options import endpoint_limits, tenant_keys
 from agent_runtime.cli.engine_options import engine_key, engine_sources, num_slots
 from agent_runtime.cli.rack_options import emulated_machine
+from agent_runtime.cli.rack_server import EndpointServer, endpoint_config
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
 from agent_runtime.errors import AgentRuntimeError, BackendError
@@ -72,18 +71,10 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
                 f"{service.capabilities().describe()}\n"
                 f"listening on http://{host}:{port}/v1  (Ctrl-C stops)"
             )
-            await _Server(_uvicorn_config(service), servers).serve(sockets=[listener])
+            await EndpointServer(endpoint_config(service.app), servers.stop).serve(
+                sockets=[listener]
+            )
             tasks.cancel_scope.cancel()
-
-
-def _uvicorn_config(service: EngineService) -> uvicorn.Config:
-    return uvicorn.Config(
-        service.app,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=5,
-    )
 
 
 @contextmanager
@@ -121,16 +112,3 @@ def _known_cost(args: argparse.Namespace) -> CostModel | None:
     band = Band(args.band)
     deployment = emulated_machine(args).deployment(band, args.block_size)
     return TabulatedCost.of(deployment, band, args.max_num_batched_tokens, moves_kv=False)
-
-
-class _Server(uvicorn.Server):
-    """Ends the turns under way before it waits for their connections to close."""
-
-    def __init__(self, config: uvicorn.Config, servers: VllmServers) -> None:
-        super().__init__(config)
-        self._servers = servers
-
-    @override
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._servers.stop()
-        await super().shutdown(sockets)

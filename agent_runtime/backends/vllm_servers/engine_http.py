@@ -188,6 +188,7 @@ async def open_engine_http(api_key: str | None = None) -> AsyncIterator[AiohttpE
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
         headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
         auto_decompress=False,
         read_bufsize=MAX_BUFFERED_BYTES,

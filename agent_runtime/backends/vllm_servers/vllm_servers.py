@@ -250,6 +250,7 @@ class _Listener:
 
     def answered(self) -> None:
         self._slot.breaker.succeeded()
+        self._slot.num_answers += 1
 
     def failed(self, problem: str, *, certain: bool) -> None:
         self._servers.fleet.fail(self._slot, self._servers.now_s(), problem, certain=certain)
