@@ -21,6 +21,7 @@ from scheduler.events import GapHint
 from scheduler.ids import ReplicaId
 
 EXTRAS = ("session_id", "priority", "panjiu")
+NO_EXTRAS = ServerExtras()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,8 @@ def read_call(
 
 def _extras(fields: Fields) -> ServerExtras:
     given = {name: fields[name] for name in EXTRAS if name in fields}
+    if not given:
+        return NO_EXTRAS
     try:
         return ServerExtras.model_validate(given)
     except ValidationError as error:
