@@ -17,6 +17,7 @@ from agent_runtime.engine_call import ReplyFacts
 from agent_runtime.gateway.relay.passing_events import (
     SEPARATOR,
     Unheard,
+    WholeAnswer,
     WholeEvents,
     data_of,
     each,
@@ -225,32 +226,13 @@ class StreamedReply:
         self._said.hear({"choices": first})
 
 
-class WholeReply:
+class WholeReply(WholeAnswer):
     """A reply in one piece of JSON."""
-
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self._answer: dict[str, Any] | None = None
 
     @property
     def num_output_tokens(self) -> int:
         """Output tokens, known at the end."""
         return int(self._usage().get("completion_tokens") or 0)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all has come."""
-        return self._answer is not None
-
-    def feed(self, data: bytes) -> bytes:
-        """Take in bytes; all are passed on."""
-        self._data.append(data)
-        return data
-
-    def end(self) -> bytes:
-        """Take in that this was all."""
-        self._answer = parsed(b"".join(self._data))
-        return b""
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
@@ -275,9 +257,9 @@ class WholeReply:
         return message
 
     def _usage(self) -> dict[str, Any]:
-        return (self._answer or {}).get("usage") or {}
+        return (self.answer or {}).get("usage") or {}
 
     def _choice(self) -> dict[str, Any]:
-        choices = (self._answer or {}).get("choices") or [{}]
+        choices = (self.answer or {}).get("choices") or [{}]
         choice: dict[str, Any] = choices[0]
         return choice

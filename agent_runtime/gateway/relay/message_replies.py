@@ -9,15 +9,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from typing_extensions import override
+
 from agent_runtime.engine_call import ReplyFacts
 from agent_runtime.gateway.dialects.call_arguments import parsed_arguments
 from agent_runtime.gateway.relay.message_prompts import chat_messages
-from agent_runtime.gateway.relay.passing_events import (
-    Unheard,
-    WholeEvents,
-    data_of_all,
-    parsed,
-)
+from agent_runtime.gateway.relay.passing_events import PassedEvents, Unheard, WholeAnswer
 
 # A line of data holds no line feed, so no text of a reply looks like these.
 _SPEAKS_OF_MORE = re.compile(rb"^event: ?(?:message_|content_block_start|error)", re.MULTILINE)
@@ -51,48 +48,21 @@ class MessageUsage:
             self.num_output = usage["output_tokens"]
 
 
-class StreamedMessage:
+class StreamedMessage(PassedEvents):
     """A message in server-sent events; all of them pass."""
 
     def __init__(self) -> None:
-        self._cutter = WholeEvents()
+        super().__init__(_DELTA, _SPEAKS_OF_MORE)
         self._unheard = Unheard()
         self._blocks: dict[int, dict[str, Any]] = {}
         self._usage = MessageUsage()
-        self._num_deltas = 0
         self._tools: list[str] = []
         self._stop_reason: str | None = None
-        self._is_complete = False
 
     @property
     def num_output_tokens(self) -> int:
         """Output tokens so far: one a delta, until the usage tells."""
         return self._num_deltas if self._stop_reason is None else self._usage.num_output or 0
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether ``message_stop`` has come, or an error."""
-        return self._is_complete
-
-    def feed(self, data: bytes) -> bytes:
-        """Take in bytes; return the events that they complete.
-
-        Raises:
-            WireFormatError: An event of more than 64 MiB.
-        """
-        events = self._cutter.take(data)
-        if events:
-            self._num_deltas += sum(1 for _ in _DELTA.finditer(events))
-            if _SPEAKS_OF_MORE.search(events) is not None:
-                for event in data_of_all(events):
-                    self._take(event)
-            if self._unheard.add(events):
-                self._hear()
-        return events
-
-    def end(self) -> bytes:
-        """Take in that the engine closed the reply; half an event is not passed on."""
-        return b""
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
@@ -109,6 +79,7 @@ class StreamedMessage:
         self._hear()
         return _as_chat([self._blocks[index] for index in sorted(self._blocks)])
 
+    @override
     def _take(self, event: dict[str, Any]) -> None:
         match event.get("type"):
             case "message_start":
@@ -125,6 +96,11 @@ class StreamedMessage:
             case _:
                 pass
 
+    @override
+    def _passed(self, events: bytes) -> None:
+        if self._unheard.add(events):
+            self._hear()
+
     def _hear(self) -> None:
         for event in self._unheard.taken_out():
             index = event.get("index")
@@ -139,12 +115,11 @@ class StreamedMessage:
                     block[name] = str(block.get(name) or "") + str(delta.get(name) or "")
 
 
-class WholeMessage:
+class WholeMessage(WholeAnswer):
     """A message in one piece of JSON."""
 
     def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self._message: dict[str, Any] | None = None
+        super().__init__()
         self._usage = MessageUsage()
 
     @property
@@ -152,25 +127,16 @@ class WholeMessage:
         """Output tokens, known at the end."""
         return self._usage.num_output or 0
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether all has come."""
-        return self._message is not None
-
-    def feed(self, data: bytes) -> bytes:
-        """Take in bytes; all are passed on."""
-        self._data.append(data)
-        return data
-
+    @override
     def end(self) -> bytes:
         """Take in that this was all."""
-        self._message = parsed(b"".join(self._data))
-        self._usage.take((self._message or {}).get("usage"))
+        super().end()
+        self._usage.take((self.answer or {}).get("usage"))
         return b""
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
-        message = self._message or {}
+        message = self.answer or {}
         tools = [str(b.get("name")) for b in _blocks(message) if b.get("type") == "tool_use"]
         return ReplyFacts(
             num_prompt_tokens=self._usage.num_prompt,
@@ -182,7 +148,7 @@ class WholeMessage:
 
     def message(self) -> dict[str, Any] | None:
         """Return what was said."""
-        return _as_chat(_blocks(self._message or {}))
+        return _as_chat(_blocks(self.answer or {}))
 
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,7 +1,9 @@
-"""What readers of streamed replies share: bytes cut into whole events, and text put off."""
+"""What readers of replies share: bytes cut into whole events, text put off, JSON in one piece."""
 
 from __future__ import annotations
 
+import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,6 +70,80 @@ class Unheard:
         events, self._events, self._num_bytes = self._events, [], 0
         for some in events:
             yield from data_of_all(some)
+
+
+class PassedEvents(ABC):
+    """A reply in events with names, all of which pass; its deltas are counted by theirs.
+
+    Args:
+        deltas: Finds the name of every event that brings a token.
+        speaks_of_more: Finds a name of those that are to be parsed.
+    """
+
+    def __init__(self, deltas: re.Pattern[bytes], speaks_of_more: re.Pattern[bytes]) -> None:
+        self._cutter = WholeEvents()
+        self._deltas, self._speaks_of_more = deltas, speaks_of_more
+        self._num_deltas = 0
+        self._is_complete = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its last event has come, or an error."""
+        return self._is_complete
+
+    def feed(self, data: bytes) -> bytes:
+        """Take in bytes; return the events that they complete.
+
+        Raises:
+            WireFormatError: An event of more than 64 MiB.
+        """
+        events = self._cutter.take(data)
+        if events:
+            self._num_deltas += sum(1 for _ in self._deltas.finditer(events))
+            if self._speaks_of_more.search(events) is not None:
+                for event in data_of_all(events):
+                    self._take(event)
+            self._passed(events)
+        return events
+
+    def end(self) -> bytes:
+        """Take in that the engine closed the reply; half an event is not passed on."""
+        return b""
+
+    @abstractmethod
+    def _take(self, event: dict[str, Any]) -> None:
+        """Take in the data of an event."""
+
+    @abstractmethod
+    def _passed(self, events: bytes) -> None:
+        """Take in that these were passed on."""
+
+
+class WholeAnswer:
+    """A reply in one piece of JSON.
+
+    Attributes:
+        answer: It; None until all has come.
+    """
+
+    def __init__(self) -> None:
+        self._data: list[bytes] = []
+        self.answer: dict[str, Any] | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all has come."""
+        return self.answer is not None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take in bytes; all are passed on."""
+        self._data.append(data)
+        return data
+
+    def end(self) -> bytes:
+        """Take in that this was all."""
+        self.answer = parsed(b"".join(self._data))
+        return b""
 
 
 def each(events: bytes) -> list[bytes]:

@@ -9,13 +9,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from typing_extensions import override
+
 from agent_runtime.engine_call import ReplyFacts
-from agent_runtime.gateway.relay.passing_events import (
-    SEPARATOR,
-    WholeEvents,
-    data_of_all,
-    parsed,
-)
+from agent_runtime.gateway.relay.passing_events import SEPARATOR, PassedEvents, WholeAnswer
 from agent_runtime.gateway.relay.response_prompts import chat_messages
 
 ENDS = frozenset({"completed", "incomplete", "failed", "cancelled"})
@@ -28,7 +25,7 @@ _SPEAKS_OF_MORE = re.compile(
 _DELTA = re.compile(rb"^event: ?response\.[a-z_.]+\.delta", re.MULTILINE)
 
 
-class StreamedResponse:
+class StreamedResponse(PassedEvents):
     """A response in server-sent events; all of them pass.
 
     Attributes:
@@ -37,9 +34,7 @@ class StreamedResponse:
     """
 
     def __init__(self) -> None:
-        self._cutter = WholeEvents()
-        self._num_deltas = 0
-        self._is_complete = False
+        super().__init__(_DELTA, _SPEAKS_OF_MORE)
         self.response: dict[str, Any] | None = None
         self.num_events = 0
 
@@ -49,30 +44,6 @@ class StreamedResponse:
         told = _usage(self.response).get("output_tokens")
         return told if self._is_complete and isinstance(told, int) else self._num_deltas
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the last event has come, or an error."""
-        return self._is_complete
-
-    def feed(self, data: bytes) -> bytes:
-        """Take in bytes; return the events that they complete.
-
-        Raises:
-            WireFormatError: An event of more than 64 MiB.
-        """
-        events = self._cutter.take(data)
-        if events:
-            self.num_events += events.count(SEPARATOR)
-            self._num_deltas += sum(1 for _ in _DELTA.finditer(events))
-            if _SPEAKS_OF_MORE.search(events) is not None:
-                for event in data_of_all(events):
-                    self._take(event)
-        return events
-
-    def end(self) -> bytes:
-        """Take in that the engine closed the reply; half an event is not passed on."""
-        return b""
-
     def facts(self) -> ReplyFacts:
         """Return what is known."""
         return _facts(self.response, self.num_output_tokens)
@@ -81,6 +52,7 @@ class StreamedResponse:
         """Return what was said, once all is."""
         return _message(self.response)
 
+    @override
     def _take(self, event: dict[str, Any]) -> None:
         kind, response = str(event.get("type")), event.get("response")
         if kind == "error":
@@ -89,37 +61,23 @@ class StreamedResponse:
             self.response = response
             self._is_complete = kind.removeprefix("response.") in ENDS
 
+    @override
+    def _passed(self, events: bytes) -> None:
+        self.num_events += events.count(SEPARATOR)
 
-class WholeResponse:
-    """A response in one piece of JSON.
 
-    Attributes:
-        response: It; None until all has come.
-    """
+class WholeResponse(WholeAnswer):
+    """A response in one piece of JSON."""
 
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self.response: dict[str, Any] | None = None
+    @property
+    def response(self) -> dict[str, Any] | None:
+        """It; None until all has come."""
+        return self.answer
 
     @property
     def num_output_tokens(self) -> int:
         """Output tokens, known at the end."""
         return int(_usage(self.response).get("output_tokens") or 0)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all has come."""
-        return self.response is not None
-
-    def feed(self, data: bytes) -> bytes:
-        """Take in bytes; all are passed on."""
-        self._data.append(data)
-        return data
-
-    def end(self) -> bytes:
-        """Take in that this was all."""
-        self.response = parsed(b"".join(self._data))
-        return b""
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
