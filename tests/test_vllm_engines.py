@@ -178,7 +178,8 @@ async def test_live_messages_and_responses_pass_and_are_turns_of_their_sessions(
             found.add(answer.headers["x-session-id"])
             used = message.usage
             cached = used.cache_read_input_tokens or 0
-            assert used.input_tokens + cached == counted.input_tokens
+            created = used.cache_creation_input_tokens or 0
+            assert used.input_tokens + cached + created == counted.input_tokens
             assert (cached >= BLOCK_TOKENS) == bool(turn)
             events = await anthropics.messages.create(**asked, stream=True)
             assert [event.type async for event in events][-1] == "message_stop"
