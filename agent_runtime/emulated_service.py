@@ -10,6 +10,7 @@ from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.backends.engine_probe import EngineProbe
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
+from agent_runtime.errors import BackendStoppedError
 from agent_runtime.gateway.app import EndpointLimits, Surroundings, create_app
 from agent_runtime.gateway.metrics import ProbedFleet
 from agent_runtime.gateway.tenants import TenantKeys
@@ -25,6 +26,7 @@ from hw_model.ttft_boundary import FrontEnd, TtftBoundary
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.cost import TabulatedCost
 from scheduler.decision import Decision
+from scheduler.ids import ReplicaId
 from scheduler.policies import make_policy, policy_entry
 from scheduler.rack import ReplicaFleet
 from scheduler.setup import PolicySetup
@@ -118,6 +120,7 @@ class EmulatedService:
             front_end=front_end,
             observer=self.live_run,
         )
+        replicas = [ReplicaId(number) for number in range(deployment.num_replicas)]
         self.app = create_app(
             self.runtime,
             model=deployment.model.name,
@@ -126,8 +129,8 @@ class EmulatedService:
             any_model_name=options.any_model_name,
             surroundings=Surroundings(
                 epoch_s,
-                ProbedFleet(deployment.num_replicas, probe),
-                takes_turns=lambda: self.rack.takes_turns,
+                ProbedFleet(lambda: replicas, probe),
+                unready=lambda: None if self.rack.takes_turns else BackendStoppedError(),
                 tenants=options.tenants,
             ),
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
+
+from scheduler.events import GapHint
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ class ReplyReader(Protocol):
         ...
 
     def message(self) -> dict[str, Any] | None:
-        """Return what was said so far, as a client would send it back; None if that can't be."""
+        """Return what was said so far as a message of chat completions, as it will come back.
+
+        None where there is none, or more than one.
+        """
         ...
 
 
@@ -68,14 +73,19 @@ class EngineCall:
         body: JSON.
         reader: Fresh, or one that goes on where another engine stopped.
         headers: To pass on.
+        gap_after: Returns what the session does once the reply is complete.
         has_priority: Whether the caller set a priority of its own.
+        takes_members: Whether the engine takes the session and the priority in the body; else they
+            are in headers.
     """
 
     path: str
     body: bytes
     reader: ReplyReader
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str]
+    gap_after: Callable[[ReplyFacts], GapHint]
     has_priority: bool = False
+    takes_members: bool = True
 
 
 def with_members(body: bytes, members: bytes) -> bytes:

@@ -11,9 +11,7 @@ from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import Clock
 from agent_runtime.errors import ConfigError
-from agent_runtime.gateway.app import EndpointLimits
-from agent_runtime.gateway.relay_app import create_relay_app
-from agent_runtime.gateway.token_counts import TokenCounts
+from agent_runtime.gateway.relay.relay_app import RelayTerms, create_relay_app
 from agent_runtime.runtime import Runtime
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.cost import CostModel
@@ -69,8 +67,7 @@ class EngineServiceOptions:
     policy: str
     kv_tokens: int | None = None
     max_num_batched_tokens: int = 8192
-    endpoint: EndpointLimits = field(default_factory=EndpointLimits)
-    own_key: bool = False
+    relay: RelayTerms = field(default_factory=RelayTerms)
     seed: int = 0
 
 
@@ -110,9 +107,7 @@ class EngineService:
             cost,
             options.seed,
         )
-        counts = TokenCounts()
         servers.probe.block_size_tokens = block_size
-        servers.probe.tokens_per_counted = counts.scale
         self.scheduler = ClusterScheduler(
             setup.fleet, make_policy(options.policy, setup), on_decision, servers.probe
         )
@@ -123,14 +118,7 @@ class EngineService:
                 self.runtime.replica_changed(ReplicaDown(slot.replica_id))
         self._kv_tokens = kv_tokens
         fleet.on_change = self._replica_changed
-        self.app: Starlette = create_relay_app(
-            self.runtime,
-            cards=fleet.cards,
-            num_up=lambda: fleet.num_up,
-            counts=counts,
-            limits=options.endpoint,
-            own_key=options.own_key,
-        )
+        self.app: Starlette = create_relay_app(self.runtime, servers, options.relay)
 
     def _replica_changed(self, event: ReplicaDown | ReplicaUp) -> None:
         fleet = self._servers.fleet

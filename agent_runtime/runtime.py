@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol, Self
 
 import anyio
+import anyio.lowlevel
 
 from agent_runtime.backends.backend import Backend
 from agent_runtime.clock import Clock
@@ -173,7 +174,7 @@ class Runtime:
                 avoid=request.avoid,
             )
         )
-        await arrived.decided.wait()
+        await arrived.until_decided()
         refusal = arrived.refusal
         if refusal is not None:
             if self._observer is not None:
@@ -204,7 +205,7 @@ class Runtime:
                 arrived = self._arrived[command.turn_id]
                 arrived.dispatch = command
                 arrived.placement = _placement(arrived, command, now_s)
-                arrived.decided.set()
+                arrived.decide()
                 if self._observer is not None:
                     self._observer.turn_dispatched(
                         arrived.request, command.replica_id, arrived.sent_s
@@ -212,7 +213,7 @@ class Runtime:
             case Refuse():
                 arrived = self._arrived[command.turn_id]
                 arrived.refusal = command
-                arrived.decided.set()
+                arrived.decide()
             case _:
                 hashes = self._chains.get(command.session_id, ())
                 self._backend.carry_out(command, hashes, now_s)
@@ -250,19 +251,32 @@ class _ArrivedTurn:
     """A turn that the scheduler knows of, from its arrival on."""
 
     __slots__ = (
-        "decided", "dispatch", "home", "known_s", "placement", "refusal", "request",
+        "_decided", "dispatch", "home", "known_s", "placement", "refusal", "request",
         "sent_s",
     )  # fmt: skip
 
     def __init__(self, request: TurnRequest, sent_s: float) -> None:
         self.request = request
         self.sent_s = sent_s
-        self.decided = anyio.Event()
+        self._decided: anyio.Event | None = None  # while somebody waits: most are decided at once
         self.dispatch: Dispatch | None = None
         self.refusal: Refuse | None = None
         self.placement: TurnPlacement | None = None
         self.home: ReplicaId | None = None  # of its session, before it
         self.known_s = sent_s  # since when the scheduler knows of it
+
+    def decide(self) -> None:
+        """Let who waits know that it is dispatched or refused."""
+        if self._decided is not None:
+            self._decided.set()
+
+    async def until_decided(self) -> None:
+        """Return once it is dispatched or refused."""
+        if self.dispatch is None and self.refusal is None:
+            self._decided = anyio.Event()
+            await self._decided.wait()
+        else:
+            await anyio.lowlevel.checkpoint_if_cancelled()
 
 
 def _placement(arrived: _ArrivedTurn, dispatch: Dispatch, now_s: float) -> TurnPlacement:

@@ -10,7 +10,7 @@ import httpx2
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent_runtime.cli.rack_server import RackServer, listen
+from agent_runtime.cli.rack_server import EndpointServer, listen
 from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.gateway.app import EndpointLimits
@@ -82,7 +82,7 @@ async def served_look_alikes(
         config = uvicorn.Config(
             app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none"
         )
-        server = RackServer(config, look_alikes.rack)
+        server = EndpointServer(config, look_alikes.rack.stop)
         async with anyio.create_task_group() as rack_tasks:
             rack_tasks.start_soon(look_alikes.rack.run)
             for publisher in publishers:

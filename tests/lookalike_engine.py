@@ -46,6 +46,7 @@ class Faults:
         hang_after_tokens: Nothing comes any more when so many tokens of a reply were sent.
         unhealthy: /health answers 503.
         token_s: Between two tokens.
+        first_byte_s: Before an answer begins.
     """
 
     status: int | None = None
@@ -53,6 +54,7 @@ class Faults:
     hang_after_tokens: int | None = None
     unhealthy: bool = False
     token_s: float = 0.0
+    first_byte_s: float = 0.0
 
 
 class _BrokenOffError(Exception):
@@ -95,6 +97,8 @@ class LookalikeEngine:
             routes=[
                 Route("/v1/chat/completions", self._answer, methods=["POST"]),
                 Route("/v1/completions", self._answer, methods=["POST"]),
+                Route("/v1/messages", self._break_off, methods=["POST"]),
+                Route("/v1/responses", self._break_off, methods=["POST"]),
                 Route("/v1/models", self._models),
                 Route("/health", self._health),
                 Route("/metrics", self._metrics),
@@ -156,6 +160,7 @@ class LookalikeEngine:
         body = json.loads(await request.body())
         self.asked.append(body)
         self.headers.append(dict(request.headers))
+        await anyio.sleep(self.faults.first_byte_s)
         if self.faults.status is not None:
             error = {"message": "as told", "type": "Error", "param": None, "code": "lookalike"}
             return JSONResponse({"error": error}, self.faults.status)
@@ -229,6 +234,32 @@ class LookalikeEngine:
         finally:
             self.num_running -= 1
             self.num_aborted += not ended
+
+    async def _break_off(self, request: Request) -> Response:
+        """Begin a message or a response, and break off as told."""
+        self.asked.append(json.loads(await request.body()))
+        self.headers.append(dict(request.headers))
+        begins: dict[str, Any] = {
+            "type": "message_start",
+            "message": {"id": "m1", "usage": {"input_tokens": 3}},
+        }
+        delta: dict[str, Any] = {
+            "type": "content_block_delta",
+            "index": 0,
+            "delta": {"type": "text_delta"},
+        }
+        if request.url.path == "/v1/responses":
+            response: dict[str, Any] = {"id": "resp_1", "status": "in_progress", "output": []}
+            begins = {"type": "response.created", "sequence_number": 0, "response": response}
+            delta = {"type": "response.output_text.delta", "sequence_number": 1, "delta": "w0"}
+
+        async def events() -> AsyncIterator[bytes]:
+            for event in (begins, delta):
+                yield b"event: %b\n" % str(event["type"]).encode() + _event(event)
+            await anyio.sleep(0.01)
+            raise _BrokenOffError
+
+        return StreamingResponse(events(), media_type="text/event-stream")
 
     async def _models(self, _: Request) -> Response:
         card = {"id": self.model, "object": "model", "owned_by": "vllm", "max_model_len": 4096}

@@ -19,6 +19,7 @@ from agent_runtime.backends.vllm_servers.engine_http import open_engine_http
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
+from agent_runtime.gateway.relay.relay_app import RelayTerms
 from tests.lookalike_engine import LookalikeEngine, Running, running_engine
 
 BREAKER = BreakerSettings(max_failures=3, first_wait_s=0.02, max_wait_s=0.1)
@@ -55,6 +56,8 @@ async def gateway_before(
     file: str | None = None,
     max_engines: int = 4,
     wait_for: int | None = None,
+    kv_tokens: int | None = None,
+    terms: RelayTerms | None = None,
 ) -> AsyncIterator[ServedEngines]:
     """Serve the gateway before engines, once ``wait_for`` (all) of them are up."""
     async with open_engine_http() as http, anyio.create_task_group() as tasks:
@@ -68,7 +71,9 @@ async def gateway_before(
         tasks.start_soon(servers.run)
         num_wanted = len(urls) if wait_for is None else wait_for
         await until(lambda: fleet.num_up == num_wanted)
-        service = EngineService(servers, EngineServiceOptions(policy), clock)
+        service = EngineService(
+            servers, EngineServiceOptions(policy, kv_tokens, relay=terms or RelayTerms()), clock
+        )
         config = uvicorn.Config(
             service.app,
             log_level="critical",
@@ -97,6 +102,7 @@ async def served_engines(
     policy: str = "panjiu",
     file: str | None = None,
     wait_for: int | None = None,
+    terms: RelayTerms | None = None,
 ) -> AsyncIterator[ServedEngines]:
     """Serve look-alike engines and the gateway before them."""
     async with AsyncExitStack() as stack:
@@ -107,7 +113,7 @@ async def served_engines(
         urls = [one.url for one in running]
         if file is not None:
             await anyio.Path(file).write_text("\n".join(urls))
-        gateway = gateway_before(urls, policy=policy, file=file, wait_for=wait_for)
+        gateway = gateway_before(urls, policy=policy, file=file, wait_for=wait_for, terms=terms)
         served = await stack.enter_async_context(gateway)
         served.running = running
         yield served

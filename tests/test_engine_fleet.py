@@ -23,9 +23,9 @@ from agent_runtime.backends.vllm_servers.engine_discovery import (
 from agent_runtime.backends.vllm_servers.engine_facts import EngineFacts, EventSource, reachable
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineAddress, EngineFleet, SlotState
 from agent_runtime.backends.vllm_servers.engine_metrics import EngineMetrics, parse_metrics
+from agent_runtime.backends.vllm_servers.token_counts import TokenCounts
 from agent_runtime.cli.main import main
 from agent_runtime.errors import ConfigError, InternalError
-from agent_runtime.gateway.token_counts import TokenCounts
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch
 from scheduler.events import ReplicaDown, ReplicaUp, TurnArrived

@@ -90,7 +90,7 @@ async def whole(reply: EngineReply) -> bytes:
 
 async def test_requests_and_answers_pass_as_over_the_network() -> None:
     async with engine() as (_, http):
-        reply = await http.post(f"{IN_PROCESS_URL}/busy", b"so busy", {"x-request-id": "1"})
+        reply = await http.send("POST", f"{IN_PROCESS_URL}/busy", b"so busy", {"x-request-id": "1"})
         assert (reply.status, reply.retry_after) == (503, "7")
         assert await whole(reply) == b"SO BUSY"
         assert reply.is_at_end
@@ -105,7 +105,7 @@ async def test_an_engine_that_fails_is_unreachable() -> None:
 
 async def test_a_reader_that_takes_its_time_holds_the_engine_up() -> None:
     async with engine() as (one, http):
-        reply = await http.post(f"{IN_PROCESS_URL}/count", b"", {})
+        reply = await http.send("POST", f"{IN_PROCESS_URL}/count", b"", {})
         assert await reply.next_bytes() == b"1 "
         await anyio.wait_all_tasks_blocked()
         assert one.num_said <= MAX_BUFFERED_CHUNKS + 3
@@ -114,7 +114,7 @@ async def test_a_reader_that_takes_its_time_holds_the_engine_up() -> None:
 
 async def test_a_reader_that_leaves_ends_the_turn() -> None:
     async with engine() as (one, http):
-        reply = await http.post(f"{IN_PROCESS_URL}/count", b"", {})
+        reply = await http.send("POST", f"{IN_PROCESS_URL}/count", b"", {})
         await reply.next_bytes()
         reply.close()
         with anyio.fail_after(5):

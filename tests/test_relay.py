@@ -154,13 +154,15 @@ async def test_a_dead_engine_is_left_out_and_comes_back() -> None:
 
 async def test_without_any_engine_the_answer_is_503_at_once() -> None:
     async with served_engines([LookalikeEngine()]) as served, client_of(served) as client:
-        assert (await client.get("/health")).status_code == 200
+        assert (await client.get("/ready")).status_code == 200
         served.engines[0].faults.unhealthy = True
         await until(lambda: served.servers.fleet.num_up == 0)
         answer = await client.post(CHAT, json=chat_body())
         assert answer.status_code == 503
         assert "no engine is up" in answer.json()["error"]["message"]
-        assert (await client.get("/health")).status_code == 503
+        assert answer.headers["retry-after"]
+        assert (await client.get("/ready")).status_code == 503
+        assert (await client.get("/health")).status_code == 200  # the gateway lives
         served.engines[0].faults.unhealthy = False
         await until(lambda: served.servers.fleet.num_up == 1)
         assert (await client.post(CHAT, json=chat_body())).status_code == 200

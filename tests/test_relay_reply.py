@@ -11,10 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.relay_calls import CHAT_PATH, COMPLETIONS_PATH, parse_relayed
-from agent_runtime.gateway.relay_reply import StreamedReply, WholeReply
+from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
+from agent_runtime.gateway.relay.chat_replies import StreamedReply, WholeReply
+from agent_runtime.gateway.relay.relayed_api import RelayedApi
+from agent_runtime.gateway.relay.relayed_call import RelayedCall, read_call
+from agent_runtime.gateway.session_keys import Caller
 
 NASTY = '"finish_reason":"stop" "usage":{ [DONE] \n\n data: {"role":"assistant"} \\ "error":{'
+
+
+def read(api: RelayedApi, body: bytes) -> RelayedCall:
+    return read_call(api, body, Caller({}), {})
 
 
 def event(chunk: dict[str, Any]) -> bytes:
@@ -146,14 +153,14 @@ def test_replies_that_must_be_whole_are_not_gone_on_with(fields: dict[str, Any])
     asked = {"messages": [{"role": "user", "content": "a"}], "stream": True}
     plain = {"tools": [], "response_format": {"type": "text"}, "n": 1, "stop": None}
     for more, can in ((fields, False), (plain, True)):
-        call = parse_relayed(CHAT_PATH, json.dumps({**asked, **more}).encode(), {})
+        call = read(ChatApi(), json.dumps({**asked, **more}).encode())
         reader = call.engine_call().reader
         reader.feed(stream_of(["half"], usage=False, done=False))
         assert (call.continuation(reader) is not None) == can
 
 
 def test_a_reply_that_reasoned_is_not_gone_on_with() -> None:
-    call = parse_relayed(CHAT_PATH, b'{"messages": [{"role": "user"}], "stream": true}', {})
+    call = read(ChatApi(), b'{"messages": [{"role": "user"}], "stream": true}')
     reader = call.engine_call().reader
     reader.feed(event({"id": "x", "choices": [choice(delta={"role": "assistant", "content": ""})]}))
     assert call.continuation(reader) is not None
@@ -163,7 +170,7 @@ def test_a_reply_that_reasoned_is_not_gone_on_with() -> None:
 
 def test_a_continuation_asks_for_what_is_left() -> None:
     asked = {"messages": [{"role": "user", "content": "a"}], "stream": True, "max_tokens": 9}
-    call = parse_relayed(CHAT_PATH, json.dumps({**asked, "min_tokens": 2}).encode(), {})
+    call = read(ChatApi(), json.dumps({**asked, "min_tokens": 2}).encode())
     first = call.engine_call()
     assert json.loads(first.body)["stream_options"] == {"include_usage": True}
     first.reader.feed(stream_of(["one ", "two ", "three"], usage=False, done=False))
@@ -179,16 +186,16 @@ def test_a_continuation_asks_for_what_is_left() -> None:
 def test_prompts_of_every_form_are_cut_into_pieces_that_stay_the_same_as_they_grow() -> None:
     def digests(prompt: object) -> list[bytes]:
         body = json.dumps({"prompt": prompt}).encode()
-        return [piece.digest for piece in parse_relayed(COMPLETIONS_PATH, body, {}).pieces()]
+        return [piece.digest for piece in read(CompletionsApi(), body).prompt().pieces]
 
     for short, long in (("a" * 3000, "a" * 3000 + "b"), ([1] * 600, [1] * 600 + [2])):
         assert digests(short)[:-1] == digests(long)[: len(digests(short)) - 1]
         assert digests([short]) == digests(short)
     assert digests(["a", "b"]) == digests(None) == []
     with pytest.raises(InvalidRequestError, match="JSON object"):
-        parse_relayed(CHAT_PATH, b"3", {})
+        read(ChatApi(), b"3")
     with pytest.raises(InvalidRequestError, match="not JSON"):
-        parse_relayed(CHAT_PATH, b"{", {})
+        read(ChatApi(), b"{")
     odd = {"messages": [{"role": 3, "content": [{"type": "image_url", "image_url": {}}, 5]}]}
-    assert len(parse_relayed(CHAT_PATH, json.dumps(odd).encode(), {}).pieces()) == 1
-    assert parse_relayed(CHAT_PATH, b'{"messages": 3}', {}).pieces() == ()
+    assert len(read(ChatApi(), json.dumps(odd).encode()).prompt().pieces) == 1
+    assert read(ChatApi(), b'{"messages": 3}').prompt().pieces == ()

@@ -30,8 +30,9 @@ from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.planned_turn import TurnPlanner
 from agent_runtime.gateway.request_id import RequestIds
 from agent_runtime.gateway.request_limit import RequestLimit
-from agent_runtime.gateway.response_store import ResponseStore, StoreLimits
+from agent_runtime.gateway.response_store import ResponseStore, StoredResponse, StoreLimits
 from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import HoldTerms
 from tests.fake_runner import FakeRunner, send
 from tests.served_rack import MODEL, openai_client, served_rack
@@ -331,13 +332,14 @@ async def test_a_turn_that_breaks_is_a_failed_response(stream: bool) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_response_that_never_began_is_not_kept(stream: bool) -> None:
-    store = ResponseStore(StoreLimits(), lambda: 0.0)
+    store: ResponseStore[StoredResponse] = ResponseStore(StoreLimits(), lambda: 0.0)
     dialect = ResponsesDialect(store)
     runner = FakeRunner(refusal=BackendError("replica 3 is gone"))
-    opening = Opening(runner, Models(MODEL, 0, 100), SessionDirectory(16), 1000)
+    opening = Opening(runner, Models.of_one(MODEL, 0, 100), SessionDirectory(16), 1000)
     planner = TurnPlanner(opening, SeededModel())
     counts = PrometheusCounts(opening.sessions, None)
-    desk = AnswerDesk(opening, planner, MODEL, lambda: 0.0, RequestLimit(9), counts, HoldTerms())
+    turns = TurnDesk(opening, RequestLimit(9), counts, HoldTerms())
+    desk = AnswerDesk(turns, planner, MODEL, lambda: 0.0)
     route = Route("/v1/responses", Answering(dialect, desk).answer, methods=["POST"])
     app = Starlette(routes=[route], middleware=[Middleware(RequestIds)])
     answer = await send(app, json.dumps({"input": TASK, "stream": stream}).encode(), route.path)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anthropic
 import anyio
 import httpx2
 import openai
@@ -156,6 +157,59 @@ async def test_live_tool_calls_are_parsed_and_tell_what_the_session_does_next(
             assert json.loads(arguments) == {"city": "Oslo"}
             session = served.service.scheduler._sessions[SessionId(f"tools-{stream}")]
             assert session.gap.tools == ("weather",)
+
+
+async def test_live_messages_and_responses_pass_and_are_turns_of_their_sessions(
+    servers: list[VllmServer],
+) -> None:
+    prompt = words(3, 40)
+    async with (
+        gateway(servers) as (served, client),
+        anthropic.AsyncAnthropic(base_url=served.url, api_key="-", max_retries=0) as anthropics,
+        httpx2.AsyncClient(base_url=served.url, timeout=60) as http,
+    ):
+        messages: list[Any] = [{"role": "user", "content": prompt}]
+        found = set()
+        for turn in range(2):
+            asked: Any = {"model": MODEL, "messages": messages, "max_tokens": 8}
+            counted = await anthropics.messages.count_tokens(model=MODEL, messages=messages)
+            answer = await anthropics.messages.with_raw_response.create(**asked)
+            message = await answer.parse()
+            found.add(answer.headers["x-session-id"])
+            used = message.usage
+            cached = used.cache_read_input_tokens or 0
+            created = used.cache_creation_input_tokens or 0
+            assert used.input_tokens + cached + created == counted.input_tokens
+            assert (cached >= BLOCK_TOKENS) == bool(turn)
+            events = await anthropics.messages.create(**asked, stream=True)
+            assert [event.type async for event in events][-1] == "message_stop"
+            messages.append({"role": "assistant", "content": message.content})
+            messages.append({"role": "user", "content": "go on"})
+        assert len(found) == 1
+
+        first = await client.responses.create(model=MODEL, input=prompt, max_output_tokens=8)
+        assert (await client.responses.retrieve(first.id)).id == first.id
+        stream = await client.responses.create(
+            model=MODEL,
+            input="go on",
+            max_output_tokens=8,
+            previous_response_id=first.id,
+            stream=True,
+        )
+        last = [event async for event in stream][-1]
+        assert last.type in {"response.completed", "response.incomplete"}
+        assert last.response.usage is not None
+        assert first.usage is not None
+        assert last.response.usage.input_tokens > first.usage.input_tokens
+        assert last.response.usage.input_tokens_details.cached_tokens >= BLOCK_TOKENS
+
+        cut = (await http.post("/tokenize", json={"model": MODEL, "prompt": "import os"})).json()
+        whole = await http.post("/detokenize", json={"model": MODEL, "tokens": cut["tokens"]})
+        assert "import" in whole.json()["prompt"]
+        assert (
+            'panjiu_turns_total{dialect="messages",outcome="answered"} 4.0'
+            in (await http.get("/metrics")).text
+        )
 
 
 @pytest.mark.parametrize("policy", ["panjiu", "lmetric"])

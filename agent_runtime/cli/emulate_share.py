@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from agent_runtime.cli.emulated_model_options import emulated_model
 from agent_runtime.cli.rack_options import emulated_machine
-from agent_runtime.cli.rack_server import RackServer, listen
+from agent_runtime.cli.rack_server import EndpointServer, endpoint_config, listen
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.gateway.app import EndpointLimits
 from agent_runtime.look_alikes.kv_event_publisher import KvEventPublisher, kv_event_publishers
@@ -80,7 +80,7 @@ class EmulatedShare:
             )
             ports = [listener.getsockname()[1] for listener in listeners]
             app = AppsByPort(dict(zip(ports, look_alikes.apps, strict=True)))
-            server = _ShareServer(_config(app), look_alikes.rack)
+            server = _ShareServer(endpoint_config(app, GRACE_S), look_alikes.rack.stop)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(look_alikes.rack.run)
                 tasks.start_soon(watch_lateness, look_alikes.lateness, self._warn)
@@ -123,25 +123,13 @@ def _raise_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-class _ShareServer(RackServer):
+class _ShareServer(EndpointServer):
     """Leaves signals to whoever opened it."""
 
     @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def _config(app: AppsByPort) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        proxy_headers=False,
-        ws="none",
-        timeout_graceful_shutdown=GRACE_S,
-    )
 
 
 async def _stop_on_signal(

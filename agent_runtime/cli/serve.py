@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import anyio
-import uvicorn
 from rich.console import Console
 
 from agent_runtime.cli.endpoint_options import (
@@ -25,7 +24,7 @@ from agent_runtime.cli.rack_options import (
     natural_int,
     positive_float,
 )
-from agent_runtime.cli.rack_server import RackServer, listen
+from agent_runtime.cli.rack_server import EndpointServer, endpoint_config, listen
 from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
@@ -140,13 +139,6 @@ async def _serve(
     async with chosen_speaker(args) as speaker, anyio.create_task_group() as tasks:
         service = EmulatedService(deployment, options, Clock(args.speed), speaker, epoch_s=epoch_s)
         tasks.start_soon(service.rack.run)
-        config = uvicorn.Config(
-            service.app,
-            log_level="warning",
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=5,
-        )
         host, port = listener.getsockname()[:2]
         Console(stderr=True).print(
             f"{machine.model.title} on {machine.rack.title}, band {band}, policy {args.policy}, "
@@ -155,5 +147,7 @@ async def _serve(
             highlight=False,
             soft_wrap=True,
         )
-        await RackServer(config, service.rack).serve(sockets=[listener])
+        await EndpointServer(endpoint_config(service.app), service.rack.stop).serve(
+            sockets=[listener]
+        )
         tasks.cancel_scope.cancel()

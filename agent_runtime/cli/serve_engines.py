@@ -9,9 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 
 import anyio
-import uvicorn
 from rich.console import Console
-from typing_extensions import override
 
 from agent_runtime.backends.vllm_engine.in_process_engine import open_in_process_engine
 from agent_runtime.backends.vllm_engine.in_process_http import beside_in_process_engine
@@ -19,6 +17,7 @@ from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, open_engine_http
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
+from agent_runtime.cli.endpoint_options import endpoint_limits, tenant_keys
 from agent_runtime.cli.engine_options import (
     engine_key,
     engine_sources,
@@ -26,9 +25,11 @@ from agent_runtime.cli.engine_options import (
     num_slots,
 )
 from agent_runtime.cli.rack_options import emulated_machine
+from agent_runtime.cli.rack_server import EndpointServer, endpoint_config
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
 from agent_runtime.errors import BackendError, told_plainly
+from agent_runtime.gateway.relay.relay_app import RelayTerms
 from hw_model.claim import Band
 from scheduler.cost import CostModel, TabulatedCost
 
@@ -61,7 +62,7 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
         args.policy,
         args.kv_tokens,
         args.max_num_batched_tokens,
-        own_key=key is not None,
+        relay=RelayTerms(endpoint_limits(args), tenant_keys(args), own_key=key is not None),
         seed=args.seed,
     )
     with told_plainly():
@@ -77,7 +78,9 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
                 f"{service.capabilities().describe()}\n"
                 f"listening on http://{host}:{port}/v1  (Ctrl-C stops)"
             )
-            await _Server(_uvicorn_config(service), servers).serve(sockets=[listener])
+            await EndpointServer(endpoint_config(service.app), servers.stop).serve(
+                sockets=[listener]
+            )
             tasks.cancel_scope.cancel()
 
 
@@ -91,16 +94,6 @@ async def _engines_http(args: argparse.Namespace, key: str | None) -> AsyncItera
             app = await stack.enter_async_context(open_in_process_engine(arguments))
             http = await stack.enter_async_context(beside_in_process_engine(app, http))
         yield http
-
-
-def _uvicorn_config(service: EngineService) -> uvicorn.Config:
-    return uvicorn.Config(
-        service.app,
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=5,
-    )
 
 
 async def _first_engine(fleet: EngineFleet, wait_s: float) -> None:
@@ -124,16 +117,3 @@ def _known_cost(args: argparse.Namespace) -> CostModel | None:
     band = Band(args.band)
     deployment = emulated_machine(args).deployment(band, args.block_size)
     return TabulatedCost.of(deployment, band, args.max_num_batched_tokens, moves_kv=False)
-
-
-class _Server(uvicorn.Server):
-    """Ends the turns under way before it waits for their connections to close."""
-
-    def __init__(self, config: uvicorn.Config, servers: VllmServers) -> None:
-        super().__init__(config)
-        self._servers = servers
-
-    @override
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._servers.stop()
-        await super().shutdown(sockets)

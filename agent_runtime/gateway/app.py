@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.clock import epoch_s
@@ -15,7 +16,12 @@ from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.answering import AnswerDesk
-from agent_runtime.gateway.error_mapping import on_http_exception, on_runtime_error, on_unexpected
+from agent_runtime.gateway.error_mapping import (
+    on_disconnect,
+    on_http_exception,
+    on_runtime_error,
+    on_unexpected,
+)
 from agent_runtime.gateway.metrics import ProbedFleet, PrometheusCounts
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.opening import Opening
@@ -25,6 +31,7 @@ from agent_runtime.gateway.request_id import RequestIds
 from agent_runtime.gateway.request_limit import RequestLimit
 from agent_runtime.gateway.response_store import ResponseStore, StoreLimits
 from agent_runtime.gateway.routes import (
+    Served,
     chat_route,
     common_routes,
     dialect_routes,
@@ -33,6 +40,7 @@ from agent_runtime.gateway.routes import (
 from agent_runtime.gateway.service_routes import ServiceRoutes
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.tenants import Authentication, TenantKeys
+from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import HoldTerms
 from agent_runtime.turns import TurnRunner
 
@@ -56,8 +64,8 @@ class EndpointLimits:
     hold: HoldTerms = field(default_factory=HoldTerms)
 
 
-def _always() -> bool:
-    return True
+def _ready() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +75,13 @@ class Surroundings:
     Attributes:
         epoch_s: Seconds since 1970, for timestamps.
         fleet: Replicas that report of themselves, for metrics.
-        takes_turns: Whether what is behind the runner does now.
+        unready: Returns why what is behind the runner takes no turns; None while it does.
         tenants: Whose keys are taken; None lets everybody in, as one tenant.
     """
 
     epoch_s: Callable[[], float] = epoch_s
     fleet: ProbedFleet | None = None
-    takes_turns: Callable[[], bool] = _always
+    unready: Callable[[], BackendError | None] = _ready
     tenants: TenantKeys | None = None
 
 
@@ -102,28 +110,39 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     """
     limits = EndpointLimits() if limits is None else limits
     around = Surroundings() if surroundings is None else surroundings
-    models = Models(
+    models = Models.of_one(
         model, int(around.epoch_s()), runner.max_context_tokens, any_name=any_model_name
     )
     if sessions is None:
         sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
     opening = Opening(runner, models, sessions, limits.max_body_bytes)
     counts = PrometheusCounts(sessions, around.fleet)
-    served = common_routes(opening, counts, ServiceRoutes(around.takes_turns))
-    limit = RequestLimit(limits.max_under_way)
+    desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     if isinstance(speaker, ChatUpstream):
-        served.append(chat_route(PacedCompletions(opening, speaker, limit, limits.hold).answer))
+        served = [chat_route(PacedCompletions(desk, speaker).answer)]
     else:
         planner = TurnPlanner(opening, SeededModel() if speaker is None else speaker)
-        desk = AnswerDesk(opening, planner, model, around.epoch_s, limit, counts, limits.hold)
-        served += dialect_routes(desk, ResponseStore(limits.responses, around.epoch_s))
-    guards = [] if around.tenants is None else [Middleware(Authentication, keys=around.tenants)]
+        answers = AnswerDesk(desk, planner, model, around.epoch_s)
+        served = dialect_routes(answers, ResponseStore(limits.responses, around.epoch_s))
+    served += common_routes(opening, counts, ServiceRoutes(around.unready))
+    return application(served, around.tenants)
+
+
+def application(served: Sequence[Served], tenants: TenantKeys | None) -> Starlette:
+    """Return the app of these routes; errors have the shape of the API they are in.
+
+    Args:
+        served: The routes, those asked for most first.
+        tenants: Whose keys are taken; None lets everybody in, as one tenant.
+    """
+    guards = [] if tenants is None else [Middleware(Authentication, keys=tenants)]
     return Starlette(
         routes=starlette_routes(served),
         middleware=[Middleware(RequestIds), *guards],
         exception_handlers={
             RequestError: on_runtime_error,
             BackendError: on_runtime_error,
+            ClientDisconnect: on_disconnect,
             HTTPException: on_http_exception,
             Exception: on_unexpected,
         },

@@ -69,6 +69,10 @@ class PanjiuExtension(BaseModel):
         return self
 
 
+_NOTHING = PanjiuExtension()
+_BY_HEADER = {HEADER_PREFIX + name.replace("_", "-"): name for name in PanjiuExtension.model_fields}
+
+
 @dataclass(frozen=True, slots=True)
 class ClientHints:
     """What a request says beside what it asks.
@@ -130,12 +134,12 @@ def client_hints(
 
 def _from_headers(headers: Mapping[str, str]) -> PanjiuExtension:
     given: dict[str, Any] = {}
-    for field in PanjiuExtension.model_fields:
-        value = headers.get(HEADER_PREFIX + field.replace("_", "-"))
+    for name, field in _BY_HEADER.items():
+        value = headers.get(name)
         if value is not None:
             given[field] = value
     if not given:
-        return PanjiuExtension()
+        return _NOTHING
     try:
         return PanjiuExtension.model_validate(given)
     except ValidationError as error:

@@ -31,7 +31,7 @@ from agent_runtime.errors import (
 
 CLIENT_CLOSED_REQUEST = 499
 RETRY_STOPPED_S = 5.0
-"""A server that shuts down is back after about as long."""
+"""A server that shuts down, or engines that are down, are back after about as long."""
 
 ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -125,7 +125,7 @@ def http_error(error: RequestError | BackendError) -> HttpError:
     retry_after_s = None
     if isinstance(error, TooManyRequestsError):
         retry_after_s = error.retry_after_s
-    elif isinstance(error, BackendStoppedError):
+    elif isinstance(error, BackendStoppedError | NoEngineError):
         retry_after_s = RETRY_STOPPED_S
     param = error.param if isinstance(error, RequestError) else None
     return HttpError(status, str(error), param, code, retry_after_s)
@@ -157,6 +157,11 @@ async def on_runtime_error(request: Request, error: Exception) -> Response:
     """Answer an error of the caller's or of a backend's."""
     assert isinstance(error, RequestError | BackendError)  # noqa: S101 - registered for these types
     return error_response(error, request.url.path)
+
+
+async def on_disconnect(_: Request, __: Exception) -> Response:
+    """Answer a client that left before its request was here; nobody sees it."""
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -29,11 +29,11 @@ class ProbedFleet:
     """Replicas that report of themselves.
 
     Attributes:
-        num_replicas: Ids from 0.
+        replicas: Returns the ids of those there are.
         probe: What they report.
     """
 
-    num_replicas: int
+    replicas: Callable[[], Iterable[ReplicaId]]
     probe: ReplicaProbe
 
 
@@ -43,9 +43,15 @@ class PrometheusCounts:
     Args:
         sessions: Who is talking.
         fleet: What runs turns, or None where nothing reports.
+        collectors: Of what else is to be told.
     """
 
-    def __init__(self, sessions: SessionDirectory, fleet: ProbedFleet | None) -> None:
+    def __init__(
+        self,
+        sessions: SessionDirectory,
+        fleet: ProbedFleet | None,
+        collectors: Sequence[Collector] = (),
+    ) -> None:
         registry = self._registry = CollectorRegistry(auto_describe=True)
         self._turns = Counter(
             "panjiu_turns",
@@ -73,7 +79,8 @@ class PrometheusCounts:
             registry=registry,
         )
         self._output = Counter("panjiu_output_tokens", "Of answered requests.", registry=registry)
-        registry.register(_RightNow(sessions, fleet))
+        for collector in (_RightNow(sessions, fleet), *collectors):
+            registry.register(collector)
 
     def turn_arrived(self) -> None:
         """One waits to run."""
@@ -118,8 +125,8 @@ class _RightNow(Collector):
         usage = _by_replica("panjiu_replica_kv_usage_ratio", "Share of KV blocks requests hold.")
         if self._fleet is not None:
             probe = self._fleet.probe
-            for replica in range(self._fleet.num_replicas):
-                label, replica_id = [str(replica)], ReplicaId(replica)
+            for replica_id in self._fleet.replicas():
+                label = [str(replica_id)]
                 running.add_metric(label, probe.num_running(replica_id))
                 waiting.add_metric(label, probe.num_waiting(replica_id))
                 usage.add_metric(label, probe.kv_usage(replica_id))

@@ -57,17 +57,18 @@ class Opening:
         """
         limit = self.max_body_bytes
         declared = request.headers.get("content-length", "")
-        body = bytearray()
-        too_large = declared.isdecimal() and int(declared) > limit
-        if not too_large:
+        num_bytes = int(declared) if declared.isdecimal() else 0
+        chunks: list[bytes] = []
+        if num_bytes <= limit:
+            num_bytes = 0
             async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    too_large = True
+                num_bytes += len(chunk)
+                if num_bytes > limit:
                     break
-        if too_large:
+                chunks.append(chunk)
+        if num_bytes > limit:
             raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
-        return bytes(body)
+        return b"".join(chunks)
 
     def open(self, request: NeutralRequest) -> list[OpenedPrompt]:
         """Find the session of every prompt, and bring its memory up to it.
@@ -106,7 +107,7 @@ class Opening:
     def _open_chat(self, prompt: ChatPrompt, keys: SessionKeys) -> OpenedChat:
         rendered = render_chat(prompt.messages, prompt.tools)
         digests = chain_digests(rendered)
-        session = self._find_session(keys, digests)
+        session = self.find_session(keys, digests)
         num_tokens = session.memory.open_prompt(rendered)
         if num_tokens >= self.runner.max_context_tokens:
             session.memory.clear()  # or refused prompts, however long, would be kept for long
@@ -121,10 +122,16 @@ class Opening:
             raise self._too_long(len(tokens), "prompt")
         raw = RawPrompt(tokens, self.runner.block_size_tokens)
         trail = PromptTrail(tokens.tobytes()) if text is None else PromptTrail.of_text(text)
-        session = self._find_session(keys, trail.digests)
+        session = self.find_session(keys, trail.digests)
         return OpenedText(session, text, raw, trail)
 
-    def _find_session(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession:
+    def find_session(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession:
+        """Return whose turn it is; a new session if nothing is known of it.
+
+        Raises:
+            InvalidRequestError: An id that can't be one.
+            SessionStateError: The session is paused.
+        """
         now_s = anyio.current_time()
         for forgotten in self.sessions.forget_old(now_s):
             self.runner.close_session(forgotten)

@@ -14,28 +14,22 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.errors import BackendError, InvalidRequestError, RequestError
-from agent_runtime.gateway.answering import HEADER_SAFE
 from agent_runtime.gateway.dialects.chat_reading import read_chat
 from agent_runtime.gateway.dialects.chat_wire import ChatRequest
 from agent_runtime.gateway.dialects.openai_objects import DONE, broken_stream
 from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST, error_response
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.opened_prompt import OpenedPrompt
-from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
-from agent_runtime.gateway.request_limit import RequestLimit
-from agent_runtime.gateway.session_keys import Caller
-from agent_runtime.gateway.tenants import tenant_of
+from agent_runtime.gateway.turn_desk import TurnDesk, session_header
 from agent_runtime.gateway.turn_stream import (
-    HoldTerms,
     OpenedStream,
     StreamEnds,
     TurnStream,
@@ -69,34 +63,25 @@ class PacedCompletions:
     """The endpoint.
 
     Attributes:
-        opening: Reads requests and finds their sessions.
+        desk: What is around its turns.
         upstream: Says what is answered.
-        limit: Of requests under way.
-        hold: How streams behave while their turns are held.
     """
 
-    opening: Opening
+    desk: TurnDesk
     upstream: ChatUpstream
-    limit: RequestLimit
-    hold: HoldTerms
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
-        self.limit.check()
-        try:
-            body = await self.opening.read(request)
-        except ClientDisconnect:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        caller = Caller(request.headers, tenant_of(request), self.opening.runner.now_s())
+        body, caller = await self.desk.take(request)
         chat, neutral = read_chat(body, caller)
         if neutral.num_choices > 1:
             raise InvalidRequestError("n: a paced answer has one choice", param="n")
-        (prompt,) = self.opening.open(neutral)
+        (prompt,) = self.desk.opening.open(neutral)
         paced = PacedChat(chat, json.loads(body), neutral, prompt)
-        headers = {"x-session-id": quote(prompt.session.public_id, safe=HEADER_SAFE)}
+        headers = {"x-session-id": session_header(prompt.session)}
         if neutral.stream:
             ends = StreamEnds(broken_stream, partial(error_response, path=request.url.path))
-            return TurnStream(partial(self._opened, paced), ends, headers, self.hold)
+            return TurnStream(partial(self._opened, paced), ends, headers, self.desk.hold)
         return await self._whole(paced, request, headers)
 
     def _turn_request(self, paced: PacedChat) -> TurnRequest:
@@ -104,12 +89,12 @@ class PacedCompletions:
 
         A reply's words are not known either, so its own blocks are not found again.
         """
-        cap, room = paced.neutral.length.max_tokens, self.opening.room_tokens(paced.prompt)
+        cap, room = paced.neutral.length.max_tokens, self.desk.opening.room_tokens(paced.prompt)
         prompt = paced.prompt.plan(array("I"))
         session = paced.prompt.session
-        terms = turn_terms(paced.neutral, session, self.opening.runner.now_s())
+        terms = turn_terms(paced.neutral.hints, session, self.desk.opening.runner.now_s())
         return TurnRequest(
-            turn_id=self.opening.next_turn_id(),
+            turn_id=self.desk.opening.next_turn_id(),
             session_id=session.session_id,
             num_prompt_tokens=prompt.num_tokens,
             num_output_tokens=room if cap is None else min(cap, room),
@@ -123,10 +108,10 @@ class PacedCompletions:
         )
 
     async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:
-        stack.enter_context(self.limit.under_way())
+        stack.enter_context(self.desk.limit.under_way())
         stack.enter_context(paced.prompt.session.turn_under_way())
         turn = await stack.enter_async_context(
-            self.opening.runner.open_turn(self._turn_request(paced))
+            self.desk.opening.runner.open_turn(self._turn_request(paced))
         )
         chunks = await stack.enter_async_context(self.upstream.stream(paced.asked))
         pacer = Pacer()
@@ -154,8 +139,8 @@ class PacedCompletions:
 
     async def _heard(self, paced: PacedChat) -> dict[str, Any]:
         """Return the real server's answer once the rack has generated as many tokens."""
-        with self.limit.under_way(), paced.prompt.session.turn_under_way():
-            async with self.opening.runner.open_turn(self._turn_request(paced)) as turn:
+        with self.desk.limit.under_way(), paced.prompt.session.turn_under_way():
+            async with self.desk.opening.runner.open_turn(self._turn_request(paced)) as turn:
                 answer = await self.upstream.whole(paced.asked)
                 usage = answer.get("usage") or {}
                 turn.end_output(max(1, int(usage.get("completion_tokens") or 1)))
@@ -185,7 +170,7 @@ class PacedCompletions:
         digest = paced.prompt.digest_with({**message, "role": "assistant"}, array("I"))
         if digest is not None:
             session = paced.prompt.session
-            self.opening.sessions.remember(session, paced.neutral.keys, digest)
+            self.desk.opening.sessions.remember(session, paced.neutral.keys, digest)
 
 
 def _tell_cached(usage: dict[str, Any], num_cached_tokens: int) -> None:

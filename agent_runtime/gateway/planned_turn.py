@@ -74,7 +74,7 @@ class PlannedTurn:
 
     def turn_request(self, choice: PlannedChoice, turn_id: TurnId) -> TurnRequest:
         """Return what is asked of the runtime for one choice."""
-        terms = turn_terms(self.request, choice.session, self.asked_s)
+        terms = turn_terms(self.request.hints, choice.session, self.asked_s)
         reply = choice.reply
         calls = reply.speech.calls if reply.finish_reason == "tool_calls" else ()
         return TurnRequest(
@@ -84,7 +84,11 @@ class PlannedTurn:
             num_output_tokens=reply.num_tokens,
             block_hashes=choice.prompt.block_hashes,
             streams=self.request.stream,
-            gap=gap_after(self.request, [call.name for call in calls]),
+            gap=gap_after(
+                self.request.hints,
+                [call.name for call in calls],
+                offers_tools=bool(self.request.tools.tools),
+            ),
             parent_id=terms.parent_id,
             tenant_id=terms.tenant_id,
             priority=terms.priority,

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.response_store import ResponseStore
+from agent_runtime.gateway.response_store import ResponseStore, StoredResponse
 from agent_runtime.gateway.tenants import tenant_of
 
 
@@ -20,7 +20,7 @@ class ResponseRoutes:
         store: Keeps the answers.
     """
 
-    store: ResponseStore
+    store: ResponseStore[StoredResponse]
 
     async def get(self, request: Request) -> Response:
         """Answer ``GET /v1/responses/{id}``."""

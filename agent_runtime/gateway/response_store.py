@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import anyio
 
@@ -56,7 +56,10 @@ class StoredResponse:
     began_s: float = field(default_factory=anyio.current_time)
 
 
-class ResponseStore:
+KeptT = TypeVar("KeptT", bound=StoredResponse)
+
+
+class ResponseStore(Generic[KeptT]):
     """Kept answers, bounded in number, size and age.
 
     Args:
@@ -69,7 +72,7 @@ class ResponseStore:
         self._era = f"{int(epoch_s() * 1000):012x}"
         self._num_made = 0
         self._num_bytes = 0
-        self._kept: OrderedDict[str, StoredResponse] = OrderedDict()
+        self._kept: OrderedDict[str, KeptT] = OrderedDict()
         self._items: dict[str, tuple[TenantId, dict[str, Any]]] = {}
 
     def __len__(self) -> int:
@@ -80,28 +83,34 @@ class ResponseStore:
         self._num_made += 1
         return f"{self._era}{self._num_made:08x}"
 
-    def keep(self, response: StoredResponse) -> None:
+    def keep(self, response: KeptT) -> None:
         """Keep an answer that begins."""
         self._kept[response.response_id] = response
         self._num_bytes += response.num_bytes
         self._forget_old()
 
-    def ended(self, response: StoredResponse, body: dict[str, Any]) -> None:
+    def ended(self, response: KeptT, body: dict[str, Any]) -> None:
         """Take its last state, if it is still kept."""
         response.body, response.cancelled = body, None
         if self._kept.get(response.response_id) is response:
             for item in body["output"]:
-                self._items[item["id"]] = response.tenant_id, item
+                if "id" in item:
+                    self._items[item["id"]] = response.tenant_id, item
 
-    def get(self, tenant_id: TenantId, response_id: str) -> StoredResponse:
+    def find(self, tenant_id: TenantId, response_id: str) -> KeptT | None:
+        """Return an answer, None where that tenant has none of this id."""
+        self._forget_old()
+        response = self._kept.get(response_id)
+        return response if response is not None and response.tenant_id == tenant_id else None
+
+    def get(self, tenant_id: TenantId, response_id: str) -> KeptT:
         """Return an answer.
 
         Raises:
             UnknownResponseError: None of that tenant's.
         """
-        self._forget_old()
-        response = self._kept.get(response_id)
-        if response is None or response.tenant_id != tenant_id:
+        response = self.find(tenant_id, response_id)
+        if response is None:
             raise UnknownResponseError(
                 f"The response `{response_id}` does not exist, or was not stored, or was "
                 "forgotten; send the whole conversation as input.",
@@ -131,7 +140,7 @@ class ResponseStore:
         """
         self._forget(self.get(tenant_id, response_id))
 
-    def discard(self, response: StoredResponse) -> None:
+    def discard(self, response: KeptT) -> None:
         """Forget an answer that nobody was told of."""
         if self._kept.get(response.response_id) is response:
             self._forget(response)
@@ -148,8 +157,8 @@ class ResponseStore:
                 break
             self._forget(oldest)
 
-    def _forget(self, response: StoredResponse) -> None:
+    def _forget(self, response: KeptT) -> None:
         del self._kept[response.response_id]
         self._num_bytes -= response.num_bytes
         for item in response.body["output"]:
-            self._items.pop(item["id"], None)
+            self._items.pop(item.get("id"), None)

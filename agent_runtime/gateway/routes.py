@@ -25,7 +25,7 @@ from agent_runtime.gateway.metrics import PrometheusCounts
 from agent_runtime.gateway.openapi import OpenApi, Operation
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.response_routes import ResponseRoutes
-from agent_runtime.gateway.response_store import ResponseStore
+from agent_runtime.gateway.response_store import ResponseStore, StoredResponse
 from agent_runtime.gateway.service_routes import DISTRIBUTION, ServiceRoutes
 from agent_runtime.gateway.session_wire import ForkedSession, NewSession, SessionHint
 from agent_runtime.gateway.sessions import Sessions
@@ -47,44 +47,40 @@ class Served:
     answer: Answer
 
 
-def dialect_routes(desk: AnswerDesk, store: ResponseStore) -> list[Served]:
+CHAT = Operation("post", "/v1/chat/completions", "Answer a chat", body=ChatRequest, streams=True)
+COMPLETIONS = Operation(
+    "post", "/v1/completions", "Go on with a text", body=CompletionRequest, streams=True
+)
+RESPONSES = Operation("post", "/v1/responses", "Answer items", body=ResponsesRequest, streams=True)
+_ONE_RESPONSE = "/v1/responses/{response_id}"
+GET_RESPONSE = Operation("get", _ONE_RESPONSE, "A response that was kept")
+DELETE_RESPONSE = Operation("delete", _ONE_RESPONSE, "Forget a response")
+CANCEL_RESPONSE = Operation("post", f"{_ONE_RESPONSE}/cancel", "End a response in progress")
+MESSAGES = Operation("post", "/v1/messages", "Answer messages", body=MessagesRequest, streams=True)
+COUNT_TOKENS = Operation("post", "/v1/messages/count_tokens", "Count a prompt", body=CountRequest)
+TOKENIZE = Operation("post", "/tokenize", "Cut a prompt into tokens", body=TokenizeRequest)
+DETOKENIZE = Operation("post", "/detokenize", "Put tokens together again")
+
+
+def dialect_routes(desk: AnswerDesk, store: ResponseStore[StoredResponse]) -> list[Served]:
     """Return the routes of every dialect of the emulated model."""
-    kept = ResponseRoutes(store)
-    one = "/v1/responses/{response_id}"
+    kept, opening = ResponseRoutes(store), desk.turns.opening
     return [
         chat_route(Answering(ChatDialect(), desk).answer),
-        Served(
-            Operation(
-                "post", "/v1/completions", "Go on with a text", CompletionRequest, streams=True
-            ),
-            Answering(CompletionsDialect(), desk).answer,
-        ),
-        Served(
-            Operation("post", "/v1/responses", "Answer items", ResponsesRequest, streams=True),
-            Answering(ResponsesDialect(store), desk).answer,
-        ),
-        Served(Operation("get", one, "A response that was kept"), kept.get),
-        Served(Operation("delete", one, "Forget a response"), kept.delete),
-        Served(Operation("post", f"{one}/cancel", "End a response in progress"), kept.cancel),
-        Served(
-            Operation("post", "/v1/messages", "Answer messages", MessagesRequest, streams=True),
-            Answering(MessagesDialect(), desk).answer,
-        ),
-        Served(
-            Operation("post", "/v1/messages/count_tokens", "Count a prompt", CountRequest),
-            CountRoute(desk.opening).answer,
-        ),
-        Served(
-            Operation("post", "/tokenize", "Cut a prompt into tokens", TokenizeRequest),
-            TokeniseRoute(desk.opening).answer,
-        ),
+        Served(MESSAGES, Answering(MessagesDialect(), desk).answer),
+        Served(RESPONSES, Answering(ResponsesDialect(store), desk).answer),
+        Served(COMPLETIONS, Answering(CompletionsDialect(), desk).answer),
+        Served(GET_RESPONSE, kept.get),
+        Served(DELETE_RESPONSE, kept.delete),
+        Served(CANCEL_RESPONSE, kept.cancel),
+        Served(COUNT_TOKENS, CountRoute(opening).answer),
+        Served(TOKENIZE, TokeniseRoute(opening).answer),
     ]
 
 
 def chat_route(answer: Answer) -> Served:
     """Return the route of chat completions."""
-    path = "/v1/chat/completions"
-    return Served(Operation("post", path, "Answer a chat", ChatRequest, streams=True), answer)
+    return Served(CHAT, answer)
 
 
 def common_routes(

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from agent_runtime.errors import BackendStoppedError
+from agent_runtime.errors import BackendError
 from agent_runtime.gateway.error_mapping import error_response
 
 DISTRIBUTION = "panjiu"
@@ -20,10 +20,10 @@ class ServiceRoutes:
     """The routes.
 
     Attributes:
-        takes_turns: Whether the backend does.
+        unready: Returns why the backend takes no turns; None while it does.
     """
 
-    takes_turns: Callable[[], bool]
+    unready: Callable[[], BackendError | None]
 
     async def health(self, _: Request) -> Response:
         """Answer ``GET /health``: the process lives."""
@@ -31,8 +31,9 @@ class ServiceRoutes:
 
     async def ready(self, request: Request) -> Response:
         """Answer ``GET /ready``: turns are taken."""
-        if not self.takes_turns():
-            return error_response(BackendStoppedError(), request.url.path)
+        error = self.unready()
+        if error is not None:
+            return error_response(error, request.url.path)
         return JSONResponse({"status": "ready"})
 
     async def version(self, _: Request) -> Response:

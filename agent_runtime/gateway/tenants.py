@@ -25,7 +25,7 @@ from scheduler.events import NO_TENANT
 from scheduler.ids import TenantId
 
 MIN_KEY_LENGTH = 8
-GUARDED = ("/v1/", "/tokenize")
+GUARDED = ("/v1/", "/tokenize", "/detokenize")
 """As vLLM, which leaves health and metrics open."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
-from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
@@ -62,12 +61,14 @@ class StreamEnds:
         response: The response for an error before it began.
         cancelled: Set by whoever ends the stream beside its client; None where nobody can.
         cut_short: The events that end it then; also called when the client leaves.
+        cut_short_whole: The same for an answer in one piece.
     """
 
     failure: Callable[[RequestError | BackendError], bytes]
     response: Callable[[RequestError | BackendError], Response]
     cancelled: anyio.Event | None = None
     cut_short: Callable[[], bytes] | None = None
+    cut_short_whole: Callable[[], Response] | None = None
 
 
 class TurnStream(Response):
@@ -95,15 +96,18 @@ class TurnStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outlet = _Outlet(send, self.raw_headers)
         refusal: RequestError | BackendError | None = None
+        comments = _Comments(outlet, self._hold)
         async with (
-            leave_on_disconnect(receive, self._ends.cancelled) as leaving,
+            leave_on_disconnect(receive, self._ends.cancelled, comments) as leaving,
             AsyncExitStack() as stack,
         ):
             try:
-                opened = await self._opened(outlet, stack, leaving.tasks)
+                opened = await self._open_stream(stack)
             except (RequestError, BackendError) as error:
                 refusal = error
+                await comments.end()
             else:
+                await comments.end()
                 await self._pass_on(opened, outlet)
         if leaving.client_left:
             if self._ends.cut_short is not None:
@@ -116,29 +120,6 @@ class TurnStream(Response):
             await outlet.end(self._ends.cut_short())
         else:
             await outlet.end(b"")
-
-    async def _opened(
-        self, outlet: _Outlet, stack: AsyncExitStack, tasks: TaskGroup
-    ) -> OpenedStream:
-        """Have the turns run, and keep the connection alive meanwhile."""
-        placed, kept = anyio.Event(), anyio.Event()
-        tasks.start_soon(self._keep_alive, outlet, placed, kept)
-        try:
-            return await self._open_stream(stack)
-        finally:
-            placed.set()
-            await kept.wait()
-
-    async def _keep_alive(self, outlet: _Outlet, placed: anyio.Event, kept: anyio.Event) -> None:
-        since_s = anyio.current_time()
-        with anyio.move_on_after(self._hold.grace_s):
-            await placed.wait()
-        while not placed.is_set():
-            held_s = anyio.current_time() - since_s
-            await outlet.send(b": held %d s\n\n" % held_s)
-            with anyio.move_on_after(self._hold.comment_every_s):
-                await placed.wait()
-        kept.set()
 
     async def _pass_on(self, opened: OpenedStream, outlet: _Outlet) -> None:
         if outlet.started:
@@ -184,30 +165,78 @@ class _Outlet:
         await self._send(start)
 
 
+class _Comments:
+    """Keeps a connection alive while turns are held: a comment after the grace, and then again.
+
+    Invariant: no comment is under way once ``end`` has returned.
+    """
+
+    __slots__ = ("_hold", "_outlet", "_sent", "_since_s", "has_ended")
+
+    def __init__(self, outlet: _Outlet, hold: HoldTerms) -> None:
+        self._outlet, self._hold = outlet, hold
+        self._since_s = anyio.current_time()
+        self._sent: anyio.Event | None = None  # of one that is under way
+        self.has_ended = False
+
+    def next_s(self) -> float:
+        """Return how long until the next one."""
+        if self.has_ended:
+            return float("inf")
+        return self._hold.comment_every_s if self._outlet.started else self._hold.grace_s
+
+    async def send(self) -> None:
+        """Send one, unless it is too late."""
+        if self.has_ended:
+            return
+        self._sent = anyio.Event()
+        held_s = anyio.current_time() - self._since_s
+        await self._outlet.send(b": held %d s\n\n" % held_s)
+        self._sent.set()
+        self._sent = None
+
+    async def end(self) -> None:
+        """Send no more."""
+        self.has_ended = True
+        if self._sent is not None:
+            await self._sent.wait()
+
+
 @dataclass(slots=True)
 class Leaving:
     """Why what runs was cancelled, if it was.
 
     Attributes:
-        tasks: Where it runs, for tasks beside it; they must end by themselves.
         client_left: The client went away.
         was_cancelled: Somebody else ended it.
     """
 
-    tasks: TaskGroup
     client_left: bool = False
     was_cancelled: bool = False
 
 
 @asynccontextmanager
 async def leave_on_disconnect(
-    receive: Receive, cancelled: anyio.Event | None = None
+    receive: Receive, cancelled: anyio.Event | None = None, comments: _Comments | None = None
 ) -> AsyncIterator[Leaving]:
-    """Cancel what runs inside when the client goes away, or the event is set."""
+    """Cancel what runs inside when the client goes away, or the event is set.
+
+    Args:
+        receive: Tells of the client.
+        cancelled: The event, if there is one.
+        comments: To be sent meanwhile, by the task that waits for the client.
+    """
+    leaving = Leaving()
 
     async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        wait_s = float("inf") if comments is None else comments.next_s()
+        while True:
+            with anyio.move_on_after(wait_s) as waiting:
+                if (await receive())["type"] == "http.disconnect":
+                    break
+            if comments is not None and waiting.cancelled_caught:
+                await comments.send()
+                wait_s = comments.next_s()
         leaving.client_left = True
         tasks.cancel_scope.cancel()
 
@@ -217,7 +246,6 @@ async def leave_on_disconnect(
         tasks.cancel_scope.cancel()
 
     async with anyio.create_task_group() as tasks:
-        leaving = Leaving(tasks)
         tasks.start_soon(watch)
         if cancelled is not None:
             tasks.start_soon(watch_others, cancelled)

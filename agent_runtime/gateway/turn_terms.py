@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent_runtime.gateway.neutral_request import NeutralRequest
+from agent_runtime.gateway.client_hints import ClientHints
 from agent_runtime.gateway.session_directory import ChatSession, scheduler_id
 from scheduler.events import GapCause, GapHint
 from scheduler.ids import SessionId, TenantId
@@ -28,15 +28,15 @@ class TurnTerms:
     deadline_s: float | None
 
 
-def turn_terms(request: NeutralRequest, session: ChatSession, now_s: float) -> TurnTerms:
+def turn_terms(hints: ClientHints, session: ChatSession, now_s: float) -> TurnTerms:
     """Return a turn's terms: what the request says, else what its session was opened with.
 
     Args:
-        request: What is asked.
+        hints: What its caller said.
         session: Whose turn it is.
         now_s: On the runtime's clock, when it was asked.
     """
-    hints, tenant_id = request.hints, request.keys.tenant_id
+    tenant_id = session.tenant_id
     parent_id = session.parent_id
     if hints.parent_session_id is not None:
         parent_id = scheduler_id(tenant_id, hints.parent_session_id)
@@ -50,14 +50,13 @@ def turn_terms(request: NeutralRequest, session: ChatSession, now_s: float) -> T
     )
 
 
-def gap_after(request: NeutralRequest, tools_called: Sequence[str]) -> GapHint:
+def gap_after(hints: ClientHints, tools_called: Sequence[str], *, offers_tools: bool) -> GapHint:
     """Return what a session does after an answer: run the tools it calls, or wait for its user.
 
     Where no tools were offered, a caller that says how long one takes runs what it reads in the
     text.
     """
-    hints = request.hints
     lease_s = hints.lease_s or 0.0
-    if tools_called or (hints.expected_s is not None and not request.tools.tools):
+    if tools_called or (hints.expected_s is not None and not offers_tools):
         return GapHint(GapCause.TOOL, tuple(tools_called), hints.expected_s, lease_s)
     return GapHint(GapCause.HUMAN, lease_s=lease_s)

@@ -14,6 +14,12 @@ from array import array
 
 _PIECE = re.compile(r" ?[A-Za-z]{1,8}|\d{1,3}| ?[^\sA-Za-z\d]{1,2}|\n+| +|\s+")
 
+_ASCII_PIECE = re.compile(
+    rb" ?[A-Za-z]{1,8}|[0-9]{1,3}| ?[^ \t\n\r\f\v\x1c-\x1fA-Za-z0-9]{1,2}|\n+| +"
+    rb"|[ \t\n\r\f\v\x1c-\x1f]+"
+)
+"""The same for the bytes of ASCII text, which need not be encoded piece by piece."""
+
 
 def cut(text: str) -> list[str]:
     """Return the pieces of ``text`` that are one token each; joined, they are ``text``."""
@@ -22,6 +28,8 @@ def cut(text: str) -> list[str]:
 
 def tokenise(text: str) -> array[int]:
     """Return the token ids of ``text``, each 32 bits; O(len(text))."""
+    if text.isascii():
+        return array("I", map(zlib.crc32, _ASCII_PIECE.findall(text.encode("ascii"))))
     return array(
         "I",
         (zlib.crc32(piece.encode("utf-8", "surrogatepass")) for piece in _PIECE.findall(text)),

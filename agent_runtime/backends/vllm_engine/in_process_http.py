@@ -54,15 +54,17 @@ class InProcessEngine:
             return reply.status, body
         raise EngineUnreachableError(f"{url}: no answer within {PROBE_S:g} s", refused=False)
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> EngineReply:
+    async def send(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> EngineReply:
         """Send a request; return once the answer has begun.
 
         Raises:
             EngineUnreachableError: The app failed.
         """
         if not url.startswith(IN_PROCESS_URL):
-            return await self._others.post(url, body, headers)
-        return await self._ask("POST", url, body, {"content-type": "application/json", **headers})
+            return await self._others.send(method, url, body, headers)
+        return await self._ask(method, url, body, {"content-type": "application/json", **headers})
 
     async def _ask(
         self, method: str, url: str, body: bytes, headers: Mapping[str, str]
@@ -105,8 +107,15 @@ class _InProcessReply:
 
     @property
     def retry_after(self) -> str:
+        return self._header(b"retry-after")
+
+    @property
+    def content_type(self) -> str:
+        return self._header(b"content-type")
+
+    def _header(self, wanted: bytes) -> str:
         for name, value in self._exchange.headers:
-            if name.lower() == b"retry-after":
+            if name.lower() == wanted:
                 return value.decode("latin-1")
         return ""
 

@@ -58,8 +58,8 @@ class EngineSlot:
     """A place for an engine, for good one of the scheduler's replicas."""
 
     __slots__ = (
-        "address", "breaker", "facts", "has_events", "metrics", "num_prefilling", "problem",
-        "replica_id", "state", "turns",
+        "address", "breaker", "facts", "has_events", "metrics", "num_answers", "num_failures",
+        "num_prefilling", "problem", "replica_id", "state", "turns",
     )  # fmt: skip
 
     def __init__(self, replica_id: ReplicaId) -> None:
@@ -73,6 +73,8 @@ class EngineSlot:
         self.problem = ""
         self.turns: dict[TurnId, SessionId] = {}  # under way there
         self.num_prefilling = 0  # of these, without a first token
+        self.num_answers = 0  # that began, of turns
+        self.num_failures = 0  # of all engines that were here
 
 
 class EngineFleet:
@@ -173,6 +175,7 @@ class EngineFleet:
     def fail(self, slot: EngineSlot, now_s: float, problem: str, *, certain: bool = False) -> None:
         """Count a failure of an engine; too many take it down."""
         slot.breaker.failed(now_s, certain=certain)
+        slot.num_failures += 1
         if not slot.breaker.is_closed and slot.state is SlotState.UP:
             self._to(slot, SlotState.DOWN)
             self.notice(f"{_name(slot)} is down: {problem}")

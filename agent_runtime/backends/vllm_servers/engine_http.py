@@ -43,6 +43,11 @@ class EngineReply(Protocol):
         """The header, or nothing."""
         ...
 
+    @property
+    def content_type(self) -> str:
+        """The header."""
+        ...
+
     async def next_bytes(self) -> bytes:
         """Return what has come since, at least a byte; nothing at the end.
 
@@ -72,7 +77,9 @@ class EngineHttp(Protocol):
         """
         ...
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> EngineReply:
+    async def send(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> EngineReply:
         """Send a request; return once the answer has begun.
 
         Raises:
@@ -95,6 +102,10 @@ class _AiohttpReply:
     @property
     def retry_after(self) -> str:
         return self._response.headers.get("retry-after", "")
+
+    @property
+    def content_type(self) -> str:
+        return self._response.headers.get("content-type", "application/json")
 
     async def next_bytes(self) -> bytes:
         import aiohttp  # noqa: PLC0415 - an extra
@@ -137,13 +148,15 @@ class AiohttpEngines:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreachable(url, error) from error
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> EngineReply:
+    async def send(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> EngineReply:
         """Send a request; return once the answer has begun."""
         import aiohttp  # noqa: PLC0415 - an extra
 
         try:
-            response = await self._session.post(
-                url, data=body, headers={"content-type": "application/json", **headers}
+            response = await self._session.request(
+                method, url, data=body, headers={"content-type": "application/json", **headers}
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise _unreachable(url, error) from error
@@ -175,6 +188,7 @@ async def open_engine_http(api_key: str | None = None) -> AsyncIterator[AiohttpE
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
         headers=headers,
+        cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
         auto_decompress=False,
         read_bufsize=MAX_BUFFERED_BYTES,

@@ -7,7 +7,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_SAMPLE = re.compile(r"^(vllm:[a-z_]+)(?:\{(.*)\})? ([0-9.eE+-]+|NaN|\+Inf)$", re.MULTILINE)
+_SAMPLE = re.compile(r"(vllm:[a-z_]+)(?:\{(.*)\})? ([0-9.eE+-]+|NaN|\+Inf)")
+_NAMES = (
+    "num_requests_running",
+    "num_requests_waiting",
+    "kv_cache_usage_perc",
+    "cache_config_info",
+)
+_LOOKED_FOR = tuple(f"vllm:{name}{end}" for name in _NAMES for end in ("{", " "))
+"""How the lines of interest begin: a page has hundreds of others, and it is read every second."""
+
 _LABEL = re.compile(r'([a-z_]+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -65,7 +74,10 @@ def parse_metrics(text: str) -> EngineMetrics:
 
 
 def _samples(text: str) -> Iterator[tuple[str, str, float]]:
-    for found in _SAMPLE.finditer(text):
+    for line in text.split("\n"):
+        found = _SAMPLE.fullmatch(line.rstrip()) if line.startswith(_LOOKED_FOR) else None
+        if found is None:
+            continue
         value = float(found[3])
         if math.isfinite(value):
             yield found[1], found[2] or "", value

@@ -23,7 +23,6 @@ from agent_runtime.errors import (
     UpstreamRefusedError,
 )
 from agent_runtime.turns import TurnOutcome, TurnProgress
-from scheduler.events import GapCause, GapHint
 from scheduler.ids import ReplicaId
 
 FIRST_ERROR_STATUS = 400
@@ -159,7 +158,7 @@ class EngineTurn:
         self._waits = True
         try:
             with self._opening:
-                reply = await self._http.post(self._url, call.body, call.headers)
+                reply = await self._http.send("POST", self._url, call.body, call.headers)
             self._waits = False
             if self._opening.cancelled_caught:
                 raise self._lost("it does not answer")
@@ -195,7 +194,7 @@ class EngineTurn:
         outcome = None
         if facts.num_prompt_tokens is not None:
             num_context = facts.num_prompt_tokens + facts.num_output_tokens
-            outcome = TurnOutcome(num_context, _gap(facts.finish_reason, tuple(facts.tool_names)))
+            outcome = TurnOutcome(num_context, self._call.gap_after(facts))
         num_cached = facts.num_cached_tokens
         if num_cached is None:
             num_cached = self._num_cached_tokens
@@ -210,10 +209,3 @@ class EngineTurn:
             replica_id=self._replica_id,
             began=self._began,
         )
-
-
-def _gap(finish_reason: str | None, tool_names: tuple[str, ...]) -> GapHint:
-    """Return what a session does after a reply: run the tools it calls, or wait for its user."""
-    if tool_names:
-        return GapHint(GapCause.TOOL, tool_names)
-    return GapHint(GapCause.HUMAN if finish_reason == "stop" else GapCause.UNKNOWN)

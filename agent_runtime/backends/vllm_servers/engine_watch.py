@@ -48,6 +48,7 @@ class EngineWatch:
         self._now_s = now_s
         self._poll_s = poll_s
         self._feeding: anyio.CancelScope | None = None
+        self._num_answers_seen = 0
 
     async def run(self, while_down: Callable[[EngineSlot], None]) -> None:
         """Look after the engine until it is out of its slot.
@@ -72,8 +73,13 @@ class EngineWatch:
         slot, address = self._slot, self._slot.address
         if address is None:
             return
+        answers = slot.num_answers
+        has_answered = slot.state is SlotState.UP and answers != self._num_answers_seen
+        self._num_answers_seen = answers
         try:
-            status, _ = await self._http.get(f"{address.url}/health")
+            status = OK  # of an engine that just answered a turn
+            if not has_answered:
+                status, _ = await self._http.get(f"{address.url}/health")
             if status != OK:
                 self._fleet.fail(slot, self._now_s(), f"/health answered {status}")
             elif slot.state is SlotState.DOWN:

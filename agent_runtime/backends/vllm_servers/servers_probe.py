@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.kv_residency import KvResidency
 from agent_runtime.backends.vllm_servers.session_chains import ChainIndex, SessionChain
+from agent_runtime.backends.vllm_servers.token_counts import TokenCounts
 from scheduler.ids import ReplicaId, SessionId
 
 
@@ -22,14 +23,14 @@ class ServersProbe:
     Attributes:
         residency: Of those that publish events.
         block_size_tokens: Of a KV block; known once an engine has said.
-        tokens_per_counted: Exact tokens of a session per token of the gateway's count.
+        counts: How many tokens engines count where the gateway counts others.
     """
 
     def __init__(self, fleet: EngineFleet) -> None:
         self._fleet = fleet
         self.residency = KvResidency(len(fleet.slots))
         self.block_size_tokens = 1
-        self.tokens_per_counted: Callable[[SessionId], float] = lambda _: 1.0
+        self.counts = TokenCounts()
         self._chains = ChainIndex()
         self._sent = [SentContexts() for _ in fleet.slots]
 
@@ -87,6 +88,7 @@ class ServersProbe:
         """Forget a session."""
         self.residency.forget(session_id)
         self._chains.forget(session_id)
+        self.counts.forget(session_id)
         for sent in self._sent:
             sent.forget(session_id)
 
@@ -100,7 +102,7 @@ class ServersProbe:
         if like.is_whole and like.session_id == block_hashes.session_id:
             return like.session_id, float("inf")
         counted = like.num_blocks * self.block_size_tokens
-        return like.session_id, counted * self.tokens_per_counted(like.session_id)
+        return like.session_id, counted * self.counts.scale(like.session_id)
 
 
 class SentContexts:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from urllib.parse import quote
 
 import anyio
 from anyio.abc import TaskGroup
 
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
+from agent_runtime.backends.vllm_servers.engine_errands import EngineErrands
 from agent_runtime.backends.vllm_servers.engine_fleet import (
     EngineAddress,
     EngineFleet,
@@ -27,7 +30,13 @@ from agent_runtime.backends.vllm_servers.engine_watch import EngineWatch
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
 from agent_runtime.clock import Clock
 from agent_runtime.engine_call import EngineCall, ReplyFacts, with_members
-from agent_runtime.errors import BackendStoppedError, EngineLostError, InternalError, NoEngineError
+from agent_runtime.errors import (
+    BackendError,
+    BackendStoppedError,
+    EngineLostError,
+    InternalError,
+    NoEngineError,
+)
 from agent_runtime.turns import TurnProgress, TurnRequest
 from scheduler.commands import KvCommand
 from scheduler.ids import ReplicaId, SessionId, TurnId
@@ -36,7 +45,9 @@ from scheduler.measured_cost import MeasuredCost
 END_S = 1.0
 """For the end of a reply that has said all; after that its connection is closed."""
 
-PRIORITY_HEADER = "x-vllm-priority"
+SESSION_HEADER, PRIORITY_HEADER = "x-session-id", "x-vllm-priority"
+HEADER_SAFE = string.punctuation.replace("%", "") + " "
+"""What an id keeps in a header; the rest is percent-encoded."""
 
 
 class VllmServers:
@@ -52,6 +63,7 @@ class VllmServers:
 
     Attributes:
         probe: What is known of them.
+        errands: What they are asked beside turns.
         cost: Learns from the turns' times, if it is one that does.
 
     Invariant: a turn is in ``_turns`` from ``submit`` until its engine has answered it or is told
@@ -71,6 +83,7 @@ class VllmServers:
         self.fleet = fleet
         self.probe = ServersProbe(fleet)
         self.cost: MeasuredCost | None = None
+        self.errands = EngineErrands(fleet, http)
         self._http = http
         self._directory = directory
         self._clock = clock
@@ -124,11 +137,7 @@ class VllmServers:
         turn = self._turns[request.turn_id] = EngineTurn(
             self._http,
             slot.address.url + call.path,
-            replace(
-                call,
-                body=_body(call, request.session_id, priority),
-                headers=_headers(call, priority),
-            ),
+            _as_sent(call, request.session_id, priority),
             replica_id=replica_id,
             listener=_Listener(self, slot, request),
             num_cached_tokens=min(num_cached, request.num_prompt_tokens),
@@ -156,6 +165,12 @@ class VllmServers:
         """Call back at a time; instead of what was asked for before."""
         self._alarm = at_s, wake
         self._alarm_set.set()
+
+    def unready(self) -> BackendError | None:
+        """Return why no turns are taken; None while they are."""
+        if self._stopped:
+            return BackendStoppedError()
+        return None if self.fleet.num_up else NoEngineError()
 
     def stop(self) -> None:
         """Refuse new turns and end those under way."""
@@ -235,6 +250,7 @@ class _Listener:
 
     def answered(self) -> None:
         self._slot.breaker.succeeded()
+        self._slot.num_answers += 1
 
     def failed(self, problem: str, *, certain: bool) -> None:
         self._servers.fleet.fail(self._slot, self._servers.now_s(), problem, certain=certain)
@@ -281,17 +297,16 @@ async def _read_to_the_end(reply: EngineReply) -> None:
     reply.close()
 
 
-def _body(call: EngineCall, session_id: SessionId, priority: int) -> bytes:
-    members = b'"session_id":' + json.dumps(session_id).encode()
-    if priority and not call.has_priority:
-        members += b',"priority":%d' % priority
-    return with_members(call.body, members)
-
-
-def _headers(call: EngineCall, priority: int) -> dict[str, str]:
-    """Return the headers to send; vLLM takes a priority in a header for more than the body's."""
-    return {
-        name: value
-        for name, value in call.headers.items()
-        if not (priority and not call.has_priority and name == PRIORITY_HEADER)
-    }
+def _as_sent(call: EngineCall, session_id: SessionId, priority: int) -> EngineCall:
+    """Return a call with its session, and with a priority unless the caller set one."""
+    if call.has_priority:
+        priority = 0
+    if call.takes_members:
+        members = b'"session_id":' + json.dumps(session_id).encode()
+        if priority:
+            members += b',"priority":%d' % priority
+        return replace(call, body=with_members(call.body, members))
+    headers = {**call.headers, SESSION_HEADER: quote(session_id, safe=HEADER_SAFE)}
+    if priority:
+        headers[PRIORITY_HEADER] = str(priority)
+    return replace(call, headers=headers)

@@ -99,8 +99,7 @@ class MessagesForm:
 
     def failure(self, error: RequestError | BackendError) -> bytes:
         """Return the error, which ends a stream."""
-        body = http_error(error).anthropic_body
-        return _event("error", error=body["error"])
+        return broken_message(error)
 
     @property
     def _reply(self) -> Reply:
@@ -174,6 +173,11 @@ class MessagesForm:
         else:
             reason = "tool_use" if reply.speech.calls else "end_turn"
         return {"stop_reason": reason, "stop_sequence": None}
+
+
+def broken_message(error: RequestError | BackendError) -> bytes:
+    """Return how a stream ends that broke."""
+    return _event("error", error=http_error(error).anthropic_body["error"])
 
 
 def _call_id(call_id: str) -> str:

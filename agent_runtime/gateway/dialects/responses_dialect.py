@@ -35,7 +35,7 @@ class ResponsesDialect:
         store: Keeps answers.
     """
 
-    store: ResponseStore
+    store: ResponseStore[StoredResponse]
     name: DialectName = DialectName.RESPONSES
 
     def read(self, body: bytes, caller: Caller) -> tuple[ResponsesRequest, NeutralRequest]:
@@ -66,7 +66,11 @@ class ResponsesForm:
     )  # fmt: skip
 
     def __init__(
-        self, request: ResponsesRequest, turn: PlannedTurn, head: AnswerHead, store: ResponseStore
+        self,
+        request: ResponsesRequest,
+        turn: PlannedTurn,
+        head: AnswerHead,
+        store: ResponseStore[StoredResponse],
     ) -> None:
         self._store = store
         self._suffix = store.new_suffix()

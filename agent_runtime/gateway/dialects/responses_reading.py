@@ -26,13 +26,13 @@ from agent_runtime.gateway.neutral_request import (
     named_tools,
     wrong,
 )
-from agent_runtime.gateway.response_store import ResponseStore
+from agent_runtime.gateway.response_store import ResponseStore, StoredResponse
 from agent_runtime.gateway.session_keys import Caller, session_keys
 from agent_runtime.gateway.wire import parse_body
 
 
 def read_responses(
-    body: bytes, caller: Caller, store: ResponseStore
+    body: bytes, caller: Caller, store: ResponseStore[StoredResponse]
 ) -> tuple[ResponsesRequest, NeutralRequest]:
     """Read a request.
 
@@ -90,7 +90,7 @@ def _refuse_what_is_not_served(asked: ResponsesRequest) -> None:
 
 
 def _input_messages(
-    asked: ResponsesRequest, caller: Caller, store: ResponseStore
+    asked: ResponsesRequest, caller: Caller, store: ResponseStore[StoredResponse]
 ) -> list[dict[str, Any]]:
     if isinstance(asked.input, str):
         return [{"role": "user", "content": asked.input}]

@@ -14,14 +14,18 @@ from typing import Any
 import msgspec
 
 from agent_runtime.engine_call import ReplyFacts
-from agent_runtime.errors import WireFormatError
-from agent_runtime.event_stream import MAX_EVENT_BYTES
+from agent_runtime.gateway.relay.passing_events import (
+    SEPARATOR,
+    Unheard,
+    WholeAnswer,
+    WholeEvents,
+    data_of,
+    each,
+    parsed,
+)
 from agent_runtime.spoken_message import SpokenMessage
 
-SEPARATOR = b"\n\n"
 DONE = b"[DONE]"
-MAX_UNHEARD_BYTES = 64 << 10
-"""Chunks that pass before what they said is put together; keeps a long reply's memory small."""
 
 _SPEAKS_OF_MORE = re.compile(
     rb'"role": ?"assistant"|"finish_reason": ?"|"usage": ?\{|"error": ?\{|\[DONE\]'
@@ -29,8 +33,6 @@ _SPEAKS_OF_MORE = re.compile(
 # Inside of a JSON string a quote has a backslash before it, so no text of a reply looks like these.
 
 _SENT_BACK = frozenset({"role", "content", "tool_calls"})
-
-_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +57,13 @@ class StreamedReply:
         wants_usage: Whether the client asked for the chunk with the usage; else it is left out.
         before: The reply that this one goes on with, to the client's eyes.
 
-    Invariant: ``_rest`` is the beginning of an event; ``_unheard`` are events passed on whose text
-        is not in ``_said`` yet.
+    Invariant: ``_unheard`` are events passed on whose text is not in ``_said`` yet.
     """
 
     def __init__(self, *, wants_usage: bool, before: ReplyBefore | None = None) -> None:
         self._wants_usage = wants_usage
-        self._rest = b""
-        self._unheard: list[bytes] = []
-        self._num_unheard_bytes = 0
+        self._cutter = WholeEvents()
+        self._unheard = Unheard()
         self._said = SpokenMessage() if before is None else before.said
         self._said_more = False  # than a message that is sent back has
         self._num_tokens_before = 0 if before is None else before.num_tokens
@@ -90,16 +90,9 @@ class StreamedReply:
         Raises:
             WireFormatError: An event of more than 64 MiB.
         """
-        if self._rest:
-            data = self._rest + data
-        end = data.rfind(SEPARATOR)
-        if end < 0:
-            self._rest = data
-            if len(data) > MAX_EVENT_BYTES:
-                raise WireFormatError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        events = self._cutter.take(data)
+        if not events:
             return b""
-        end += len(SEPARATOR)
-        events, self._rest = data[:end], data[end:]
         if not self._head or _SPEAKS_OF_MORE.search(events) is not None:
             return self._read(events)
         self._num_tokens += events.count(SEPARATOR)
@@ -144,16 +137,16 @@ class StreamedReply:
 
     def _read(self, events: bytes) -> bytes:
         """Look at every event; return those to pass on."""
-        every = events.split(SEPARATOR)[:-1]
-        return self._passed(b"".join([event + SEPARATOR for event in every if self._take(event)]))
+        seen = [event + SEPARATOR for event in each(events) if self._take(event)]
+        return self._passed(b"".join(seen))
 
     def _take(self, event: bytes) -> bool:
         """Take in one event; return whether the client is to see it."""
-        data = event.removeprefix(b"data:").strip()
+        data = data_of(event)
         if data == DONE:
             self._is_complete = True
             return True
-        chunk = _parsed(data)
+        chunk = parsed(data)
         if chunk is None or "error" in chunk:
             return True
         choices = chunk.get("choices")
@@ -193,9 +186,7 @@ class StreamedReply:
     def _passed(self, events: bytes) -> bytes:
         if self._head_before is not None:
             events = self._as_before(events)
-        self._unheard.append(events)
-        self._num_unheard_bytes += len(events)
-        if self._num_unheard_bytes > MAX_UNHEARD_BYTES:
+        if self._unheard.add(events):
             self._heard()
         return events
 
@@ -209,8 +200,8 @@ class StreamedReply:
 
     def _with_whole_usage(self, events: bytes) -> bytes:
         whole = []
-        for event in events.split(SEPARATOR)[:-1]:
-            chunk = _parsed(event.removeprefix(b"data:").strip())
+        for event in each(events):
+            chunk = parsed(data_of(event))
             if chunk is not None and isinstance(chunk.get("usage"), dict):
                 usage = {**self._usage, "completion_tokens": self._num_tokens}
                 usage["total_tokens"] = usage["prompt_tokens"] + self._num_tokens
@@ -220,13 +211,8 @@ class StreamedReply:
 
     def _heard(self) -> SpokenMessage:
         """Put together what was said so far."""
-        for events in self._unheard:
-            for event in events.split(SEPARATOR)[:-1]:
-                chunk = _parsed(event.removeprefix(b"data:").strip())
-                if chunk is not None:
-                    self._hear(chunk)
-        self._unheard.clear()
-        self._num_unheard_bytes = 0
+        for chunk in self._unheard.taken_out():
+            self._hear(chunk)
         return self._said
 
     def _hear(self, chunk: dict[str, Any]) -> None:
@@ -240,32 +226,13 @@ class StreamedReply:
         self._said.hear({"choices": first})
 
 
-class WholeReply:
+class WholeReply(WholeAnswer):
     """A reply in one piece of JSON."""
-
-    def __init__(self) -> None:
-        self._data: list[bytes] = []
-        self._answer: dict[str, Any] | None = None
 
     @property
     def num_output_tokens(self) -> int:
         """Output tokens, known at the end."""
         return int(self._usage().get("completion_tokens") or 0)
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all has come."""
-        return self._answer is not None
-
-    def feed(self, data: bytes) -> bytes:
-        """Take in bytes; all are passed on."""
-        self._data.append(data)
-        return data
-
-    def end(self) -> bytes:
-        """Take in that this was all."""
-        self._answer = _parsed(b"".join(self._data))
-        return b""
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
@@ -290,17 +257,9 @@ class WholeReply:
         return message
 
     def _usage(self) -> dict[str, Any]:
-        return (self._answer or {}).get("usage") or {}
+        return (self.answer or {}).get("usage") or {}
 
     def _choice(self) -> dict[str, Any]:
-        choices = (self._answer or {}).get("choices") or [{}]
+        choices = (self.answer or {}).get("choices") or [{}]
         choice: dict[str, Any] = choices[0]
         return choice
-
-
-def _parsed(data: bytes) -> dict[str, Any] | None:
-    try:
-        value = _decode(data)
-    except msgspec.DecodeError:
-        return None
-    return value if isinstance(value, dict) else None

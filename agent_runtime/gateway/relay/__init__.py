@@ -1,0 +1,1 @@
+"""The endpoint before real engines: requests pass, and sessions are scheduled."""

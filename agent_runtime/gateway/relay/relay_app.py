@@ -1,0 +1,94 @@
+"""The ASGI app before real engines: the routes of the emulated rack, answered by engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+
+from agent_runtime.backends.vllm_servers.engine_fleet import SlotState
+from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
+from agent_runtime.clock import epoch_s
+from agent_runtime.gateway.app import EndpointLimits, application
+from agent_runtime.gateway.metrics import ProbedFleet, PrometheusCounts
+from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.opening import Opening
+from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
+from agent_runtime.gateway.relay.errand_routes import ErrandRoutes
+from agent_runtime.gateway.relay.fleet_metrics import FleetMetrics
+from agent_runtime.gateway.relay.kept_responses import KeptResponses
+from agent_runtime.gateway.relay.messages_api import MessagesApi
+from agent_runtime.gateway.relay.passed_headers import PassedHeaders
+from agent_runtime.gateway.relay.relay_opening import RelayOpening
+from agent_runtime.gateway.relay.relayed_route import Relay, RelayedResponsesRoute, RelayedRoute
+from agent_runtime.gateway.request_limit import RequestLimit
+from agent_runtime.gateway.response_store import ResponseStore
+from agent_runtime.gateway.routes import (
+    CANCEL_RESPONSE,
+    CHAT,
+    COMPLETIONS,
+    COUNT_TOKENS,
+    DELETE_RESPONSE,
+    DETOKENIZE,
+    GET_RESPONSE,
+    MESSAGES,
+    RESPONSES,
+    TOKENIZE,
+    Served,
+    common_routes,
+)
+from agent_runtime.gateway.service_routes import ServiceRoutes
+from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.tenants import TenantKeys
+from agent_runtime.gateway.turn_desk import TurnDesk
+from agent_runtime.turns import TurnRunner
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTerms:
+    """How engines are served.
+
+    Attributes:
+        limits: What the endpoint takes on.
+        tenants: Whose keys are taken; None lets everybody in, as one tenant.
+        own_key: Whether the gateway has a key of its own for the engines; callers' are then kept
+            from them, as tenants' always are.
+    """
+
+    limits: EndpointLimits = field(default_factory=EndpointLimits)
+    tenants: TenantKeys | None = None
+    own_key: bool = False
+
+
+def create_relay_app(runner: TurnRunner, servers: VllmServers, terms: RelayTerms) -> Starlette:
+    """Return the endpoint in front of ``runner``, whose turns run on ``servers``."""
+    limits, fleet = terms.limits, servers.fleet
+    sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
+    opening = Opening(runner, Models(fleet.cards), sessions, limits.max_body_bytes)
+    about_engines = FleetMetrics(fleet, servers.probe.residency)
+    probed = ProbedFleet(about_engines.replicas, servers.probe)
+    counts = PrometheusCounts(sessions, probed, [about_engines])
+    desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
+    replicas = frozenset(slot.replica_id for slot in fleet.slots)
+    calls = RelayOpening(opening, servers.unready, replicas, servers.probe.counts)
+    headers = PassedHeaders(with_keys=not terms.own_key and terms.tenants is None)
+    relay = Relay(desk, calls, headers, about_engines)
+    kept = KeptResponses(
+        ResponseStore(limits.responses, epoch_s),
+        lambda replica_id: fleet.slots[replica_id].state is SlotState.UP,
+    )
+    errands = ErrandRoutes(opening, servers.errands, headers, kept)
+    served = [
+        Served(CHAT, RelayedRoute(ChatApi(), relay).answer),
+        Served(MESSAGES, RelayedRoute(MessagesApi(), relay).answer),
+        Served(RESPONSES, RelayedResponsesRoute(relay, kept, servers.errands).answer),
+        Served(COMPLETIONS, RelayedRoute(CompletionsApi(), relay).answer),
+        Served(GET_RESPONSE, errands.get_response),
+        Served(DELETE_RESPONSE, errands.delete_response),
+        Served(CANCEL_RESPONSE, errands.cancel_response),
+        Served(COUNT_TOKENS, errands.of_any),
+        Served(TOKENIZE, errands.of_any),
+        Served(DETOKENIZE, errands.of_any),
+        *common_routes(opening, counts, ServiceRoutes(servers.unready)),
+    ]
+    return application(served, terms.tenants)

@@ -1,0 +1,201 @@
+"""Has engines answer a call until one has: tries again elsewhere, and goes on with half a reply.
+
+Before anything reached the client, an engine that is gone or busy costs another try. After that a
+reply is gone on with where what was passed on can be given to another engine as the beginning of
+its own reply; else it has failed.
+"""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol, Self
+
+import anyio
+
+from agent_runtime.engine_call import EngineCall, ReplyReader
+from agent_runtime.errors import EngineBusyError, EngineLostError, UpstreamRefusedError
+from agent_runtime.gateway.relay.relay_opening import OpenedCall, RelayOpening
+from agent_runtime.turns import RunningTurn, TurnPlacement, TurnProgress
+from scheduler.errors import InvariantError
+from scheduler.ids import ReplicaId
+
+MAX_ATTEMPTS = 5
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.05, 1.0
+"""Before the third attempt and on; the second comes at once, as it goes elsewhere."""
+NOT_FOUND = 404
+
+
+class AttemptListener(Protocol):
+    """Is told how a call fares."""
+
+    def placed(self, placement: TurnPlacement) -> None:
+        """A turn for it was sent to an engine."""
+        ...
+
+    def progressed(self, step: TurnProgress, reader: ReplyReader, replica_id: ReplicaId) -> None:
+        """Some of its reply came."""
+        ...
+
+    def tries_again(self, *, resumes: bool) -> None:
+        """An engine failed it; another one is asked, to go on if ``resumes``."""
+        ...
+
+    def not_understood(self, replica_id: ReplicaId) -> None:
+        """The one engine that should know what it goes on with does not."""
+        ...
+
+
+class RelayAttempts:
+    """The bytes of a call's answer, whichever engines give it. Leave the context to abort it.
+
+    Args:
+        opening: Makes turns of it.
+        opened: The call.
+        listener: Told how it fares.
+
+    Attributes:
+        num_attempts: So far.
+    """
+
+    __slots__ = (
+        "_call", "_ended", "_failed", "_listener", "_opened", "_opening", "_passed_on", "_stack",
+        "_turn", "num_attempts",
+    )  # fmt: skip
+
+    def __init__(
+        self, opening: RelayOpening, opened: OpenedCall, listener: AttemptListener
+    ) -> None:
+        self._opening = opening
+        self._opened = opened
+        self._listener = listener
+        self._call: EngineCall = opened.call.engine_call()
+        self._stack = AsyncExitStack()
+        self._turn: RunningTurn | None = None
+        self._failed: frozenset[ReplicaId] = frozenset()
+        self._passed_on = False
+        self._ended = False
+        self.num_attempts = 0
+
+    @property
+    def reader(self) -> ReplyReader:
+        """Of the reply under way."""
+        return self._call.reader
+
+    async def __aenter__(self) -> Self:
+        self._opened.session.num_active_turns += 1
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._stack.aclose()
+        finally:
+            self._opened.session.num_active_turns -= 1
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return what came since.
+
+        Raises:
+            UpstreamRefusedError: The engine's answer is an error.
+            BackendError: No engine could answer, or one broke off and none can go on.
+        """
+        while not self._ended:
+            try:
+                turn = self._turn
+                if turn is None:
+                    turn = await self._begin()
+                step = await anext(turn)
+            except (EngineLostError, EngineBusyError) as error:
+                await self._recover(error)
+                continue
+            except UpstreamRefusedError as error:
+                await self._ask_elsewhere(error)
+                continue
+            reader = self._call.reader
+            self._listener.progressed(step, reader, turn.placement.replica_id)
+            if step.finished:
+                self._ended = True
+                self._opening.answered(self._opened, self._call, reader.facts())
+            if step.data:
+                self._passed_on = self._passed_on or self._opened.call.streams
+                return step.data
+        raise StopAsyncIteration
+
+    async def _begin(self) -> RunningTurn:
+        self.num_attempts += 1
+        avoid, only = self._failed, self._opened.call.only
+        if only is not None:
+            avoid |= self._opening.replicas - {only}
+        request = self._opening.turn_request(
+            self._opened,
+            self._call,
+            num_generated=self._call.reader.num_output_tokens,
+            avoid=avoid,
+        )
+        turn = await self._stack.enter_async_context(self._opening.runner.open_turn(request))
+        self._turn = turn
+        self._listener.placed(turn.placement)
+        return turn
+
+    async def _recover(self, error: EngineLostError | EngineBusyError) -> None:
+        """Prepare another attempt.
+
+        Raises:
+            EngineLostError, EngineBusyError: The one given: there can't be one.
+        """
+        await self._leave_turn()
+        if self.num_attempts >= MAX_ATTEMPTS:
+            raise error
+        call: EngineCall | None
+        if self._passed_on:
+            call = self._opened.call.continuation(self._call.reader)
+        else:
+            self._let_others_understand()
+            call = self._opened.call.engine_call()
+        if call is None:
+            raise error
+        self._listener.tries_again(resumes=self._passed_on)
+        self._call = call
+        self._failed |= {error.replica_id}
+        if self.num_attempts > 1:
+            await anyio.sleep(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (self.num_attempts - 2)))
+
+    async def _ask_elsewhere(self, error: UpstreamRefusedError) -> None:
+        """Ask any engine, if the one that should have known a response did not.
+
+        Raises:
+            UpstreamRefusedError: The one given: that is no help.
+        """
+        only = self._opened.call.only
+        if error.status != NOT_FOUND or only is None:
+            raise error
+        self._listener.not_understood(only)
+        if not self._let_others_understand():
+            raise error
+        await self._leave_turn()
+        self._call = self._opened.call.engine_call()
+
+    def _let_others_understand(self) -> bool:
+        """Make a call that one engine alone understands one for all; return whether it is."""
+        elsewhere = self._opened.call.elsewhere()
+        if elsewhere is not None:
+            self._opened = replace(self._opened, call=elsewhere)
+        return elsewhere is not None
+
+    async def _leave_turn(self) -> None:
+        self._turn = None
+        await self._stack.aclose()
+
+
+def no_placement() -> InvariantError:
+    """Return the error that a call was asked where it runs before it does."""
+    return InvariantError("a relayed call was not placed yet")

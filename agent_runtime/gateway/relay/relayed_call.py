@@ -1,0 +1,165 @@
+"""A request for a real engine, read as far as the gateway needs to know; the rest passes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+from pydantic import ValidationError
+
+from agent_runtime.engine_call import EngineCall, ReplyFacts, ReplyReader
+from agent_runtime.errors import InvalidRequestError
+from agent_runtime.gateway.client_hints import VLLM_PRIORITY, ClientHints, client_hints
+from agent_runtime.gateway.relay.relayed_api import AskedOfEngine, Fields, RelayedApi, RelayedPrompt
+from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
+from agent_runtime.gateway.turn_terms import gap_after
+from agent_runtime.gateway.wire import ServerExtras, invalid_request
+from scheduler.events import GapHint
+from scheduler.ids import ReplicaId
+
+EXTRAS = ("session_id", "priority", "panjiu")
+NO_EXTRAS = ServerExtras()
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedCall:
+    """A request as it came.
+
+    Attributes:
+        api: It came in.
+        body: As it was sent.
+        fields: The same, parsed.
+        headers: To pass on.
+        keys: Whose turn it is.
+        hints: What the caller knows of its session.
+        only: The engine that alone understands it, or None.
+        standalone: Its fields so that every engine does; None where that can't be.
+    """
+
+    api: RelayedApi
+    body: bytes
+    fields: Fields
+    headers: Mapping[str, str]
+    keys: SessionKeys
+    hints: ClientHints
+    only: ReplicaId | None = None
+    standalone: Fields | None = None
+
+    @property
+    def model(self) -> str | None:
+        """The model asked for."""
+        model = self.fields.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is a stream."""
+        return bool(self.fields.get("stream"))
+
+    @property
+    def output_cap(self) -> int | None:
+        """The most tokens the caller wants, if it said."""
+        return self.api.output_cap(self.fields)
+
+    def prompt(self) -> RelayedPrompt:
+        """Return what the model sees."""
+        return self.api.prompt(self.fields if self.standalone is None else self.standalone)
+
+    def elsewhere(self) -> RelayedCall | None:
+        """Return a call to the same effect that every engine understands; None if there is none."""
+        if self.standalone is None:
+            return None
+        body = json.dumps(self.standalone).encode()
+        return replace(self, body=body, fields=self.standalone, only=None, standalone=None)
+
+    def engine_call(self) -> EngineCall:
+        """Return it for a first engine."""
+        return self._call(self.api.asked(self.fields, self.body))
+
+    def continuation(self, reader: ReplyReader) -> EngineCall | None:
+        """Return a call that goes on where a reply broke off, or None if that can't be.
+
+        Args:
+            reader: Of what was passed on to the client.
+        """
+        asked = self.api.continued(self.fields, reader)
+        return None if asked is None else self._call(asked)
+
+    def gap_after(self, facts: ReplyFacts) -> GapHint:
+        """Return what the session does once a reply is complete."""
+        offers_tools = bool(self.fields.get("tools"))
+        return gap_after(self.hints, facts.tool_names, offers_tools=offers_tools)
+
+    def _call(self, asked: AskedOfEngine) -> EngineCall:
+        return EngineCall(
+            self.api.path,
+            asked.body,
+            asked.reader,
+            self.headers,
+            self.gap_after,
+            has_priority="priority" in self.fields or VLLM_PRIORITY in self.headers,
+            takes_members=self.api.takes_members,
+        )
+
+
+def parsed_fields(body: bytes) -> dict[str, Any]:
+    """Read a body.
+
+    Raises:
+        InvalidRequestError: Not a JSON object.
+    """
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequestError(f"the body is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise InvalidRequestError("the body must be a JSON object")
+    return fields
+
+
+def read_call(
+    api: RelayedApi,
+    body: bytes,
+    caller: Caller,
+    headers: Mapping[str, str],
+    *,
+    fields: Fields | None = None,
+    continued: str | None = None,
+) -> RelayedCall:
+    """Read a request.
+
+    Args:
+        api: It came in.
+        body: Of it.
+        caller: Who sent it.
+        headers: To pass on.
+        fields: The body, where it is parsed already.
+        continued: The session of the response that it goes on with.
+
+    Raises:
+        InvalidRequestError: Not a JSON object, or a member that is for the gateway and is not what
+            it must be; names it.
+    """
+    if fields is None:
+        fields = parsed_fields(body)
+    extras = _extras(fields)
+    keys = session_keys(
+        caller, session_id=extras.session_id, continued=continued, scope=api.scope(fields)
+    )
+    hints = client_hints(
+        caller.headers, extras.panjiu, priority=extras.priority, lease_s=api.lease_s(fields)
+    )
+    return RelayedCall(api, body, fields, headers, keys, hints)
+
+
+def _extras(fields: Fields) -> ServerExtras:
+    given = {name: fields[name] for name in EXTRAS if name in fields}
+    if not given:
+        return NO_EXTRAS
+    try:
+        return ServerExtras.model_validate(given)
+    except ValidationError as error:
+        raise invalid_request(error) from error

@@ -1,0 +1,194 @@
+"""Everything around a request's turns that is the same whatever runs them.
+
+A request is let in and read here. Once it is known what to run (``ReadyAnswer``), it is counted,
+and answered whole or as a stream that lives as long as its client.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeAlias
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.gateway.dialect import DialectName
+from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST
+from agent_runtime.gateway.opening import Opening
+from agent_runtime.gateway.request_limit import RequestLimit
+from agent_runtime.gateway.session_directory import ChatSession
+from agent_runtime.gateway.session_keys import Caller
+from agent_runtime.gateway.tenants import tenant_of
+from agent_runtime.gateway.turn_stream import (
+    HoldTerms,
+    OpenedStream,
+    StreamEnds,
+    TurnStream,
+    leave_on_disconnect,
+)
+from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn, watched_turn
+from agent_runtime.turns import TurnPlacement
+
+HEADER_SAFE = string.punctuation.replace("%", "") + " "
+"""What a session id keeps in a header; the rest, such as non-ASCII, is percent-encoded."""
+DECISION_HEADER = "x-panjiu-decision"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDesk:
+    """What all routes that run turns share.
+
+    Attributes:
+        opening: Reads requests and finds their sessions.
+        limit: Of requests under way.
+        counts: Told of every request.
+        hold: How streams behave while their turns are held.
+    """
+
+    opening: Opening
+    limit: RequestLimit
+    counts: TurnCounts
+    hold: HoldTerms
+
+    async def take(self, request: Request) -> tuple[bytes, Caller]:
+        """Let a request in; return its body and who sent it.
+
+        Raises:
+            TooManyRequestsError: As many are under way as may be.
+            BodyTooLargeError: Over the limit.
+            ClientDisconnect: The client left.
+        """
+        self.limit.check()
+        body = await self.opening.read(request)
+        now_s = self.opening.runner.now_s()
+        return body, Caller(plain_headers(request), tenant_of(request), now_s)
+
+
+class LiveAnswer(Protocol):
+    """An answer whose turns run; it is taken whole or as events, once."""
+
+    @property
+    def placement(self) -> TurnPlacement:
+        """What was decided about its first turn."""
+        ...
+
+    def events(self) -> AsyncGenerator[bytes, None]:
+        """Return the events of a stream.
+
+        Raises:
+            BackendError: While iterating; it can't go on.
+        """
+        ...
+
+    async def whole(self) -> Response:
+        """Return the response, once everything is there.
+
+        Raises:
+            BackendError: It does not come to its end.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyAnswer:
+    """A request of which everything is known but its answer.
+
+    Attributes:
+        dialect: It came in.
+        session: Whose turn it is.
+        streams: Whether the answer is wanted as it comes.
+        begin: Has its turns run until the stack is left; raises ``RequestError`` or
+            ``BackendError`` where they can't be.
+        ends: How it ends that does not end well.
+    """
+
+    dialect: DialectName
+    session: ChatSession
+    streams: bool
+    begin: Callable[[WatchedTurn, AsyncExitStack], Awaitable[LiveAnswer]]
+    ends: StreamEnds
+
+
+async def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> Response:
+    """Return the response to a request; its turns run while it is sent, or before."""
+    headers = {"x-session-id": session_header(ready.session)}
+    run = partial(_run, desk, ready)
+    if ready.streams:
+        return TurnStream(partial(_opened_stream, run), ready.ends, headers, desk.hold)
+    return await _whole(run, ready.ends, request, headers)
+
+
+Run: TypeAlias = Callable[[AsyncExitStack], Awaitable[LiveAnswer]]
+
+
+async def _run(desk: TurnDesk, ready: ReadyAnswer, stack: AsyncExitStack) -> LiveAnswer:
+    """Have the turns run until the stack is left, and count the request.
+
+    Raises:
+        RequestError: They can't be run.
+        BackendError: The backend takes none.
+    """
+    stack.enter_context(desk.limit.under_way())
+    watched = stack.enter_context(watched_turn(desk.counts, ready.dialect))
+    try:
+        return await ready.begin(watched, stack)
+    except (RequestError, BackendError) as error:
+        watched.broke(error)
+        raise
+
+
+async def _whole(run: Run, ends: StreamEnds, request: Request, headers: dict[str, str]) -> Response:
+    response: Response | None = None
+    failure: RequestError | BackendError | None = None
+    async with (
+        leave_on_disconnect(request.receive, ends.cancelled) as leaving,
+        AsyncExitStack() as stack,
+    ):
+        try:
+            live = await run(stack)
+            response = await live.whole()
+            headers[DECISION_HEADER] = decision_text(live.placement)
+        except (RequestError, BackendError) as error:
+            failure = error
+    if response is None and failure is not None:
+        response = ends.response(failure)
+    if response is None and ends.cut_short_whole is not None:
+        cut_short = ends.cut_short_whole()
+        response = cut_short if leaving.was_cancelled else None
+    if response is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    response.headers.update(headers)
+    return response
+
+
+async def _opened_stream(run: Run, stack: AsyncExitStack) -> OpenedStream:
+    live = await run(stack)
+    decision = decision_text(live.placement)
+    note = f": {decision}\n\n".encode()
+    return OpenedStream(live.events(), {DECISION_HEADER: decision}, note)
+
+
+def decision_text(placement: TurnPlacement) -> str:
+    """Return a decision as it stands in a header."""
+    return (
+        f"replica={placement.replica_id}; waited_ms={round(placement.waited_s * 1000)}; "
+        f"expected_cached_tokens={placement.num_expected_cached_tokens}; "
+        f"reason={placement.reason.value}"
+    )
+
+
+def session_header(session: ChatSession) -> str:
+    """Return a session's id as it stands in a header."""
+    return quote(session.public_id, safe=HEADER_SAFE)
+
+
+def plain_headers(request: Request) -> dict[str, str]:
+    """Return a request's headers, decoded once: Starlette's are searched at every look."""
+    # Of a header that comes twice the first one counts, as there.
+    return {k.decode("latin-1"): v.decode("latin-1") for k, v in reversed(request.scope["headers"])}
