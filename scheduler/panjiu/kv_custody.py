@@ -68,8 +68,9 @@ class KvCustody:
         num_there = self._ledger.tree.num_held(leaf, replica)
         self._shares.change(kv.session.tenant_id, leaf.end - num_held, rack.now_s)
         self._ledger.hold(kv, leaf, replica, max(0, num_loose))
-        kv.host_on = replica
+        kv.left_on = replica
         if source is None or source == replica:
+            kv.host_on = replica
             return
         if num_held > num_there and self._links.reach(source, replica):
             num_tokens = (num_held - num_there) * self._block

@@ -34,7 +34,8 @@ class SessionKv:
         num_pauses: Turns of it that were held for over a second.
         solo_s: What its ended turns would have taken alone.
         ready_s: When what is on its way there will have arrived.
-        host_on: The replica behind which its KV may be in host memory.
+        left_on: The replica that held it last, where it may still be though nobody holds it.
+        host_on: The replica behind which it may be in host memory: where it was computed last.
         lease_until_s: Until when its user asked that it be kept.
     """
 
@@ -44,6 +45,7 @@ class SessionKv:
         "host_on",
         "leaf",
         "lease_until_s",
+        "left_on",
         "num_loose_blocks",
         "num_pauses",
         "ready_s",
@@ -62,6 +64,7 @@ class SessionKv:
         self.num_pauses = 0
         self.solo_s = 0.0
         self.ready_s = 0.0
+        self.left_on: ReplicaId | None = None
         self.host_on: ReplicaId | None = None
         self.lease_until_s = 0.0
 

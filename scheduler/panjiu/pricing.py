@@ -75,8 +75,8 @@ class Pricing:
         }
         if kv.held_on is not None:
             candidates.add(kv.held_on)
-        elif kv.host_on is not None:
-            candidates.add(kv.host_on)
+        else:
+            candidates.update(left for left in (kv.left_on, kv.host_on) if left is not None)
         return candidates
 
     def num_planned_blocks(self, turn: Turn) -> int:

@@ -1,9 +1,10 @@
 """Whose KV goes first when a replica needs room.
 
-The worth of keeping an idle session's KV is what its loss would cost, computing it again or loading
-it from the host, times how soon the session may come back, per block: seconds saved per
-block-second. Room for a turn is worth the useful prefill it gets done per block-second. The lowest
-worth is dropped first, and none that is above the turn's.
+The worth of keeping an idle session's KV is what computing it again would cost, times how soon the
+session may come back, per block: seconds saved per block-second. That the host may have a copy
+counts for nothing: it evicts by itself, and who relied on it would lose both. Room for a turn is
+worth the useful prefill it gets done per block-second. The lowest worth is dropped first, and none
+that is above the turn's.
 """
 
 from __future__ import annotations
@@ -98,7 +99,6 @@ class RoomPlanner:
         self._foresight = foresight
         self._settings = settings
         self._block = fleet.block_size_tokens
-        self._has_host = fleet.host_kv_tokens > 0
         self._rankings = [_Ranking() for _ in range(fleet.num_replicas)]
 
     def victims(
@@ -197,8 +197,6 @@ class RoomPlanner:
         if not freed:
             return Victim(float("inf"), 0, 0.0, kv)
         again_s = self._cost.prefill_s((held - private) * block, max(1, held * block))
-        if self._has_host:
-            again_s = min(again_s, self._cost.transfer.load_s(private * block))
         rate = self._foresight.return_rate(kv.session, now_s)
         return Victim(again_s * rate / freed, freed, again_s, kv)
 
