@@ -1,8 +1,8 @@
 """The session scheduler before vLLM's AsyncLLM in this process; run with vLLM's Python.
 
-    python tests/vllm/in_process.py MODEL_DIR
+    python tests/vllm/in_process.py MODEL_DIR OUT
 
-Prints what was seen as a line of JSON.
+Writes what was seen to OUT, as JSON; vLLM prints what it likes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ async def abandoned(client: openai.AsyncOpenAI) -> int:
     return num_chunks
 
 
-async def main(model: str) -> None:
+async def main(model: str, out: str) -> None:
     """Serve the model in this process, talk to it, and say what was seen."""
     fleet = EngineFleet(1)
     directory = EngineDirectory(EngineSources((IN_PROCESS_URL,)), print)
@@ -118,10 +118,10 @@ async def main(model: str) -> None:
             "running_after_abort": running,
             "has_events": fleet.slots[0].has_events,
         }
-        print(json.dumps(said), flush=True)
+        await anyio.Path(out).write_text(json.dumps(said))
         servers.stop()
         tasks.cancel_scope.cancel()
 
 
 if __name__ == "__main__":
-    anyio.run(main, sys.argv[1])
+    anyio.run(main, sys.argv[1], sys.argv[2])
