@@ -48,6 +48,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="vLLM in this process, with the arguments of 'vllm serve' in one word; beside "
         "--engine or alone (pip install 'panjiu[vllm]')",
     )
+    _add_terms(group)
+
+
+def _add_terms(group: argparse._ArgumentGroup) -> None:
+    """Add what is said of engines wherever they are named."""
     group.add_argument(
         "--max-engines",
         type=positive_int,
