@@ -157,8 +157,7 @@ class Runtime:
         request = arrived.request
         self._chains[request.session_id] = request.block_hashes
         self._arrived[request.turn_id] = arrived
-        known = self._scheduler.session_view(request.session_id)
-        arrived.home = None if known is None else known.home
+        arrived.home = self._scheduler.home_of(request.session_id)
         arrived.known_s = self._clock.now_s()
         self._tell(
             TurnArrived(

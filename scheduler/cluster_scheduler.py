@@ -22,7 +22,7 @@ from scheduler.events import (
     TurnEnded,
     Woken,
 )
-from scheduler.ids import SessionId, TurnId
+from scheduler.ids import ReplicaId, SessionId, TurnId
 from scheduler.minds_replicas import MindsReplicas
 from scheduler.policy import Policy
 from scheduler.rack import Rack, ReplicaFleet, ReplicaProbe
@@ -80,6 +80,11 @@ class ClusterScheduler:
     def next_wake_s(self) -> float | None:
         """When the driver must hand in ``Woken``; it may change with every event."""
         return self._policy.next_wake_s
+
+    def home_of(self, session_id: SessionId) -> ReplicaId | None:
+        """Return the replica of a session's latest dispatch, None before the first. O(1)."""
+        session = self._sessions.get(session_id)
+        return None if session is None else session.home
 
     def session_view(self, session_id: SessionId) -> SessionView | None:
         """Return what is known of a session, None if it is not. O(1) in a gap, else O(turns)."""

@@ -114,22 +114,8 @@ class TabulatedCost:
         self.decode_s = fixed_s
 
     @classmethod
-    def of(
-        cls,
-        deployment: Deployment,
-        band: Band,
-        max_num_batched_tokens: int,
-        *,
-        moves_kv: bool = True,
-    ) -> Self:
-        """Return the costs of a deployment's replicas.
-
-        Args:
-            deployment: Of them.
-            band: Which machine within what is known.
-            max_num_batched_tokens: New tokens an engine computes in one step.
-            moves_kv: Whether engines copy KV from each other when told to.
-        """
+    def of(cls, deployment: Deployment, band: Band, max_num_batched_tokens: int) -> Self:
+        """Return the costs of a deployment's replicas."""
         chip = deployment.chip
         link = deployment.rack.link_bytes_per_s or chip.link_bytes_per_s
         domain_chips = int(min(deployment.rack.domain_chips.at(band), deployment.num_chips))
@@ -138,9 +124,7 @@ class TabulatedCost:
             link_bytes_per_s=link.at(band),
             host_bytes_per_s=chip.host_link_bytes_per_s.at(band),
             latency_s=PULL_LATENCY_S,
-            replicas_per_domain=(
-                max(1, domain_chips // deployment.parallelism.num_chips) if moves_kv else 1
-            ),
+            replicas_per_domain=max(1, domain_chips // deployment.parallelism.num_chips),
         )
         return cls(StepTimeModel(deployment, band), transfer, max_num_batched_tokens)
 

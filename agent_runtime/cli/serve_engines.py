@@ -116,4 +116,4 @@ def _known_cost(args: argparse.Namespace) -> CostModel | None:
         return None
     band = Band(args.band)
     deployment = emulated_machine(args).deployment(band, args.block_size)
-    return TabulatedCost.of(deployment, band, args.max_num_batched_tokens, moves_kv=False)
+    return TabulatedCost.of(deployment, band, args.max_num_batched_tokens)
