@@ -102,8 +102,8 @@ test-compiled: compile
 		status=$$?; $(BIN)/python tools/compile_hot_modules.py --clean; exit $$status
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/simulate_speed.py
-	$(BIN)/python benchmarks/planner_vs_simulation.py
+	$(BIN)/python -m benchmarks.simulate_speed
+	$(BIN)/python -m benchmarks.planner_vs_simulation
 	$(BIN)/python -m benchmarks.engine.request_trace
 	$(BIN)/python -m benchmarks.engine.rack_day
 

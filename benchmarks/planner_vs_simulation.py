@@ -1,6 +1,6 @@
 """How near the planner's mean values come to the simulator, and how fast it plans.
 
-    python benchmarks/planner_vs_simulation.py
+    python -m benchmarks.planner_vs_simulation
 
 One replica serves sessions of steady length, with the gap, append and output that the plan
 assumes; they share their first prompt, so that none starts cold. Prints planned and simulated mean

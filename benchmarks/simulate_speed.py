@@ -1,7 +1,7 @@
 """How fast the rack simulates, and whether the same seed gives the same bytes.
 
-    python benchmarks/simulate_speed.py                            generated coding agents
-    python benchmarks/simulate_speed.py --sessions TRACE.jsonl.gz  a recorded trace
+    python -m benchmarks.simulate_speed                            generated coding agents
+    python -m benchmarks.simulate_speed --sessions TRACE.jsonl.gz  a recorded trace
 
 Runs every policy on 16 and on 32 replicas at band base, each twice with the same seed, and prints
 wall seconds, turns per wall second, and whether the two summaries are equal to the byte but for the
