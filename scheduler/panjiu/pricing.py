@@ -88,22 +88,29 @@ class Pricing:
         self, turn: Turn, kv: SessionKv, replica: ReplicaId, rack: Rack, *, is_due: bool
     ) -> Option | None:
         """Price a turn on a replica; None where it has no place now."""
+        if self._backlog.ahead_s(replica) >= self._settings.gate_s:
+            return None
         there = self._ledger.tree.num_held(kv.leaf, replica)
         needed = self._num_needed(turn, kv, replica, there)
         missing = needed - self._ledger.free_blocks(replica)
-        victims: list[Victim] = []
-        if missing > 0:
-            found = self._victims(kv, replica, missing, needed, rack, is_due=is_due)
-            if found is None:
+        victims: list[Victim] | None = []
+        if missing > 0 and not is_due:
+            victims = self._cheap_victims(kv, replica, missing, needed, rack)
+            if victims is None:
                 return None
-            victims = found
         price = self._price(turn, kv, replica, there, rack)
         if price.wait_s > 0 and price.wait_s + price.prefill_s > self._settings.gate_s:
             return None
+        if missing > 0 and is_due:  # dear to find, so only where nothing else is in the way
+            is_empty = rack.active_turns.loads[replica] == 0
+            now_s = rack.now_s
+            victims = self._room.at_any_price(replica, missing, kv, now_s, is_empty=is_empty)
+            if victims is None:
+                return None
+            price = price._replace(loss_s=sum([victim.again_s for victim in victims]))
         if victims:
-            loss_s = sum([victim.again_s for victim in victims]) if is_due else 0.0
-            price = price._replace(loss_s=loss_s, num_dropped_sessions=len(victims))
-        return Option(price, victims)
+            price = price._replace(num_dropped_sessions=len(victims))
+        return Option(price, victims or [])
 
     def elsewhere_s(self, turn: Turn, at_home: PricedOption, kv: SessionKv, rack: Rack) -> float:
         """Return the least that a turn costs anywhere but where its KV is, nobody ahead of it."""
@@ -199,21 +206,10 @@ class Pricing:
             return num_left, 0
         return num_left, rack.probe.num_host_blocks(replica, turn.block_hashes)
 
-    def _victims(
-        self,
-        kv: SessionKv,
-        replica: ReplicaId,
-        missing: int,
-        needed: int,
-        rack: Rack,
-        *,
-        is_due: bool,
+    def _cheap_victims(
+        self, kv: SessionKv, replica: ReplicaId, missing: int, needed: int, rack: Rack
     ) -> list[Victim] | None:
-        if is_due:
-            is_empty = rack.active_turns.loads[replica] == 0
-            return self._room.victims_at_any_price(
-                replica, missing, kv, rack.now_s, is_empty=is_empty
-            )
+        """Return whom to drop for room that a turn is to have until its session's next."""
         settings = self._settings
         worth = settings.price * settings.turn_s / (settings.cycle_s * max(1, needed))
         return self._room.victims(replica, missing, worth, kv, rack.now_s)

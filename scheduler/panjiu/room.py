@@ -10,6 +10,7 @@ that is above the turn's.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -22,9 +23,10 @@ from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.rack import ReplicaFleet
 
 RANKING_AGE_S, OLD_RANKING_S = 5.0, 30.0
-"""A ranking is made anew after so long, if it was asked for as often as it has entries, so that
-each asking costs as much however many sessions there are; else once it is old. Who became idle
-since is worth most, and is not missed."""
+ASKED_PER_ENTRY, OLD_S_PER_ENTRY = 4, 2.0
+"""A ranking is made anew after so long, if it was asked for so many times as often as it has
+entries; else once it is old, which is later the longer it is. So neither an asking nor a second
+costs more where there are more sessions. Who became idle since is worth most, and is not missed."""
 
 RATED_SHARE = 0.25
 """What a session's KV is worth changes little while its gap grows by this share, less than a bin of
@@ -128,7 +130,7 @@ class RoomPlanner:
                 missing -= victim.num_blocks
         return chosen if missing <= 0 else None
 
-    def victims_at_any_price(
+    def at_any_price(
         self, replica_id: ReplicaId, missing: int, kv: SessionKv, now_s: float, *, is_empty: bool
     ) -> list[Victim] | None:
         """Return whom to drop for a turn that has waited long enough: idle first, then held.
@@ -141,18 +143,8 @@ class RoomPlanner:
             is_empty: Whether no turn runs there, so that all that can be had is enough.
         """
         ranking = self._ranking(replica_id, now_s)
-        ranked = [v for v in ranking.victims if _is_idle_on(v.kv, replica_id)]
-        leased = [v for v in ranking.leased if _is_idle_on(v.kv, replica_id)]
-        known = {victim.kv for victim in (*ranked, *leased)}
-        others = [
-            self._victim(other, now_s)
-            for other in self._ledger.residents[replica_id]
-            if other not in known and other.state is not KvState.RUNNING
-        ]
-        idle = [victim for victim in others if victim.kv.state is KvState.IDLE]
-        held = [victim for victim in others if victim.kv.state is KvState.HELD]
         chosen: list[Victim] = []
-        for victim in (*ranked, *sorted(idle, key=_worth), *leased, *held):
+        for victim in self._all_droppable(ranking, replica_id, now_s):
             if missing <= 0:
                 break
             if victim.kv is not kv:
@@ -160,11 +152,27 @@ class RoomPlanner:
                 missing -= victim.num_blocks
         return chosen if missing <= 0 or is_empty else None
 
+    def _all_droppable(
+        self, ranking: _Ranking, replica_id: ReplicaId, now_s: float
+    ) -> Iterator[Victim]:
+        """Yield whose KV no turn runs with: as ranked, idle since, leased, held."""
+        yield from (v for v in ranking.victims if _is_idle_on(v.kv, replica_id))
+        ranked = {victim.kv for victim in (*ranking.victims, *ranking.leased)}
+        others = [
+            self._victim(kv, now_s)
+            for kv in self._ledger.residents[replica_id]
+            if kv.state is KvState.HELD or (kv.state is KvState.IDLE and kv not in ranked)
+        ]
+        yield from sorted([v for v in others if v.kv.state is KvState.IDLE], key=_worth)
+        yield from (v for v in ranking.leased if _is_idle_on(v.kv, replica_id))
+        yield from (v for v in others if v.kv.state is KvState.HELD)
+
     def _ranking(self, replica_id: ReplicaId, now_s: float) -> _Ranking:
         ranking = self._rankings[replica_id]
         ranking.num_asked += 1
-        is_worn = ranking.num_asked >= len(ranking.rated)
-        if now_s - ranking.made_s >= (RANKING_AGE_S if is_worn else OLD_RANKING_S):
+        num_rated, age_s = len(ranking.rated), now_s - ranking.made_s
+        is_worn = ranking.num_asked >= ASKED_PER_ENTRY * num_rated
+        if age_s >= (RANKING_AGE_S if is_worn else OLD_RANKING_S + OLD_S_PER_ENTRY * num_rated):
             ranking.made_s, ranking.num_asked = now_s, 0
             ranking.rated = {
                 kv: self._rated(kv, ranking.rated.get(kv), now_s)
