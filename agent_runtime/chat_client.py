@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType, TracebackType
@@ -17,6 +17,7 @@ from agent_runtime.event_stream import EventStreamParser
 
 CONNECT_S = 5.0
 DONE = b"[DONE]"
+JSON = MappingProxyType({"content-type": "application/json"})
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -70,18 +71,37 @@ class ChatClient:
     ) -> None:
         await self._http.__aexit__(exc_type, exc_value, traceback)
 
+    @asynccontextmanager
+    async def post(
+        self, body: bytes, headers: Mapping[str, str] = NO_HEADERS
+    ) -> AsyncIterator[ChatAnswer]:
+        """Send a request that is encoded already; the answer has begun on entry.
+
+        Raises:
+            UpstreamRefusedError: The server answered with an error, which is the caller's to see.
+            BackendError: The server can't be reached.
+        """
+        try:
+            async with self._http.stream(
+                "POST", "chat/completions", content=body, headers={**JSON, **headers}
+            ) as response:
+                if response.is_error:
+                    raise _refusal(response, await response.aread())
+                yield ChatAnswer(response, self._failure)
+        except httpx2.HTTPError as error:
+            raise self._failure(error) from error
+
     async def whole(
         self, request: dict[str, Any], headers: Mapping[str, str] = NO_HEADERS
     ) -> dict[str, Any]:
         """Return the answer to a request in one piece.
 
         Raises:
-            UpstreamRefusedError: The server answered with an error, which is the caller's to see.
+            UpstreamRefusedError: As of ``post``.
             BackendError: The server can't be reached, or its answer can't be read.
         """
-        async with self._answered({**request, "stream": False}, headers) as response:
-            body = await response.aread()
-        return _parsed(body)
+        async with self.post(self._encoded({**request, "stream": False}), headers) as answer:
+            return await answer.whole()
 
     @asynccontextmanager
     async def stream(
@@ -95,10 +115,9 @@ class ChatClient:
         """
         asked = request.get("stream_options") or {}
         options = {**asked, "include_usage": True, "continuous_usage_stats": True}
-        async with self._answered(
-            {**request, "stream": True, "stream_options": options}, headers
-        ) as response:
-            yield self._chunks(response)
+        body = self._encoded({**request, "stream": True, "stream_options": options})
+        async with self.post(body, headers) as answer:
+            yield answer.chunks()
 
     async def models(self) -> list[str]:
         """Return the names of the models that the server has.
@@ -141,31 +160,79 @@ class ChatClient:
         Raises:
             BackendError: The server can't be reached.
         """
+        await self._told("DELETE", _session_path(session_id))
+
+    async def fork_session(self, session_id: str, fork_id: str) -> None:
+        """Tell the server that a session begins as another one; it may ignore it.
+
+        Raises:
+            BackendError: The server can't be reached.
+        """
+        await self._told("POST", f"{_session_path(session_id)}/fork", {"id": fork_id})
+
+    async def hint_session(self, session_id: str, hint: Mapping[str, float]) -> None:
+        """Tell the server what is known of the tools that run; it may ignore it.
+
+        Args:
+            session_id: Whose.
+            hint: ``expected_tool_s`` or ``progress``.
+
+        Raises:
+            BackendError: The server can't be reached.
+        """
+        await self._told("POST", f"{_session_path(session_id)}/hint", hint)
+
+    async def _told(
+        self, method: str, path: str, content: Mapping[str, str | float] | None = None
+    ) -> None:
         try:
-            await self._http.delete(f"sessions/{quote(session_id, safe='')}")
+            await self._http.request(method, path, json=content)
         except httpx2.HTTPError as error:
             raise self._failure(error) from error
 
-    @asynccontextmanager
-    async def _answered(
-        self, request: dict[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[httpx2.Response]:
+    def _encoded(self, request: dict[str, Any]) -> bytes:
         if self.server.model is not None:
             request = {**request, "model": self.server.model}
+        return encoded_json(request)
+
+    def _failure(self, error: httpx2.HTTPError) -> BackendError:
+        return BackendError(f"the server {self.server.base_url} failed: {error!r}")
+
+
+class ChatAnswer:
+    """An answer that has begun; it is read whole or as chunks, once.
+
+    Attributes:
+        headers: Of the answer; names are found in either case.
+    """
+
+    def __init__(
+        self, response: httpx2.Response, failure: Callable[[httpx2.HTTPError], BackendError]
+    ) -> None:
+        self.headers: Mapping[str, str] = response.headers
+        self._response = response
+        self._failure = failure
+
+    async def whole(self) -> dict[str, Any]:
+        """Return it in one piece.
+
+        Raises:
+            BackendError: It broke off, or is not a JSON object.
+        """
         try:
-            async with self._http.stream(
-                "POST", "chat/completions", json=request, headers=dict(headers)
-            ) as response:
-                if response.is_error:
-                    raise _refusal(response, await response.aread())
-                yield response
+            return _parsed(await self._response.aread())
         except httpx2.HTTPError as error:
             raise self._failure(error) from error
 
-    async def _chunks(self, response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the chunks of a stream.
+
+        Raises:
+            BackendError: It broke off, or one is not a JSON object.
+        """
         parser = EventStreamParser()
         try:
-            async for chunk in response.aiter_bytes():
+            async for chunk in self._response.aiter_bytes():
                 for data in parser.feed(chunk):
                     if data.strip() == DONE:
                         return
@@ -173,8 +240,21 @@ class ChatClient:
         except httpx2.HTTPError as error:
             raise self._failure(error) from error
 
-    def _failure(self, error: httpx2.HTTPError) -> BackendError:
-        return BackendError(f"the server {self.server.base_url} failed: {error!r}")
+
+def encoded_json(value: object) -> bytes:
+    """Encode what goes on the wire; half a surrogate pair, which UTF-8 can't carry, as an escape.
+
+    Raises:
+        TypeError: Not JSON.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _session_path(session_id: str) -> str:
+    return f"sessions/{quote(session_id, safe='')}"
 
 
 def _refusal(response: httpx2.Response, body: bytes) -> UpstreamRefusedError:

@@ -25,7 +25,9 @@ AgentRuntimeError
 │  ├─ ModelCallError        the server refused or failed
 │  ├─ TurnLimitError        tools and tools, and no answer
 │  ├─ OutputError           an answer that is not what was asked for
-│  └─ SessionBusyError      two runs of one session at a time
+│  ├─ SessionBusyError      two runs of one session at a time
+│  ├─ BudgetExceededError   nothing is left to spend
+│  └─ JournalError          what happens can't be taken down, or was another program's
 ├─ InternalError            our bug
 └─ VirtualTimeError         a program did what virtual time can't represent
    ├─ DeadlockError
@@ -232,6 +234,14 @@ class OutputError(AgentError):
 
 class SessionBusyError(AgentError):
     """A session was told something while it was at work."""
+
+
+class BudgetExceededError(AgentError):
+    """A session has spent all it may."""
+
+
+class JournalError(AgentError):
+    """A journal can't be written or read, or does not fit the program."""
 
 
 class InternalError(AgentRuntimeError):

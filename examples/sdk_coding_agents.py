@@ -14,7 +14,7 @@ import random
 import anyio
 from pydantic import BaseModel
 
-from agent_runtime.sdk import Agent, AgentRuntime, Usage, connect, tool
+from agent_runtime.sdk import Agent, Runtime, Usage, tool
 
 GAPS_S = ((0.61, 0.05, 1), (0.27, 1, 10), (0.08, 10, 60), (0.04, 60, 300))
 
@@ -60,7 +60,7 @@ CODER = Agent(
 )
 
 
-async def work(runtime: AgentRuntime, number: int, num_tasks: int) -> tuple[Usage, bool]:
+async def work(runtime: Runtime, number: int, num_tasks: int) -> tuple[Usage, bool]:
     """Let one agent do its tasks; return what it used, and whether it thinks they are solved."""
     async with runtime.session(CODER, session_id=f"coder-{number:03d}") as session:
         for task in range(num_tasks):
@@ -82,7 +82,7 @@ async def main() -> None:
         await anyio.sleep(random.uniform(0, 30))
         ended.append(await work(runtime, number, args.tasks))
 
-    async with connect() as runtime, anyio.create_task_group() as agents:
+    async with Runtime.connect() as runtime, anyio.create_task_group() as agents:
         for number in range(args.agents):
             agents.start_soon(agent, number)
     total = sum((usage for usage, _ in ended), start=Usage())

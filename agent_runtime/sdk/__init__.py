@@ -1,36 +1,56 @@
 """Agents in Python: tools from functions, sessions that keep their KV, any OpenAI-like server.
 
-from agent_runtime.sdk import Agent, connect, tool
+from agent_runtime.sdk import Agent, Runtime, tool
 """
 
 from agent_runtime.sdk.agent import Agent
+from agent_runtime.sdk.budget import Budget, Prices
+from agent_runtime.sdk.emulation import Emulation
 from agent_runtime.sdk.events import (
+    Decision,
     Event,
     RunEnded,
     RunResult,
+    RunStarted,
     TextDelta,
     ToolCalled,
     ToolReturned,
     TurnEnded,
+    TurnStarted,
     Usage,
 )
-from agent_runtime.sdk.runtime import AgentRuntime, connect
+from agent_runtime.sdk.mailboxes import Letter, Mailbox
+from agent_runtime.sdk.model_calls import Patience
+from agent_runtime.sdk.runtime import Runtime, RuntimeOptions
 from agent_runtime.sdk.session import Session
+from agent_runtime.sdk.sub_agents import agent_tool
+from agent_runtime.sdk.tool_context import ToolContext
 from agent_runtime.sdk.tools import Tool, tool
 
 __all__ = [
     "Agent",
-    "AgentRuntime",
+    "Budget",
+    "Decision",
+    "Emulation",
     "Event",
+    "Letter",
+    "Mailbox",
+    "Patience",
+    "Prices",
     "RunEnded",
     "RunResult",
+    "RunStarted",
+    "Runtime",
+    "RuntimeOptions",
     "Session",
     "TextDelta",
     "Tool",
     "ToolCalled",
+    "ToolContext",
     "ToolReturned",
     "TurnEnded",
+    "TurnStarted",
     "Usage",
-    "connect",
+    "agent_tool",
     "tool",
 ]

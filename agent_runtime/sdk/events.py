@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 Output = TypeVar("Output")
+
+DECISION_HEADER = "x-panjiu-decision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class Usage:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Of prompts and outputs."""
+        return self.prompt_tokens + self.output_tokens
 
     def __add__(self, other: Usage) -> Usage:
         """Return both together."""
@@ -45,6 +52,62 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """What the scheduler decided about a model call; servers other than Panjiu tell nothing.
+
+    Attributes:
+        replica: Where it runs.
+        waited_s: For how long it was held.
+        expected_cached_tokens: Of its prompt, found there in the KV cache.
+        reason: ``home``, ``moved`` or ``new``.
+    """
+
+    replica: int
+    waited_s: float
+    expected_cached_tokens: int
+    reason: str
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self | None:
+        """Read the headers of an answer; None where there is no decision in them."""
+        told = headers.get(DECISION_HEADER)
+        if told is None:
+            return None
+        fields = dict(part.strip().partition("=")[::2] for part in told.split(";"))
+        try:
+            return cls(
+                int(fields["replica"]),
+                int(fields["waited_ms"]) / 1000,
+                int(fields["expected_cached_tokens"]),
+                fields["reason"],
+            )
+        except (KeyError, ValueError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The agent was told something.
+
+    Attributes:
+        text: What.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """A model call begins.
+
+    Attributes:
+        number: Of it in the run, from 1.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class TextDelta:
     """The model said something more."""
 
@@ -57,10 +120,12 @@ class TurnEnded:
 
     Attributes:
         finish_reason: As the server has it, e.g. ``stop``, ``tool_calls``, ``length``.
+        decision: Of the scheduler, where the server tells it.
     """
 
     usage: Usage
     finish_reason: str
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +166,7 @@ class RunResult(Generic[Output]):
         usage: Of all model calls of the run.
         num_turns: How many there were.
         messages: The whole conversation, as it goes on the wire.
+        session_id: Whose.
     """
 
     output: Output
@@ -108,13 +174,16 @@ class RunResult(Generic[Output]):
     usage: Usage
     num_turns: int
     messages: Sequence[dict[str, Any]]
+    session_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The last event of a stream."""
+    """The last event of a run."""
 
-    result: RunResult[str]
+    result: RunResult[Any]
 
 
-Event: TypeAlias = TextDelta | ToolCalled | ToolReturned | TurnEnded | RunEnded
+Event: TypeAlias = (
+    RunStarted | TurnStarted | TextDelta | TurnEnded | ToolCalled | ToolReturned | RunEnded
+)

@@ -1,97 +1,176 @@
-"""The connection to a server, and the sessions on it."""
+"""The way in: sessions on a server, or on an emulated rack in this process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
 from uuid import uuid4
 
-import anyio
 import httpx2
 
 from agent_runtime.chat_client import ChatClient, ChatServer
 from agent_runtime.errors import BackendError, ConfigError, ModelCallError
 from agent_runtime.sdk.agent import Agent
+from agent_runtime.sdk.budget import Budget
+from agent_runtime.sdk.connection import Connection, Hook
+from agent_runtime.sdk.emulation import Emulation, emulated_transport
+from agent_runtime.sdk.journal import Journal, NoJournal
+from agent_runtime.sdk.mailboxes import DEFAULT_CAPACITY, Mailbox, PostOffice
 from agent_runtime.sdk.model_calls import ModelCalls, Patience
-from agent_runtime.sdk.session import Session
+from agent_runtime.sdk.session import Session, opened_session
+from agent_runtime.sdk.session_terms import SessionTerms
+from agent_runtime.sdk.spans import NoSpans, Spans
 
-CLOSING_S = 5.0
-"""What a server has to take note of a session's end."""
 
-
-class AgentRuntime:
-    """Sessions on one server; ``connect`` opens it.
+@dataclass(frozen=True, slots=True)
+class RuntimeOptions:
+    """What sessions have around them, whichever server they are on.
 
     Attributes:
-        model: The model of agents that name none.
+        journal: Lets sessions outlive the process; by default nothing does.
+        spans: Traces runs, model calls and tool calls; by default nothing is.
+        hooks: Told of every event of every session.
+        patience: How often model calls are tried.
+        mailbox_capacity: Letters in each mailbox; who sends to a full one waits.
     """
 
-    def __init__(self, calls: ModelCalls, model: str) -> None:
-        self.model = model
-        self._calls = calls
+    journal: Journal | None = None
+    spans: Spans | None = None
+    hooks: Sequence[Hook] = ()
+    patience: Patience | None = None
+    mailbox_capacity: int = DEFAULT_CAPACITY
+
+
+DEFAULT_OPTIONS = RuntimeOptions()
+
+
+class Runtime:
+    """Sessions on one server; ``Runtime.connect`` and ``Runtime.emulated`` open it.
+
+    Attributes:
+        model: Of agents that name none.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.model = connection.model
+        self._connection = connection
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        base_url: str | None = None,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout_s: float | None = 600.0,
+        options: RuntimeOptions = DEFAULT_OPTIONS,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> AsyncIterator[Self]:
+        """Open a connection to an OpenAI-compatible server.
+
+        Args:
+            base_url: Of its API, ``/v1`` included; by default ``PANJIU_BASE_URL`` or
+                ``OPENAI_BASE_URL``, which ``panjiu run`` sets.
+            model: By default ``PANJIU_MODEL``, or the first model that the server has.
+            api_key: By default ``OPENAI_API_KEY``.
+            timeout_s: The longest wait for the next byte of an answer.
+            options: What sessions have around them.
+            transport: For tests; by default the network.
+
+        Raises:
+            ConfigError: No server is named, or it has no model.
+            ModelCallError: It can't be reached.
+        """
+        url = base_url or os.environ.get("PANJIU_BASE_URL") or os.environ.get("OPENAI_BASE_URL")
+        if not url:
+            raise ConfigError(
+                "no server: pass base_url, set OPENAI_BASE_URL, start the program with 'panjiu "
+                "run', or emulate a rack with Runtime.emulated()"
+            )
+        key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
+        server = ChatServer(url, api_key=key, timeout_s=timeout_s)
+        async with ChatClient(server, transport) as client:
+            name = model or os.environ.get("PANJIU_MODEL") or await _first_model(client)
+            yield cls(_connection(client, name, options))
+
+    @classmethod
+    @asynccontextmanager
+    async def emulated(
+        cls,
+        rack: str = "panjiu-al128",
+        model: str = "qwen3-235b-a22b",
+        *,
+        emulation: Emulation | None = None,
+        options: RuntimeOptions = DEFAULT_OPTIONS,
+    ) -> AsyncIterator[Self]:
+        """Open an emulated rack in this process, at the pace of the event loop's clock.
+
+        Under ``VirtualTimeLoop``, and so under ``panjiu run --virtual``, that is virtual time.
+
+        Args:
+            rack: One that ``panjiu rack`` lists.
+            model: One that ``panjiu models`` lists.
+            emulation: How they are emulated.
+            options: What sessions have around them.
+
+        Raises:
+            HardwareModelError: A rack or a model that is not known, or does not fit.
+        """
+        how = Emulation() if emulation is None else emulation
+        server = ChatServer("http://emulated.invalid/v1")
+        async with (
+            emulated_transport(rack, model, how) as transport,
+            ChatClient(server, transport) as client,
+        ):
+            yield cls(_connection(client, model, options))
 
     @asynccontextmanager
     async def session(
-        self, agent: Agent, *, session_id: str | None = None
+        self,
+        agent: Agent,
+        *,
+        session_id: str | None = None,
+        priority: int | None = None,
+        deadline_s: float | None = None,
+        budget: Budget | None = None,
     ) -> AsyncIterator[Session]:
         """Open a conversation; at the end the server learns that its KV is not needed any more.
 
         Args:
             agent: Who talks.
             session_id: 1 to 256 printable characters; by default the agent's name and a number.
+                A journal knows a session by it, so name those that are to survive.
+            priority: -64 to 64, smaller is more urgent.
+            deadline_s: Seconds from now by which it should be done.
+            budget: What it may spend, and those it starts.
+
+        Raises:
+            ConfigError: Not within these.
+            JournalError: The journal has it as another agent's, or can't be written.
         """
         name = f"{agent.name}-{uuid4().hex[:12]}" if session_id is None else session_id
-        session = Session(name, agent, self._calls, agent.model or self.model)
-        try:
+        terms = SessionTerms(priority, deadline_s, budget)
+        async with opened_session(self._connection, name, agent, terms) as session:
             yield session
-        finally:
-            await self._close(name)
 
-    async def _close(self, session_id: str) -> None:
-        """Say that a session is over; a server that is gone needs no telling."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSING_S):
-            try:
-                await self._calls.client.close_session(session_id)
-            except BackendError:
-                return
+    def mailbox(self, name: str) -> Mailbox:
+        """Return the mailbox of an agent, or any other name."""
+        return self._connection.post.mailbox(name)
 
 
-@asynccontextmanager
-async def connect(
-    base_url: str | None = None,
-    *,
-    model: str | None = None,
-    api_key: str | None = None,
-    timeout_s: float | None = 600.0,
-    patience: Patience | None = None,
-    transport: httpx2.AsyncBaseTransport | None = None,
-) -> AsyncIterator[AgentRuntime]:
-    """Open a connection to an OpenAI-compatible server.
-
-    Args:
-        base_url: Of its API, ``/v1`` included; by default ``PANJIU_BASE_URL`` or
-            ``OPENAI_BASE_URL``, which ``panjiu run`` sets.
-        model: By default ``PANJIU_MODEL``, or the first model that the server has.
-        api_key: By default ``OPENAI_API_KEY``.
-        timeout_s: The longest wait for the next byte of an answer.
-        patience: How often calls are tried.
-        transport: For tests; by default the network.
-
-    Raises:
-        ConfigError: No server is named, or it has no model.
-        ModelCallError: It can't be reached.
-    """
-    url = base_url or os.environ.get("PANJIU_BASE_URL") or os.environ.get("OPENAI_BASE_URL")
-    if not url:
-        raise ConfigError(
-            "no server: pass base_url, set OPENAI_BASE_URL, or start the program with 'panjiu run'"
-        )
-    key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
-    async with ChatClient(ChatServer(url, api_key=key, timeout_s=timeout_s), transport) as client:
-        calls = ModelCalls(client, Patience() if patience is None else patience)
-        name = model or os.environ.get("PANJIU_MODEL") or await _first_model(client)
-        yield AgentRuntime(calls, name)
+def _connection(client: ChatClient, model: str, options: RuntimeOptions) -> Connection:
+    return Connection(
+        ModelCalls(client, options.patience or Patience()),
+        model,
+        PostOffice(options.mailbox_capacity),
+        options.journal or NoJournal(),
+        options.spans or NoSpans(),
+        options.hooks,
+    )
 
 
 async def _first_model(client: ChatClient) -> str:

@@ -1,241 +1,352 @@
-"""One conversation of an agent: model calls and tools in turn until it answers."""
+"""One conversation of an agent, and those that come of it: forks, children."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+import inspect
+import math
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar, overload
 
 import anyio
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from agent_runtime.errors import OutputError, SessionBusyError, TurnLimitError
+from agent_runtime.errors import ConfigError, told_plainly
 from agent_runtime.sdk.agent import Agent
-from agent_runtime.sdk.events import (
-    Event,
-    RunEnded,
-    RunResult,
-    TextDelta,
-    ToolCalled,
-    ToolReturned,
-    TurnEnded,
-    Usage,
-)
-from agent_runtime.sdk.model_calls import ModelCalls
-from agent_runtime.sdk.tools import ToolFailure
-from agent_runtime.spoken_message import SpokenMessage
+from agent_runtime.sdk.budget import Budget
+from agent_runtime.sdk.compaction import SUMMARISE, compacted
+from agent_runtime.sdk.connection import Connection
+from agent_runtime.sdk.events import Event, RunEnded, RunResult
+from agent_runtime.sdk.journal import StepKind, StepLog
+from agent_runtime.sdk.lineage import NO_LINEAGE, Lineage
+from agent_runtime.sdk.mailboxes import Letter
+from agent_runtime.sdk.replay import Replay
+from agent_runtime.sdk.run import Asked, Run
+from agent_runtime.sdk.session_core import SessionCore
+from agent_runtime.sdk.session_terms import SessionTerms
+from agent_runtime.sdk.typed_output import format_of, parser_of
 
-Model = TypeVar("Model", bound=BaseModel)
-Message = dict[str, Any]
+Output = TypeVar("Output", bound=BaseModel)
+Joined = TypeVar("Joined")
 
 
-class Session:
-    """A conversation; ``AgentRuntime.session`` opens one.
+class Session(SessionCore):
+    """A conversation; ``Runtime.session``, ``fork`` and ``child`` open one.
 
     Attributes:
         session_id: The server keeps the conversation's KV under it.
         agent: Who talks.
-        messages: So far, as they go on the wire.
-        usage: Of all model calls so far, those of runs that failed included.
-
-    Invariant: ``messages`` is a conversation that the model can go on with: a run that fails or is
-        cancelled leaves it as it was before.
+        lineage: The session that it comes of.
+        messages: The conversation so far.
+        usage: Of all model calls so far.
     """
 
-    def __init__(self, session_id: str, agent: Agent, calls: ModelCalls, model: str) -> None:
-        self.session_id = session_id
-        self.agent = agent
-        self.messages: list[Message] = []
-        self.usage = Usage()
-        self._calls = calls
-        self._model = model
-        self._is_running = False
-        self._num_kept = 0
-        if agent.instructions:
-            self.messages.append({"role": "system", "content": agent.instructions})
+    _num_named = 0
 
     @overload
     async def run(self, text: str) -> RunResult[str]: ...
 
     @overload
-    async def run(self, text: str, *, output: type[Model]) -> RunResult[Model]: ...
+    async def run(
+        self, text: str, *, output: type[Output], second_tries: int = 0
+    ) -> RunResult[Output]: ...
 
     async def run(
-        self, text: str, *, output: type[Model] | None = None
-    ) -> RunResult[str] | RunResult[Model]:
+        self, text: str, *, output: type[BaseModel] | None = None, second_tries: int = 0
+    ) -> RunResult[Any]:
         """Tell the agent something and let it work until it answers.
 
         Args:
             text: What it is told.
             output: A pydantic model that the answer must be.
+            second_tries: How often it may answer again if it is not.
 
         Raises:
             ModelCallError: The server refused or failed.
             TurnLimitError: It called tools ``agent.max_turns`` times without an answer.
             OutputError: The answer is not what ``output`` wants.
+            BudgetExceededError: Nothing is left to spend.
             SessionBusyError: Another run of the session is under way.
+            JournalError: What happens can't be taken down.
         """
-        extra = {} if output is None else {"response_format": _format_of(output)}
-        result: RunResult[str] | None = None
-        parse = (lambda answer: answer) if output is None else _parser_of(output)
-        async with aclosing(self._run(text, extra, self._whole_turn, parse)) as events:
+        if output is None:
+            asked = Asked(text, streams=False)
+        else:
+            members = {"response_format": format_of(output)}
+            parse = parser_of(output)
+            asked = Asked(
+                text, streams=False, members=members, parse=parse, second_tries=second_tries
+            )
+        result: RunResult[Any] | None = None
+        async with aclosing(self._events(asked)) as events:
             async for event in events:
                 if isinstance(event, RunEnded):
                     result = event.result
         assert result is not None  # noqa: S101 - every run that doesn't raise ends with one
         return result
 
-    @asynccontextmanager
-    async def stream(self, text: str) -> AsyncIterator[AsyncIterator[Event]]:
-        """Open a run whose events are seen as they happen; the last is ``RunEnded``.
+    def stream(self, text: str) -> AsyncGenerator[Event, None]:
+        """Run, and yield what happens as it does; the last event is ``RunEnded``.
 
-        Leaving the context before that cancels the run.
+        Leaving the loop early cancels the run as soon as the generator is closed: at once within
+        ``async with aclosing(session.stream(...)) as events``.
 
         Raises:
-            ModelCallError, TurnLimitError, SessionBusyError: While iterating, as of ``run``.
+            ModelCallError, TurnLimitError, BudgetExceededError, SessionBusyError, JournalError:
+                While iterating, as of ``run``.
         """
-        run = self._run(text, {}, self._streamed_turn, lambda answer: answer)
-        async with aclosing(run) as events:
-            yield events
+        return self._events(Asked(text, streams=True))
 
-    async def _run(
+    @asynccontextmanager
+    async def fork(
+        self, *, name: str | None = None, agent: Agent | None = None, budget: Budget | None = None
+    ) -> AsyncIterator[Session]:
+        """Open another session whose conversation begins as this one's: they share that KV.
+
+        Args:
+            name: Its id; by default this one's and a number.
+            agent: Who goes on; with another agent's instructions or tools, KV is not shared.
+            budget: Of its own, within this one's.
+
+        Raises:
+            SessionBusyError: A run is under way.
+        """
+        async with self._forked(self._name(name), agent, budget, waits=False) as session:
+            yield session
+
+    @overload
+    async def fork_map(
+        self, texts: Sequence[str], *, at_once: int | None = None
+    ) -> list[RunResult[str]]: ...
+
+    @overload
+    async def fork_map(
         self,
-        text: str,
-        extra: dict[str, Any],
-        take_turn: Callable[[dict[str, Any]], AsyncGenerator[Event | Message, None]],
-        parse: Callable[[str], Any],
-    ) -> AsyncGenerator[Event, None]:
-        """Take turns until one calls no tool."""
-        usage = Usage()
-        with self._at_work():
-            self.messages.append({"role": "user", "content": text})
-            for number in range(1, self.agent.max_turns + 1):
-                async with aclosing(take_turn(self._request(extra))) as events:
-                    async for event in events:
-                        if isinstance(event, dict):
-                            self.messages.append(event)
-                            continue
-                        if isinstance(event, TurnEnded):
-                            usage += event.usage
-                            self.usage += event.usage
-                        yield event
-                message = self.messages[-1]
-                calls = message.get("tool_calls") or []
-                if not calls:
-                    said = message.get("content") or ""
-                    output = parse(said)
-                    self._num_kept = len(self.messages)
-                    yield RunEnded(RunResult(output, said, usage, number, tuple(self.messages)))
-                    return
-                for event in [ToolCalled(*_named(call)) for call in calls]:
-                    yield event
-                for returned in await self._call_tools(calls):
-                    self.messages.append(_told(returned))
-                    yield returned
-        raise TurnLimitError(
-            f"agent {self.agent.name} gave no answer in {self.agent.max_turns} model calls; raise "
-            "max_turns, or tell it when to stop"
-        )
+        texts: Sequence[str],
+        *,
+        join: Callable[[list[RunResult[str]]], Awaitable[Joined] | Joined],
+        at_once: int | None = None,
+    ) -> Joined: ...
 
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        """Keep other runs out; at the end forget the messages beyond ``_num_kept``."""
-        if self._is_running:
-            raise SessionBusyError(
-                f"session {self.session_id} is at work; await its run, or open another session"
+    async def fork_map(
+        self,
+        texts: Sequence[str],
+        *,
+        join: Callable[[list[RunResult[str]]], Any] | None = None,
+        at_once: int | None = None,
+    ) -> Any:
+        """Run a fork for each text, side by side; they share the KV of what was said so far.
+
+        Args:
+            texts: What each fork is told.
+            join: Makes one of the results, which come in the order of the texts. ``adopt`` lets
+                this session go on as one of the forks.
+            at_once: Forks at a time; by default all.
+
+        Raises:
+            AgentError: As of ``run``, of the first fork that failed; the others are cancelled.
+        """
+        results: dict[int, RunResult[str]] = {}
+        limit = anyio.CapacityLimiter(math.inf if at_once is None else at_once)
+        names = [self._name(None) for _ in texts]
+
+        async def one(index: int, text: str) -> None:
+            async with limit, self._forked(names[index], None, None, waits=True) as fork:
+                results[index] = await fork.run(text)
+
+        with told_plainly():
+            async with anyio.create_task_group() as tasks:
+                for index, text in enumerate(texts):
+                    tasks.start_soon(one, index, text)
+        ordered = [results[index] for index in range(len(texts))]
+        if join is None:
+            return ordered
+        joined = join(ordered)
+        return await joined if inspect.isawaitable(joined) else joined
+
+    @asynccontextmanager
+    async def child(
+        self,
+        agent: Agent,
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        budget: Budget | None = None,
+    ) -> AsyncIterator[Session]:
+        """Open a session of another agent that this one waits for; the scheduler knows that.
+
+        Args:
+            agent: Who talks.
+            name: Its id; by default this one's and a number.
+            priority: By default this one's.
+            budget: Of its own, within this one's.
+        """
+        own = self._priority if priority is None else priority
+        terms = SessionTerms(own, self._requests.left_s(), budget)
+        async with opened_session(
+            self.connection, self._name(name), agent, terms, Lineage(self, waits=True)
+        ) as session:
+            yield session
+
+    def mark(self) -> int:
+        """Return where the conversation is, for ``rewind``."""
+        self.check_idle()
+        return len(self.conversation)
+
+    def rewind(self, mark: int) -> None:
+        """Forget what was said since a mark; the KV up to there is still of use.
+
+        Raises:
+            ConfigError: There was no such mark.
+            SessionBusyError: A run is under way.
+        """
+        self.check_idle()
+        if not 0 <= mark <= len(self.conversation):
+            raise ConfigError(
+                f"session {self.session_id} has {len(self.conversation)} messages and no mark at "
+                f"{mark}; rewind to what mark() returned"
             )
-        self._is_running, self._num_kept = True, len(self.messages)
-        try:
-            yield
-        finally:
-            del self.messages[self._num_kept :]
-            self._is_running = False
+        self.conversation.cut(mark)
 
-    def _request(self, extra: dict[str, Any]) -> dict[str, Any]:
-        request = {**self.agent.options, "model": self._model, "messages": self.messages, **extra}
-        if self.agent.tools:
-            request["tools"] = [tool.definition() for tool in self.agent.tools]
-        return request
+    def adopt(self, result: RunResult[Any]) -> None:
+        """Go on as the session that a result is of, e.g. the best of some forks.
 
-    async def _whole_turn(self, request: dict[str, Any]) -> AsyncGenerator[Event | Message, None]:
-        answer = await self._calls.whole(request, self._headers())
-        (choice, *_) = answer.get("choices") or [{}]
-        told = choice.get("message") or {}
-        message = {key: told[key] for key in ("content", "tool_calls") if told.get(key)}
-        usage = Usage.of(answer.get("usage"))
-        yield TurnEnded(usage, str(choice.get("finish_reason") or ""))
-        yield {"role": "assistant", "content": None, **message}
+        Raises:
+            SessionBusyError: A run is under way.
+        """
+        self.check_idle()
+        self.conversation.replace(result.messages)
 
-    async def _streamed_turn(
-        self, request: dict[str, Any]
-    ) -> AsyncGenerator[Event | Message, None]:
-        said, usage, reason = SpokenMessage(), Usage(), ""
-        async with self._calls.stream(request, self._headers()) as chunks:
-            async for chunk in chunks:
-                said.hear(chunk)
-                usage = Usage.of(chunk["usage"]) if chunk.get("usage") else usage
-                for choice in chunk.get("choices") or ():
-                    reason = choice.get("finish_reason") or reason
-                    text = (choice.get("delta") or {}).get("content")
-                    if text:
-                        yield TextDelta(text)
-        yield TurnEnded(usage, reason)
-        yield said.message()
+    async def compact(self, *, keep_last: int = 0, instructions: str = SUMMARISE) -> str:
+        """Have the model summarise the conversation, and go on with the summary in its place.
 
-    def _headers(self) -> dict[str, str]:
-        return {"x-session-id": self.session_id}
+        Args:
+            keep_last: Messages that stay as they are; more, if they would begin within a run.
+            instructions: What the model is told.
 
-    async def _call_tools(self, calls: list[dict[str, Any]]) -> list[ToolReturned]:
-        """Run the calls of one message side by side; return their results in its order."""
-        results: dict[int, ToolReturned] = {}
+        Returns:
+            The summary.
 
-        async def one(index: int, call: dict[str, Any]) -> None:
-            results[index] = await self._call_tool(*_named(call))
+        Raises:
+            ModelCallError, BudgetExceededError, SessionBusyError, JournalError: As of ``run``.
+        """
+        with self.at_work():
+            log = await self.begin_step(StepKind.COMPACT, instructions)
+            try:
+                summary = await self._summary(log, instructions)
+            except Exception as error:
+                await log.failed(error)
+                raise
+            self.conversation.cut(self._num_kept)
+            self.conversation.replace(compacted(self.messages, summary, keep_last))
+            self.keep_conversation()
+        return summary
 
-        async with anyio.create_task_group() as tasks:
-            for index, call in enumerate(calls):
-                tasks.start_soon(one, index, call)
-        return [results[index] for index in range(len(calls))]
+    async def send(self, to: str, content: Any) -> None:  # noqa: ANN401 - the program's own
+        """Put a letter into a mailbox; waits while it is full.
 
-    async def _call_tool(self, call_id: str, name: str, arguments: str) -> ToolReturned:
-        tool = self.agent.tool_named(name)
-        if tool is None:
-            names = ", ".join(known.name for known in self.agent.tools) or "none"
-            content = f"error: no tool {name!r}; there is: {names}"
-            return ToolReturned(call_id, name, content, failed=True)
-        try:
-            return ToolReturned(call_id, name, await tool.call(arguments), failed=False)
-        except ToolFailure as failure:
-            return ToolReturned(call_id, name, f"error: {failure}", failed=True)
+        Args:
+            to: An agent's name, or a session's id.
+            content: Anything.
+        """
+        await self.connection.post.send(self.session_id, to, content)
+
+    async def receive(self) -> Letter:
+        """Return the next letter to this session's agent, which its sessions share."""
+        return await self.connection.post.mailbox(self.agent.name).take()
+
+    async def broadcast(self, to: Sequence[str], content: Any) -> None:  # noqa: ANN401
+        """Put a letter into several mailboxes; returns when all have it."""
+        await self.connection.post.broadcast(self.session_id, to, content)
+
+    async def gather(
+        self,
+        to: Sequence[str],
+        content: Any,  # noqa: ANN401 - the program's own
+        *,
+        timeout_s: float | None = None,
+    ) -> list[Any]:
+        """Put a letter into several mailboxes and return the answers, in the order of the names.
+
+        Raises:
+            TimeoutError: They are not all there in time.
+        """
+        post = self.connection.post
+        return await post.gather(self.session_id, to, content, timeout_s=timeout_s)
+
+    async def _events(self, asked: Asked) -> AsyncGenerator[Event, None]:
+        with self.at_work():
+            async with aclosing(Run(self, asked).events()) as events:
+                async for event in events:
+                    await self.connection.tell(self, event)
+                    yield event
+
+    async def _summary(self, log: StepLog, instructions: str) -> str:
+        self.conversation.add({"role": "user", "content": instructions})
+        before = Replay(log.recorded).next_said()
+        if before is not None:
+            message, usage = before
+        else:
+            self.spending.check()
+            # The tools stay, unused: they stand before the conversation, whose KV is found again.
+            said = await self.whole_turn({"tool_choice": "none"} if self.agent.tools else {})
+            message, usage = said.message, said.ended.usage
+            await log.add(message, usage)
+            await log.ended()
+        self.spending.add(usage)
+        return str(message.get("content") or "")
+
+    def _name(self, name: str | None) -> str:
+        """Return the id of a session that comes of this one: the same ones in every life."""
+        self._num_named += 1
+        return f"{self.session_id}.{self._num_named}" if name is None else name
+
+    @asynccontextmanager
+    async def _forked(
+        self, fork_id: str, agent: Agent | None, budget: Budget | None, *, waits: bool
+    ) -> AsyncIterator[Session]:
+        self.check_idle()
+        if self.is_known:
+            await self.told(self.connection.calls.client.fork_session(self.session_id, fork_id))
+        terms = SessionTerms(self._priority, self._requests.left_s(), budget)
+        lineage = Lineage(self, waits=waits, is_fork=True)
+        async with opened_session(
+            self.connection, fork_id, agent or self.agent, terms, lineage
+        ) as session:
+            yield session
 
 
-def _told(returned: ToolReturned) -> Message:
-    return {"role": "tool", "tool_call_id": returned.call_id, "content": returned.content}
+@asynccontextmanager
+async def opened_session(
+    connection: Connection,
+    session_id: str,
+    agent: Agent,
+    terms: SessionTerms,
+    lineage: Lineage = NO_LINEAGE,
+) -> AsyncIterator[Session]:
+    """Open a session; at the end the server learns that its KV is not needed any more.
 
+    Args:
+        connection: To which server.
+        session_id: 1 to 256 printable characters.
+        agent: Who talks.
+        terms: How it is to be served.
+        lineage: What it comes of.
 
-def _named(call: dict[str, Any]) -> tuple[str, str, str]:
-    """Return a call's id, name and arguments, whatever of them the server gave."""
-    function = call.get("function") or {}
-    return (
-        str(call.get("id") or ""),
-        str(function.get("name") or ""),
-        str(function.get("arguments") or "{}"),
-    )
-
-
-def _format_of(output: type[BaseModel]) -> dict[str, Any]:
-    schema = {"name": output.__name__, "schema": output.model_json_schema(), "strict": True}
-    return {"type": "json_schema", "json_schema": schema}
-
-
-def _parser_of(output: type[Model]) -> Callable[[str], Model]:
-    def parse(answer: str) -> Model:
-        try:
-            return output.model_validate_json(answer)
-        except ValidationError as error:
-            problem = error.errors()[0]["msg"]
-            raise OutputError(
-                f"the answer is no {output.__name__}: {problem}; it begins {answer[:200]!r}"
-            ) from error
-
-    return parse
+    Raises:
+        JournalError: It can't be taken down.
+    """
+    session = Session(connection, session_id, agent, terms, lineage)
+    await session.open()
+    is_over = False
+    try:
+        yield session
+        is_over = True
+    finally:
+        await session.close(for_good=is_over)
