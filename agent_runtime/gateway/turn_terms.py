@@ -31,19 +31,20 @@ class TurnTerms:
 def turn_terms(hints: ClientHints, session: ChatSession, now_s: float) -> TurnTerms:
     """Return a turn's terms: what the request says, else what its session was opened with.
 
+    A parent that a request names is the session's from then on.
+
     Args:
         hints: What its caller said.
         session: Whose turn it is.
         now_s: On the runtime's clock, when it was asked.
     """
     tenant_id = session.tenant_id
-    parent_id = session.parent_id
     if hints.parent_session_id is not None:
-        parent_id = scheduler_id(tenant_id, hints.parent_session_id)
+        session.parent_id = scheduler_id(tenant_id, hints.parent_session_id)
     priority = session.priority if hints.priority is None else hints.priority
     seconds = hints.deadline_s
     return TurnTerms(
-        parent_id=None if parent_id == session.session_id else parent_id,
+        parent_id=None if session.parent_id == session.session_id else session.parent_id,
         tenant_id=tenant_id,
         priority=priority or 0,
         deadline_s=session.deadline_s if seconds is None else now_s + seconds,

@@ -73,7 +73,8 @@ class SessionCore:
         self._journal: SessionJournal | None = None
         self._is_running = False
         self._num_kept = len(self.conversation)
-        self._is_known = False  # to the server, as a session
+        self._is_known: bool | None = None  # to the server, as a session; None: no answer yet
+        self._has_asked = False
 
     async def open(self) -> None:
         """Have the journal take it down.
@@ -108,7 +109,7 @@ class SessionCore:
         Args:
             hint: ``expected_tool_s`` in all, or ``progress``, the share that is done.
         """
-        if self._is_known:
+        if self.is_known:
             client = self.connection.calls.client
             await self.told(client.hint_session(self.session_id, hint))
 
@@ -124,8 +125,9 @@ class SessionCore:
         """Have the model go on with the conversation."""
         async with self.spending.in_time():
             body = self._requests.body(self.conversation, members)
+            self._has_asked = True
             said = await self.connection.calls.whole(body, self._requests.headers())
-        self._is_known = self._is_known or said.knows_session
+        self._is_known = said.knows_session
         return said
 
     async def stream_turn(
@@ -133,6 +135,7 @@ class SessionCore:
     ) -> AsyncGenerator[TextDelta | Said, None]:
         """Have the model go on with the conversation, and yield what it says as it comes."""
         body = self._requests.body(self.conversation, {**members, **STREAMED})
+        self._has_asked = True
         async with self.connection.calls.stream(body, self._requests.headers()) as parts:
             while True:
                 async with self.spending.in_time():
@@ -140,7 +143,7 @@ class SessionCore:
                 if part is None:
                     return
                 if isinstance(part, Said):
-                    self._is_known = self._is_known or part.knows_session
+                    self._is_known = part.knows_session
                 yield part
 
     def keep_conversation(self) -> None:
@@ -151,7 +154,7 @@ class SessionCore:
     async def close(self, *, for_good: bool) -> None:
         """Say that it is over; a server that is gone needs no telling."""
         with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSING_S):
-            if self._is_known:
+            if self._has_asked and self._is_known is not False:
                 client = self.connection.calls.client
                 await self.told(client.close_session(self.session_id))
             if for_good and self._journal is not None:
@@ -178,7 +181,7 @@ class SessionCore:
     @property
     def is_known(self) -> bool:
         """Whether the server knows it as a session."""
-        return self._is_known
+        return bool(self._is_known)
 
     async def told(self, telling: Awaitable[None]) -> None:
         """Tell the server what is good to know; where it is gone, the next turn finds that out."""
