@@ -1,4 +1,4 @@
-"""Where programs of the SDK run in tests: in the process in virtual time, and over loopback HTTP."""
+"""Where programs of the SDK run in tests: in the process in virtual time, and over HTTP."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def in_virtual_time(
     model: EmulatedModel | None = None,
     *,
     options: RuntimeOptions | None = None,
-    look: Callable[[EmulatedService], None] = lambda _: None,
+    loop_class: type[VirtualTimeLoop] = VirtualTimeLoop,
 ) -> Any:
-    """Run a program on the emulated rack in the process; look at the rack when it is done."""
+    """Run a program on the emulated rack in the process; nothing may be left of it there."""
     clock = VirtualClock()
     service = EmulatedService(
         deployment(MODEL, num_replicas=2, block_size_tokens=16),
@@ -55,7 +55,6 @@ def in_virtual_time(
         ) as runtime:
             assert runtime.model == MODEL
             result = await program(runtime)
-            look(service)
         await anyio.sleep(1)
         service.rack.check_invariants()
         service.scheduler.check_invariants()
@@ -64,7 +63,7 @@ def in_virtual_time(
         return result
 
     def loop() -> VirtualTimeLoop:
-        return VirtualTimeLoop(clock=clock, world=service.rack)
+        return loop_class(clock=clock, world=service.rack)
 
     return anyio.run(main, backend_options={"loop_factory": loop})
 

@@ -17,9 +17,9 @@ from agent_runtime.errors import (
 from agent_runtime.sdk import (
     Agent,
     Event,
+    RunResult,
     Runtime,
     RuntimeOptions,
-    RunResult,
     Session,
     TurnEnded,
     agent_tool,
@@ -192,21 +192,20 @@ def test_agents_are_tools_whose_sessions_are_children(place: Place) -> None:
 
 def test_a_session_at_work_can_t_be_forked_rewound_or_compacted() -> None:
     async def program(runtime: Runtime) -> Any:
-        async with runtime.session(WRITER) as session:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(session.run, "begin")
-                await anyio.sleep(0.001)
-                with pytest.raises(SessionBusyError):
-                    session.mark()
-                with pytest.raises(SessionBusyError):
-                    session.rewind(0)
-                with pytest.raises(SessionBusyError):
-                    await session.compact()
-                with pytest.raises(SessionBusyError):
-                    await session.fork_map(["x"])
-                with pytest.raises(SessionBusyError):
-                    async with session.fork():
-                        pass
+        async with runtime.session(WRITER) as session, anyio.create_task_group() as tasks:
+            tasks.start_soon(session.run, "begin")
+            await anyio.sleep(0.001)
+            with pytest.raises(SessionBusyError):
+                session.mark()
+            with pytest.raises(SessionBusyError):
+                session.rewind(0)
+            with pytest.raises(SessionBusyError):
+                await session.compact()
+            with pytest.raises(SessionBusyError):
+                await session.fork_map(["x"])
+            with pytest.raises(SessionBusyError):
+                async with session.fork():
+                    pass
 
     in_virtual_time(program)
 

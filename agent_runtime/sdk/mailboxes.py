@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -64,15 +64,34 @@ class Mailbox:
         await self._send.send(letter)
 
     async def take(self) -> Letter:
-        """Return the next letter, once there is one."""
-        return await self._receive.receive()
+        """Return the next letter, once there is one.
 
-    def __aiter__(self) -> AsyncIterator[Letter]:
-        return self._receive.__aiter__()
+        Raises:
+            EndOfStream: anyio's; none will come any more.
+        """
+        try:
+            return await self._receive.receive()
+        except anyio.ClosedResourceError as error:
+            raise anyio.EndOfStream from error
+
+    def close(self) -> None:
+        """Deliver nothing any more; readers that wait get ``anyio.EndOfStream``, loops end."""
+        self._send.close()  # first: it wakes who waits
+        self._receive.close()
+
+    async def __aiter__(self) -> AsyncIterator[Letter]:
+        while True:
+            try:
+                letter = await self.take()
+            except anyio.EndOfStream:
+                return
+            yield letter
 
 
 class PostOffice:
     """All mailboxes of a runtime; one comes into being when somebody names it.
+
+    Leaving its context closes them.
 
     Args:
         capacity: Of each.
@@ -81,6 +100,13 @@ class PostOffice:
     def __init__(self, capacity: int = DEFAULT_CAPACITY) -> None:
         self._capacity = capacity
         self._mailboxes: dict[str, Mailbox] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for mailbox in self._mailboxes.values():
+            mailbox.close()
 
     def mailbox(self, name: str) -> Mailbox:
         """Return the mailbox of that name."""

@@ -95,7 +95,8 @@ class Runtime:
         server = ChatServer(url, api_key=key, timeout_s=timeout_s)
         async with ChatClient(server, transport) as client:
             name = model or os.environ.get("PANJIU_MODEL") or await _first_model(client)
-            yield cls(_connection(client, name, options))
+            with PostOffice(options.mailbox_capacity) as post:
+                yield cls(_connection(client, name, options, post))
 
     @classmethod
     @asynccontextmanager
@@ -126,7 +127,8 @@ class Runtime:
             emulated_transport(rack, model, how) as transport,
             ChatClient(server, transport) as client,
         ):
-            yield cls(_connection(client, model, options))
+            with PostOffice(options.mailbox_capacity) as post:
+                yield cls(_connection(client, model, options, post))
 
     @asynccontextmanager
     async def session(
@@ -162,11 +164,13 @@ class Runtime:
         return self._connection.post.mailbox(name)
 
 
-def _connection(client: ChatClient, model: str, options: RuntimeOptions) -> Connection:
+def _connection(
+    client: ChatClient, model: str, options: RuntimeOptions, post: PostOffice
+) -> Connection:
     return Connection(
         ModelCalls(client, options.patience or Patience()),
         model,
-        PostOffice(options.mailbox_capacity),
+        post,
         options.journal or NoJournal(),
         options.spans or NoSpans(),
         options.hooks,
