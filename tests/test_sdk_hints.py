@@ -20,7 +20,7 @@ class Sight:
 
     async def look(self, context: ToolContext) -> dict[str, Any]:
         http = context.session.connection.calls.client._http
-        card = (await http.get(f"sessions/{context.session.session_id}")).json()
+        card: dict[str, Any] = (await http.get(f"sessions/{context.session.session_id}")).json()
         self.seen.append(card)
         return card
 

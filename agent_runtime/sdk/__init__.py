@@ -4,6 +4,7 @@ from agent_runtime.sdk import Agent, Runtime, tool
 """
 
 from agent_runtime.sdk.agent import Agent
+from agent_runtime.sdk.blocking import BlockingRuntime, BlockingSession
 from agent_runtime.sdk.budget import Budget, Prices
 from agent_runtime.sdk.emulation import Emulation
 from agent_runtime.sdk.events import (
@@ -20,7 +21,9 @@ from agent_runtime.sdk.events import (
     Usage,
 )
 from agent_runtime.sdk.mailboxes import Letter, Mailbox
+from agent_runtime.sdk.mcp_tools import McpTool, mcp_server, mcp_tools
 from agent_runtime.sdk.model_calls import Patience
+from agent_runtime.sdk.otel_spans import OpenTelemetrySpans
 from agent_runtime.sdk.runtime import Runtime, RuntimeOptions
 from agent_runtime.sdk.session import Session
 from agent_runtime.sdk.sub_agents import agent_tool
@@ -29,12 +32,16 @@ from agent_runtime.sdk.tools import Tool, tool
 
 __all__ = [
     "Agent",
+    "BlockingRuntime",
+    "BlockingSession",
     "Budget",
     "Decision",
     "Emulation",
     "Event",
     "Letter",
     "Mailbox",
+    "McpTool",
+    "OpenTelemetrySpans",
     "Patience",
     "Prices",
     "RunEnded",
@@ -52,5 +59,7 @@ __all__ = [
     "TurnStarted",
     "Usage",
     "agent_tool",
+    "mcp_server",
+    "mcp_tools",
     "tool",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent_runtime.errors import ConfigError
-from agent_runtime.sdk.tools import Tool
+from agent_runtime.sdk.tools import AnyTool
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Agent:
 
     name: str
     instructions: str = ""
-    tools: Sequence[Tool] = ()
+    tools: Sequence[AnyTool] = ()
     model: str | None = None
     max_turns: int = 100
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -40,6 +40,6 @@ class Agent:
         if self.max_turns < 1:
             raise ConfigError(f"agent {self.name}: max_turns must be at least 1")
 
-    def tool_named(self, name: str) -> Tool | None:
+    def tool_named(self, name: str) -> AnyTool | None:
         """Return the tool of that name, or None."""
         return next((tool for tool in self.tools if tool.name == name), None)

@@ -7,8 +7,8 @@ import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Awaitable,
     Callable,
+    Coroutine,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
@@ -130,7 +130,16 @@ class Session(SessionCore):
         self,
         texts: Sequence[str],
         *,
-        join: Callable[[list[RunResult[str]]], Awaitable[Joined] | Joined],
+        join: Callable[[list[RunResult[str]]], Coroutine[Any, Any, Joined]],
+        at_once: int | None = None,
+    ) -> Joined: ...
+
+    @overload
+    async def fork_map(
+        self,
+        texts: Sequence[str],
+        *,
+        join: Callable[[list[RunResult[str]]], Joined],
         at_once: int | None = None,
     ) -> Joined: ...
 

@@ -38,6 +38,7 @@ class SessionCore:
 
     Attributes:
         connection, session_id, agent, lineage: As given.
+        model: That answers.
         conversation: Its messages.
         spending: What it may spend and has spent.
 
@@ -66,9 +67,9 @@ class SessionCore:
             anyio.current_time(),
             None if parent is None else parent.spending,
         )
-        self._model = agent.model or connection.model
+        self.model = agent.model or connection.model
         waiting_id = lineage.parent_id if lineage.waits else None
-        self._requests = SessionRequests(session_id, agent, self._model, terms, waiting_id)
+        self._requests = SessionRequests(session_id, agent, self.model, terms, waiting_id)
         self._priority = terms.priority
         self._journal: SessionJournal | None = None
         self._is_running = False
@@ -86,7 +87,7 @@ class SessionCore:
             SessionOpened(
                 self.session_id,
                 self.agent.name,
-                self._model,
+                self.model,
                 self.lineage.parent_id,
                 self.lineage.forked_from,
                 self.conversation.messages,

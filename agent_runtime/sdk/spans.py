@@ -10,7 +10,7 @@ from agent_runtime.sdk.events import RunResult, ToolReturned, TurnEnded
 
 if TYPE_CHECKING:
     from agent_runtime.sdk.conversation import ToolCall
-    from agent_runtime.sdk.session import Session
+    from agent_runtime.sdk.session_core import SessionCore
 
 
 class Span(Protocol):
@@ -24,15 +24,15 @@ class Span(Protocol):
 class Spans(Protocol):
     """Opens spans. Runs and turns are the parents of what is opened while they last."""
 
-    def run(self, session: Session) -> AbstractContextManager[Span]:
+    def run(self, session: SessionCore) -> AbstractContextManager[Span]:
         """Open the span of a run."""
         ...
 
-    def turn(self, session: Session, run: Span) -> AbstractContextManager[Span]:
+    def turn(self, session: SessionCore, run: Span) -> AbstractContextManager[Span]:
         """Open the span of a model call in a run."""
         ...
 
-    def tool(self, session: Session, run: Span, call: ToolCall) -> AbstractContextManager[Span]:
+    def tool(self, session: SessionCore, run: Span, call: ToolCall) -> AbstractContextManager[Span]:
         """Open the span of a tool call in a run; the tool's own spans are below it."""
         ...
 
@@ -49,16 +49,16 @@ class NoSpans:
     """Traces nothing."""
 
     @contextmanager
-    def run(self, session: Session) -> Iterator[Span]:  # noqa: ARG002 - protocol
+    def run(self, session: SessionCore) -> Iterator[Span]:  # noqa: ARG002 - protocol
         """Open nothing."""
         yield NO_SPAN
 
     @contextmanager
-    def turn(self, session: Session, run: Span) -> Iterator[Span]:  # noqa: ARG002 - protocol
+    def turn(self, session: SessionCore, run: Span) -> Iterator[Span]:  # noqa: ARG002 - protocol
         """Open nothing."""
         yield NO_SPAN
 
     @contextmanager
-    def tool(self, session: Session, run: Span, call: ToolCall) -> Iterator[Span]:  # noqa: ARG002
+    def tool(self, session: SessionCore, run: Span, call: ToolCall) -> Iterator[Span]:  # noqa: ARG002
         """Open nothing."""
         yield NO_SPAN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import anyio
 import anyio.to_thread  # noqa: TID251 - a blocking tool must not stop the others; see Tool.call
@@ -19,6 +19,37 @@ from agent_runtime.sdk.tool_context import ToolContext
 
 class ToolFailure(Exception):  # noqa: N818 - it is told to the model, not raised at the user
     """What the model is told of a call that gave no result."""
+
+
+class AnyTool(Protocol):
+    """What a model may call, whatever it is made of."""
+
+    @property
+    def name(self) -> str:
+        """As the model knows it."""
+        ...
+
+    @property
+    def expected_s(self) -> float | None:
+        """How long it usually takes, where somebody knows."""
+        ...
+
+    @property
+    def encoded(self) -> bytes:
+        """Its definition as a request's ``tools`` have it, as JSON."""
+        ...
+
+    async def call(self, arguments: str, context: ToolContext | None = None) -> str:
+        """Call it; return what the model is told.
+
+        Args:
+            arguments: JSON, as the model wrote it.
+            context: Of the call.
+
+        Raises:
+            ToolFailure: It gave no result; the model is told why.
+        """
+        ...
 
 
 class Tool:
