@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.prompts.block_hashes import Prompt
-from agent_runtime.prompts.chat_prompt import RenderedMessage, chain_digests, render_chat
+from agent_runtime.prompts.chat_prompt import RenderedMessage, digest_after, render_chat
 from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt
 
 
@@ -70,7 +70,7 @@ class OpenedChat:
 
     def digest_with(self, reply: dict[str, Any], tokens: array[int]) -> bytes:  # noqa: ARG002 - protocol
         """Return the digest of the conversation with this message at its end."""
-        return chain_digests([*self.rendered, *render_chat([reply], ())])[-1]
+        return digest_after(self.digests[-1], render_chat([reply], ())[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ the same leading messages share KV blocks.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from agent_runtime.prompts.tokeniser import marker, tokenise
 from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
 END_OF_MESSAGE = marker("end of message")
+CALLS_KNOWN = 1 << 15
+"""Arguments of tool calls that are not parsed again."""
 
 
 class PromptPiece(Protocol):
@@ -90,9 +92,14 @@ def chain_digests(messages: Sequence[PromptPiece]) -> list[bytes]:
     """Return per message a digest of it and all before it."""
     digests, digest = [], b""
     for message in messages:
-        digest = blake2b(digest + message.digest, digest_size=16).digest()
+        digest = digest_after(digest, message)
         digests.append(digest)
     return digests
+
+
+def digest_after(digest: bytes, message: PromptPiece) -> bytes:
+    """Return the digest of a message and all before it, whose own is given."""
+    return blake2b(digest + message.digest, digest_size=16).digest()
 
 
 class PromptMemory:
@@ -208,14 +215,26 @@ def _call(call: object) -> str:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return _json(call)
     arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        with contextlib.suppress(ValueError, RecursionError):  # no JSON: it stays as it is
-            arguments = json.loads(arguments)
-    if not isinstance(arguments, str):
-        # Clients write JSON with other spaces than the model did. Chat templates get it parsed, and
-        # write it as the model does.
-        arguments = json.dumps(arguments, ensure_ascii=False)
-    return tool_call_text(function["name"], arguments)
+    written = _as_written(arguments) if isinstance(arguments, str) else _dumped(arguments)
+    return tool_call_text(function["name"], written)
+
+
+@lru_cache(maxsize=CALLS_KNOWN)
+def _as_written(arguments: str) -> str:
+    """Return a call's arguments as the model wrote them.
+
+    Clients write JSON with other spaces than the model did. Chat templates get it parsed, and write
+    it as the model does. A conversation's calls come again with every turn of it.
+    """
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):  # no JSON: it stays as it is
+        return arguments
+    return value if isinstance(value, str) else _dumped(value)
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _json(value: object) -> str:

@@ -44,7 +44,8 @@ class Conversation:
         num_unchanged: How many messages from the beginning are those that were there when
             ``note_unchanged`` was last called.
 
-    Invariant: ``_encoded`` has every message's JSON; messages that were added never change.
+    Invariant: ``_encoded`` has every message's JSON, after a comma from the second on; messages
+        that were added never change.
     """
 
     __slots__ = ("_encoded", "_messages", "num_unchanged")
@@ -78,7 +79,8 @@ class Conversation:
         Raises:
             TypeError: It is not JSON.
         """
-        self._encoded.append(encoded_json(message))
+        comma = b"," if self._encoded else b""
+        self._encoded.append(comma + encoded_json(message))
         self._messages.append(message)
 
     def extend(self, messages: Sequence[Message]) -> None:
@@ -116,9 +118,9 @@ class Conversation:
         other._messages, other._encoded = self._messages.copy(), self._encoded.copy()
         return other
 
-    def encoded(self) -> bytes:
-        """Return the messages as a JSON array."""
-        return b"[" + b",".join(self._encoded) + b"]"
+    def encoded_between(self, head: bytes, tail: bytes) -> bytes:
+        """Return the messages as JSON, without brackets, between other bytes; copied once."""
+        return b"".join([head, *self._encoded, tail])
 
     def open_calls(self) -> list[ToolCall]:
         """Return what the last message of the model wants called and has no result yet."""

@@ -43,7 +43,8 @@ class SessionRequests:
     ) -> None:
         members = encoded_json({**agent.options, "model": model})
         tools = b",".join(tool.encoded for tool in agent.tools)
-        self._prefix = members[:-1] + (b',"tools":[%s]' % tools if tools else b"")
+        offered = b',"tools":[%s]' % tools if tools else b""
+        self._prefix = members[:-1] + offered + b',"messages":['
         headers = {"x-session-id": quote(session_id, safe=HEADER_SAFE)}
         if waiting_id is not None:
             headers["x-panjiu-parent-session-id"] = quote(waiting_id, safe=HEADER_SAFE)
@@ -61,9 +62,8 @@ class SessionRequests:
             conversation: To go on with.
             members: More of the body.
         """
-        last = encoded_json(members)[1:]
-        comma = b"," if members else b""
-        return b'%s,"messages":%s%s%s' % (self._prefix, conversation.encoded(), comma, last)
+        tail = b"]," + encoded_json(members)[1:] if members else b"]}"
+        return conversation.encoded_between(self._prefix, tail)
 
     def headers(self) -> dict[str, str]:
         """Return a request's headers."""
