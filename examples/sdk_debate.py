@@ -1,7 +1,7 @@
 """Two agents argue by letter, a third one judges; long debates are summed up as they go.
 
-    panjiu run examples/sdk_debate.py --virtual --seed 1
-    panjiu run examples/sdk_debate.py --virtual -- --debates 50 --rounds 12
+panjiu run examples/sdk_debate.py --virtual --seed 1
+panjiu run examples/sdk_debate.py --virtual -- --debates 50 --rounds 12
 """
 
 import argparse

@@ -35,7 +35,8 @@ async def ask_for_approval(action: str, context: ToolContext) -> str:
         await anyio.sleep(waits_s / steps)
         if step < steps:
             await context.progress(step / steps)  # e.g. seen, read, half through
-    return random.choice(["approved", "approved", "approved", "denied: too risky"])
+    verdict = random.choice(["approved", "approved", "approved", "denied: too risky"])
+    return f"{action[:80]}: {verdict}"
 
 
 OPERATOR = Agent(

@@ -9,7 +9,7 @@ one session goes through is one node.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hw_model.engine.block_run import common_length
 from scheduler.errors import InvariantError
@@ -133,6 +133,13 @@ class PrefixTree:
                 return node.start + len(node.blocks)
             node = node.parent
         return 0
+
+    def holders(self, leaf: PrefixNode) -> Iterable[ReplicaId]:
+        """Return the replicas that hold most of a path; none where nobody holds any of it."""
+        node = leaf
+        while node.parent is not None and not node.holders:
+            node = node.parent
+        return node.holders.keys()
 
     def num_private(self, leaf: PrefixNode, replica_id: ReplicaId) -> int:
         """Return how many blocks of a path one hold alone keeps on a replica."""

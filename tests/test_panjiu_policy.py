@@ -238,3 +238,27 @@ def test_any_life_of_sessions_leaves_no_room_taken_and_no_turn_behind(data: st.D
         rack.close(session)
     assert rack.policy.ledger.used_blocks.loads == [0, 0, 0]
     assert rack.scheduler.num_sessions == 0
+
+
+def test_a_fork_begins_where_its_trunk_is_though_others_are_idler() -> None:
+    rack = Driver(4, 2_000_000)
+    shared = 100_000 // BLOCK
+    home = rack.run("plan", 100_000, shared=shared)
+    forks = [rack.arrive(f"f{number}", 100_100, shared=shared) for number in range(3)]
+    for fork in forks:
+        rack.wake()
+        rack.prefill(fork)
+    assert [rack.where[fork] for fork in forks] == [home] * 3
+
+
+def test_a_fork_waits_for_its_busy_trunk_where_computing_it_anew_takes_longer() -> None:
+    rack = Driver(2, 4_000_000)
+    shared = 400_000 // BLOCK
+    home = rack.run("plan", 400_000, shared=shared)
+    busy = rack.arrive("plan", 500_000, shared=shared)
+    assert rack.where[busy] == home
+    fork = rack.arrive("fork", 400_100, shared=shared)
+    assert fork not in rack.where
+    rack.wake()
+    rack.prefill(busy)
+    assert rack.where[fork] == home

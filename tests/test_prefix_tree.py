@@ -116,11 +116,16 @@ class TreeMachine(RuleBasedStateMachine):
         for session, leaf in self.leaves.items():
             letters = self.letters[session]
             assert leaf.end == len(letters)
+            lengths: list[int] = []
             for replica in range(REPLICAS):
                 held, length = self.held(replica), 0
                 while length < len(letters) and letters[: length + 1] in held:
                     length += 1
                 assert self.tree.num_held(leaf, ReplicaId(replica)) == length
+                lengths.append(length)
+            most = max(lengths)
+            holders = {r for r in range(REPLICAS) if lengths[r] == most and most}
+            assert set(self.tree.holders(leaf)) == holders
 
 
 TestTree = TreeMachine.TestCase

@@ -239,7 +239,8 @@ class Panjiu:
 
         Looks no further than it must: where its KV is, then where least is decoded, then elsewhere.
         """
-        home, pricing = kv.held_on, self._pricing
+        pricing = self._pricing
+        home = pricing.home(kv)
         options: list[Option] = []
         if home is not None and not rack.shuns(turn, home):
             option = pricing.option(turn, kv, home, rack, is_due=False)
@@ -282,7 +283,7 @@ class Panjiu:
     ) -> bool:
         """Run a turn where it costs least; return whether it has a place."""
         best: Option | None = None
-        home, at_home = kv.held_on, False
+        home, at_home = self._pricing.home(kv), False
         for option in options:
             at_home = at_home or option.price.replica_id == home
             if best is None or option.price.seconds < best.price.seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 
 from scheduler.cost import CostModel
 from scheduler.ids import ReplicaId
@@ -15,6 +16,8 @@ from scheduler.panjiu.settings import PanjiuSettings
 from scheduler.rack import Rack, ReplicaFleet
 from scheduler.receipt import PricedOption
 from scheduler.session import Turn
+
+HOLDERS_LOOKED_AT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,19 @@ class Pricing:
         self._links = books.links
         self._backlog = books.backlog
 
+    def home(self, kv: SessionKv) -> ReplicaId | None:
+        """Return the replica that holds a session's KV, or most of what it begins with.
+
+        A fork has no KV of its own yet; that of its trunk is where it begins. Where several hold as
+        much, the one with the least prefill ahead, of the first few.
+        """
+        if kv.held_on is not None:
+            return kv.held_on
+        holders = list(islice(self._ledger.tree.holders(kv.leaf), HOLDERS_LOOKED_AT))
+        return min(holders, key=self._backlog.ahead_s, default=None)
+
     def candidates(self, turn: Turn, kv: SessionKv, rack: Rack) -> set[ReplicaId]:
-        """Return the replicas that may be best: where its KV is, the idlest, the emptiest.
+        """Return the replicas that may be best: where its KV is or its trunk's, idle and empty ones.
 
         Idle are those with the least prefill ahead, and the least context to decode beside. A turn
         that avoids some may have any.
@@ -73,10 +87,8 @@ class Pricing:
             self._ledger.used_blocks.least(),
             rack.active_tokens.least(),
         }
-        if kv.held_on is not None:
-            candidates.add(kv.held_on)
-        else:
-            candidates.update(left for left in (kv.left_on, kv.host_on) if left is not None)
+        known = (self.home(kv), *(() if kv.held_on is not None else (kv.left_on, kv.host_on)))
+        candidates.update(replica for replica in known if replica is not None)
         return candidates
 
     def num_planned_blocks(self, turn: Turn) -> int:
@@ -124,7 +136,7 @@ class Pricing:
 
         Infinite where no replica holds it, or the one that does has no room for what is new.
         """
-        home = kv.held_on
+        home = self.home(kv)
         if home is None:
             return float("inf")
         there = self._ledger.tree.num_held(kv.leaf, home)
