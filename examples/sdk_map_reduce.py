@@ -5,7 +5,8 @@
     panjiu run examples/sdk_map_reduce.py --virtual -- --no-forks
 
 Map: a session reads a document, forks of it answer the questions about it. Reduce: one session puts
-the answers together. With --no-forks every question reads its document anew.
+the answers together. With --no-forks every question is a session of its own, and finds its document
+in a KV cache only by luck.
 """
 
 import argparse

@@ -48,3 +48,34 @@ def test_agents_of_pydantic_ai_keep_their_kv_without_naming_sessions(tmp_path: P
     assert printed.startswith("4 reviews, ")
     assert report["sessions"]["total"] == 6
     assert report["prefix_hit_ratio"] > 0.5
+
+
+def test_forks_of_a_planner_find_its_trunk_in_the_cache(tmp_path: Path) -> None:
+    printed, report = run("sdk_research_team.py", tmp_path, "--questions", "3")
+    found = re.match(r"3 questions, 9 drafts: [\d,]+ prompt tokens, ([\d.]+)% found", printed)
+    assert found
+    assert float(found[1]) > 85
+    assert report["sessions"]["failed"] == 0
+
+
+def test_documents_that_are_read_once_are_answered_about_sooner(tmp_path: Path) -> None:
+    size = ("--documents", "4", "--words", "10000")
+    printed, forked = run("sdk_map_reduce.py", tmp_path, *size)
+    assert printed.startswith("4 documents, 16 answers, a report of ")
+    assert forked["ttft_s"]["p50"] < 0.2 * forked["ttft_s"]["p99"], "forks do not read it again"
+    printed, _ = run("sdk_map_reduce.py", tmp_path, *size, "--no-forks")
+    assert printed.startswith("4 documents, 16 answers, a report of ")
+
+
+def test_a_debate_is_summed_up_as_it_goes(tmp_path: Path) -> None:
+    printed, report = run("sdk_debate.py", tmp_path, "--debates", "2", "--rounds", "5")
+    assert printed.startswith("2 debates of 5 rounds: ")
+    assert report["sessions"] == {"total": 6, "completed": 6, "failed": 0}
+    assert report["turns"] >= 2 * (2 * 5 + 2 + 1)
+
+
+def test_operators_wait_for_people_or_give_up(tmp_path: Path) -> None:
+    printed, _ = run("sdk_human_approval.py", tmp_path, "--agents", "6")
+    found = re.match(r"6 operators: (\d+) done, (\d+) given up, \d+ min each", printed)
+    assert found
+    assert int(found[1]) + int(found[2]) == 6

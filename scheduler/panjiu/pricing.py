@@ -75,7 +75,7 @@ class Pricing:
         return min(holders, key=self._backlog.ahead_s, default=None)
 
     def candidates(self, turn: Turn, kv: SessionKv, rack: Rack) -> set[ReplicaId]:
-        """Return the replicas that may be best: where its KV is or its trunk's, idle and empty ones.
+        """Return the replicas that may be best: where its KV is or its trunk's, the idlest.
 
         Idle are those with the least prefill ahead, and the least context to decode beside. A turn
         that avoids some may have any.
