@@ -71,7 +71,8 @@ test-clients: $(VENV)/.installed-dev $(CLIENTS_VENV)/.installed
 
 test-pythons: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/sdk_coding_agents.py \
-		examples/pydantic_ai_review.py examples/sdk_research_team.py examples/sdk_human_approval.py
+		examples/pydantic_ai_review.py examples/openai_agents_support.py examples/langgraph_research.py \
+		examples/sdk_research_team.py examples/sdk_human_approval.py
 
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz

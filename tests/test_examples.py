@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def run(name: str, tmp_path: Path, *args: str) -> tuple[str, dict]:
+def run(name: str, tmp_path: Path, *args: str, options: Sequence[str] = ()) -> tuple[str, dict]:
     report = tmp_path / "report.json"
     command = [
         sys.executable, "-m", "agent_runtime.cli.main", "run", f"examples/{name}", "--virtual",
-        "--seed", "1", "--quiet", "--json", str(report), "--", *args,
+        "--seed", "1", "--quiet", "--json", str(report), *options, "--", *args,
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
@@ -79,3 +80,40 @@ def test_operators_wait_for_people_or_give_up(tmp_path: Path) -> None:
     found = re.match(r"6 operators: (\d+) done, (\d+) given up, \d+ min each", printed)
     assert found
     assert int(found[1]) + int(found[2]) == 6
+
+
+def test_agents_of_openai_s_sdk_stay_one_session_through_handoffs(tmp_path: Path) -> None:
+    printed, report = run("openai_agents_support.py", tmp_path, "--customers", "4")
+    calls = re.match(r"4 customers, (\d+) model calls, [\d.]+ s\nanswers: ", printed)
+    assert calls
+    answers = [int(number) for number in re.findall(r"(\d+) (?:billing|technical|triage)", printed)]
+    tokens = re.search(r"([\d,]+) prompt tokens, ([\d.]+)% of them found in KV caches", printed)
+    assert tokens
+    assert sum(answers) == 4 * 3
+    assert report["turns"] == int(calls[1])
+    assert report["sessions"] == {"total": 4, "completed": 4, "failed": 0}
+    assert report["prefix_hit_ratio"] == pytest.approx(float(tokens[2]) / 100, abs=1e-3)
+    assert report["prefix_hit_ratio"] > 0.6
+
+
+def test_graphs_of_langgraph_run_agents_side_by_side_under_the_planner_s_session(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "run.jsonl"
+    printed, report = run(
+        "langgraph_research.py", tmp_path, "--reports", "2", options=("--event-log", str(log))
+    )
+    parents = {
+        line["session"]: line["parent"]
+        for line in map(json.loads, log.read_text().splitlines())
+        if "parent" in line
+    }
+    aspects = ("critics", "history", "numbers")
+    assert parents == {f"report-{n}-{aspect}": f"report-{n}" for n in (0, 1) for aspect in aspects}
+    assert printed.startswith("2 reports from 6 findings, ")
+    found = re.search(r"(\d+) turns of 8 sessions, [\d,]+ prompt tokens, ([\d.]+)% of", printed)
+    assert found
+    assert report["turns"] == int(found[1])
+    assert report["sessions"] == {"total": 8, "completed": 8, "failed": 0}
+    assert report["prefix_hit_ratio"] == pytest.approx(float(found[2]) / 100, abs=1e-3)
+    assert report["prefix_hit_ratio"] > 0.5
