@@ -6,6 +6,7 @@
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
 # make bench   how fast it simulates and plans, on generated sessions (other figures: README)
+# make docs    the documentation's site, in site/; 'make docs-serve' shows it while you write
 # A fresh machine needs python3 (>= 3.11, with venv) and make; everything else is installed into .venv.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -14,14 +15,16 @@ VENV := .venv
 VLLM_VENV := .venv-vllm
 CLIENTS_VENV := .venv-clients
 PEERS := .venv-peers
+DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-vllm test-clients goldens peers check format compile bench clean
+.PHONY: help demo test test-compiled test-pythons test-vllm test-clients goldens peers check format compile bench \
+	docs docs-serve clean
 
 help:
-	@sed -n '1,9s/^# //p' Makefile
+	@sed -n '1,10s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -108,6 +111,20 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.engine.request_trace
 	$(BIN)/python -m benchmarks.engine.rack_day
 
+# Its dependencies are in a venv of their own: what reads the sources needs none of what they import.
+$(DOCS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
+
+# Not --quiet: a warning that is not shown does not count for --strict.
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+	@echo "open site/index.html"
+
+docs-serve: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs serve --strict
+
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
-	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) .venv-pythons .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) $(DOCS_VENV) .venv-pythons site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
