@@ -1,6 +1,6 @@
 """Agents in Python: tools from functions, sessions that keep their KV, any OpenAI-like server.
 
-from agent_runtime.sdk import Agent, Runtime, tool
+``from agent_runtime.sdk import Agent, Runtime, tool``
 """
 
 from agent_runtime.sdk.agent import Agent

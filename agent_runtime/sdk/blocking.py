@@ -119,8 +119,10 @@ class BlockingSession:
 class BlockingRuntime:
     """A ``Runtime``; ``connect`` and ``emulated`` take what its do.
 
+    ```python
     with BlockingRuntime.connect("http://...") as runtime, runtime.session(agent) as session:
         print(session.run("...").text)
+    ```
     """
 
     def __init__(self, portal: BlockingPortal, runtime: Runtime) -> None:
