@@ -128,3 +128,26 @@ def test_terms_that_can_t_be_are_errors_before_anything_runs() -> None:
     in_virtual_time(program)
     with pytest.raises(ConfigError, match="retries must be 0 or more"):
         tool(retries=-1)(lambda: None)
+
+
+def test_agents_and_tools_that_can_t_be() -> None:
+    with pytest.raises(ConfigError, match="options can't have 'messages'"):
+        Agent("a", options={"messages": []})
+    with pytest.raises(ConfigError, match="options are not JSON: .*object"):
+        Agent("a", options={"stop": object()})
+
+    class Strange:
+        pass
+
+    def of_a_local_type(thing: Strange) -> None:
+        pass
+
+    with pytest.raises(ConfigError, match="'Strange' is not defined; define it at the module's"):
+        tool(of_a_local_type)
+
+    def without_schema(thing: Any) -> None:
+        pass
+
+    without_schema.__annotations__["thing"] = Strange
+    with pytest.raises(ConfigError, match="without_schema: a parameter has no JSON schema"):
+        tool(without_schema)

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent_runtime.chat_client import encoded_json
 from agent_runtime.errors import ConfigError
 from agent_runtime.sdk.tools import AnyTool
+
+OWN_MEMBERS = frozenset({"messages", "model", "stream", "stream_options", "tools"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Agent:
         options: More fields of its requests, e.g. ``{"temperature": 0}``.
 
     Raises:
-        ConfigError: Two tools of one name, or no turn.
+        ConfigError: Two tools of one name, no turn, or options that a request can't have.
     """
 
     name: str
@@ -39,6 +42,12 @@ class Agent:
             raise ConfigError(f"agent {self.name}: two tools have one name: {', '.join(names)}")
         if self.max_turns < 1:
             raise ConfigError(f"agent {self.name}: max_turns must be at least 1")
+        for own in OWN_MEMBERS & self.options.keys():
+            raise ConfigError(f"agent {self.name}: options can't have {own!r}, which the SDK sets")
+        try:
+            encoded_json(dict(self.options))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"agent {self.name}: options are not JSON: {error}") from error
 
     def tool_named(self, name: str) -> AnyTool | None:
         """Return the tool of that name, or None."""

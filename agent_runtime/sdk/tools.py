@@ -9,7 +9,14 @@ from typing import Any, Protocol, overload
 
 import anyio
 import anyio.to_thread  # noqa: TID251 - a blocking tool must not stop the others; see Tool.call
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import to_json
 
 from agent_runtime.chat_client import encoded_json
@@ -64,8 +71,8 @@ class Tool:
         expected_s: How long it usually takes; the scheduler keeps or drops KV by it.
 
     Raises:
-        ConfigError: A parameter that JSON can't name: positional only, ``*args``, ``**kwargs``; or
-            a number below what it may be.
+        ConfigError: A parameter that JSON can't name (positional only, ``*args``, ``**kwargs``) or
+            of a type that it has no schema for; or a number below what it may be.
     """
 
     def __init__(
@@ -203,7 +210,12 @@ def _arguments_model(name: str, function: Callable[..., Any]) -> tuple[type[Base
     """Return the model of the arguments, and which parameter wants the context."""
     fields: dict[str, Any] = {}
     context_parameter = None
-    signature = inspect.signature(function, eval_str=True)
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError as error:
+        raise ConfigError(
+            f"tool {name}: an annotation can't be read: {error}; define it at the module's top"
+        ) from error
     for parameter in signature.parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise ConfigError(
@@ -217,7 +229,13 @@ def _arguments_model(name: str, function: Callable[..., Any]) -> tuple[type[Base
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[parameter.name] = (annotation, default)
     config = ConfigDict(extra="forbid")
-    return create_model(f"{name}_arguments", __config__=config, **fields), context_parameter
+    try:
+        model: type[BaseModel] = create_model(f"{name}_arguments", __config__=config, **fields)
+        model.model_json_schema()
+    except (PydanticUserError, PydanticSchemaGenerationError) as error:
+        problem = str(error).splitlines()[0]
+        raise ConfigError(f"tool {name}: a parameter has no JSON schema: {problem}") from error
+    return model, context_parameter
 
 
 def _problems(error: ValidationError) -> str:
