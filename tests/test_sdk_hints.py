@@ -133,7 +133,7 @@ def test_terms_that_can_t_be_are_errors_before_anything_runs() -> None:
 def test_agents_and_tools_that_can_t_be() -> None:
     with pytest.raises(ConfigError, match="options can't have 'messages'"):
         Agent("a", options={"messages": []})
-    with pytest.raises(ConfigError, match="options are not JSON: .*object"):
+    with pytest.raises(ConfigError, match=r"options are not JSON: .*object"):
         Agent("a", options={"stop": object()})
 
     class Strange:
