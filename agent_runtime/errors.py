@@ -27,6 +27,7 @@ AgentRuntimeError
 │  ├─ OutputError           an answer that is not what was asked for
 │  ├─ SessionBusyError      two runs of one session at a time
 │  ├─ BudgetExceededError   nothing is left to spend
+│  ├─ RunCancelledError     a run that was cancelled in an earlier life of the program
 │  └─ JournalError          what happens can't be taken down, or was another program's
 ├─ InternalError            our bug
 └─ VirtualTimeError         a program did what virtual time can't represent
@@ -238,6 +239,10 @@ class SessionBusyError(AgentError):
 
 class BudgetExceededError(AgentError):
     """A session has spent all it may."""
+
+
+class RunCancelledError(AgentError):
+    """A run was cancelled in an earlier life of the program, so it comes to nothing in this one."""
 
 
 class JournalError(AgentError):

@@ -71,7 +71,7 @@ def test_a_child_s_parent_its_priority_and_a_tool_s_context_are_known() -> None:
 
     in_virtual_time(program, caller(6, 1))
     assert cards[0]["parent_session_id"] == "lead"
-    assert cards[0]["id"] == "lead.1"
+    assert cards[0]["id"] == "lead/1.1.1.1"
     assert cards[1]["state"] == "tool_gap"
     assert cards[1]["gap"]["cause"] == "children"
 

@@ -7,10 +7,10 @@ runs again from its beginning, and what is recorded is not done again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent_runtime.sdk.conversation import Message
 from agent_runtime.sdk.events import Usage
@@ -27,18 +27,24 @@ class StepKind(Enum):
 class StepBegun:
     """A step at its beginning.
 
+    A run that ended leaves the conversation as it began with, what the agent was told, and all
+    messages of the step, tool results in the order of their calls. Other steps leave it as it was:
+    what a compaction comes to is told with the next step.
+
     Attributes:
         kind: What it does.
         told: What the agent is told.
-        num_kept: Messages of the session's conversation, as it was when the step before ended (for
+        num_kept: Messages of the session's conversation, as the last run that ended left it (before
             the first: as the session was opened), that are still there ...
         added: ... and those that came after them since, by rewinding, adopting, compacting.
+        members: More of its requests, e.g. the format of a typed answer.
     """
 
     kind: StepKind
     told: str
     num_kept: int
     added: Sequence[Message]
+    members: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,8 @@ class Recorded:
     """What is known of a step from an earlier life.
 
     Attributes:
-        messages: The model's, and the results of finished tool calls, as they came.
+        messages: The model's, the results of finished tool calls, and what the model was told to
+            answer again, as they came.
         usages: Of its model calls, one for each message of the model's.
         ended: Whether the step came to its end.
     """
@@ -65,16 +72,22 @@ class SessionOpened:
         agent: Its agent's name.
         model: Which it asks.
         parent_id: The session that started it.
-        forked_from: The session whose conversation it begins with.
-        messages: That it begins with.
+        is_fork: Whether it begins with the parent's conversation.
+        num_kept: For a fork: messages of the parent's conversation, as its last run that ended left
+            it (before the first: as the parent was opened), that it begins with ...
+        added: ... and those after them. Of any other session: all that it begins with.
+        place: The tool call in which it was opened, or nothing. Finished calls are not repeated in
+            a later life, so sessions of one id are told apart by it.
     """
 
     session_id: str
     agent: str
     model: str
     parent_id: str | None = None
-    forked_from: str | None = None
-    messages: Sequence[Message] = field(default=())
+    is_fork: bool = False
+    num_kept: int = 0
+    added: Sequence[Message] = ()
+    place: str = ""
 
 
 class StepLog(Protocol):
@@ -86,7 +99,7 @@ class StepLog(Protocol):
         ...
 
     async def add(self, message: Message, usage: Usage | None = None) -> None:
-        """Take down a message of the model's, with what it cost, or a tool's result.
+        """Take down a message of the model's, with what it cost, or another one of the step's.
 
         Returns once it is safe.
 
@@ -96,11 +109,15 @@ class StepLog(Protocol):
         ...
 
     async def ended(self) -> None:
-        """Take down that it came to its end. Raises as ``add``."""
+        """Take down that it came to its end; it is safe no later than what comes after it.
+
+        Raises:
+            JournalError: The journal can't be written.
+        """
         ...
 
     async def failed(self, error: Exception) -> None:
-        """Take down that it came to nothing. Raises as ``add``."""
+        """Take down that it came to nothing. As ``ended``."""
         ...
 
 
@@ -110,14 +127,26 @@ class SessionJournal(Protocol):
     async def step(self, begun: StepBegun) -> StepLog:
         """Begin the next step, or give back the one of an earlier life.
 
+        A step that neither ended nor failed when the next one begins was cancelled.
+
         Raises:
             JournalError: It could not be written, or the program does something else than in its
-                earlier life. A step that failed then, and was not the last one, fails again.
+                earlier life.
+            AgentError: It failed or was cancelled in the earlier life, and the program went on from
+                that, as it does now.
         """
         ...
 
-    async def closed(self) -> None:
-        """Take down that the session is over. Raises as ``step``."""
+    async def left(self, *, for_good: bool) -> None:
+        """Take down that nobody has it open any more.
+
+        Args:
+            for_good: Whether it is over; else an error ended the program's part of it, which a
+                later life may go on with.
+
+        Raises:
+            JournalError: It could not be written, or there was more of it in the earlier life.
+        """
         ...
 
 
@@ -127,9 +156,11 @@ class Journal(Protocol):
     async def session(self, opened: SessionOpened) -> SessionJournal:
         """Open a session, or go on with the one of that id.
 
+        An id may be opened again once it was left: that is another session.
+
         Raises:
             JournalError: It could not be written, the session is open already, or it was another
-                agent's.
+                one's.
         """
         ...
 
@@ -151,7 +182,7 @@ class _NoSession:
     async def step(self, begun: StepBegun) -> StepLog:  # noqa: ARG002 - protocol
         return _NoStep()
 
-    async def closed(self) -> None:
+    async def left(self, *, for_good: bool) -> None:
         pass
 
 

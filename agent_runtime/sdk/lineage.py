@@ -31,11 +31,6 @@ class Lineage:
         """The parent's id."""
         return None if self.parent is None else self.parent.session_id
 
-    @property
-    def forked_from(self) -> str | None:
-        """The id of the session whose conversation it begins with."""
-        return self.parent_id if self.is_fork else None
-
     def conversation(self, agent: Agent) -> Conversation:
         """Return what it begins with."""
         if self.is_fork and self.parent is not None:

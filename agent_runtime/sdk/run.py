@@ -72,7 +72,7 @@ class Run:
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield what happens; what an earlier life has recorded happens no more."""
         session = self._session
-        log = await session.begin_step(StepKind.RUN, self._asked.text)
+        log = await session.begin_step(StepKind.RUN, self._asked.text, self._asked.members)
         try:
             with session.connection.spans.run(session) as span:
                 yield RunStarted(self._asked.text)
@@ -102,11 +102,13 @@ class Run:
                     async for event in events:
                         yield event
                 continue
-            result = self._answer()
+            result = await self._answer(replay, log)
             if result is not None:
+                replay.check_all_taken(session.session_id)
                 if not log.recorded.ended:
                     await log.ended()
                 session.keep_conversation()
+                conversation.note_unchanged()
                 span.ended(result)
                 yield RunEnded(result)
                 return
@@ -144,8 +146,13 @@ class Run:
         """Have what the model wants called; those that were done in an earlier life are not."""
         session = self._session
         messages = {call.call_id: replay.result_of(call.call_id) for call in calls}
-        to_call = [call for call in calls if messages[call.call_id] is None]
-        for call in to_call:
+        step = f"{session.session_id}/{session.num_steps}.{self._num_turns}"
+        to_call = {
+            f"{step}.{number}": call
+            for number, call in enumerate(calls, 1)
+            if messages[call.call_id] is None
+        }
+        for call in to_call.values():
             yield ToolCalled(*call)
         returned: dict[str, ToolReturned] = {}
 
@@ -160,10 +167,10 @@ class Run:
         for message in messages.values():
             if message is not None:
                 session.conversation.add(message)
-        for call in to_call:
+        for call in to_call.values():
             yield returned[call.call_id]
 
-    def _answer(self) -> RunResult[Any] | None:
+    async def _answer(self, replay: Replay, log: StepLog) -> RunResult[Any] | None:
         """Return the result; None where the model is to answer again.
 
         Raises:
@@ -177,7 +184,10 @@ class Run:
             if not self._second_tries:
                 raise
             self._second_tries -= 1
-            session.conversation.add({"role": "user", "content": f"error: {error}. Answer again."})
+            again = {"role": "user", "content": f"error: {error}. Answer again."}
+            if not replay.next_asked_again():
+                await log.add(again)
+            session.conversation.add(again)
             return None
         messages = session.conversation.messages
         return RunResult(output, text, self._usage, self._num_turns, messages, session.session_id)

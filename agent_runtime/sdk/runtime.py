@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
@@ -23,6 +24,7 @@ from agent_runtime.sdk.model_calls import ModelCalls, Patience
 from agent_runtime.sdk.session import Session, opened_session
 from agent_runtime.sdk.session_terms import SessionTerms
 from agent_runtime.sdk.spans import NoSpans, Spans
+from agent_runtime.sdk.sqlite_journal import SqliteJournal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +32,15 @@ class RuntimeOptions:
     """What sessions have around them, whichever server they are on.
 
     Attributes:
-        journal: Lets sessions outlive the process; by default nothing does.
+        journal: Lets sessions outlive the process: a file, which is begun where there is none, or
+            one that is open; by default nothing does.
         spans: Traces runs, model calls and tool calls; by default nothing is.
         hooks: Told of every event of every session.
         patience: How often model calls are tried.
         mailbox_capacity: Letters in each mailbox; who sends to a full one waits.
     """
 
-    journal: Journal | None = None
+    journal: str | Path | Journal | None = None
     spans: Spans | None = None
     hooks: Sequence[Hook] = ()
     patience: Patience | None = None
@@ -84,6 +87,7 @@ class Runtime:
         Raises:
             ConfigError: No server is named, or it has no model.
             ModelCallError: It can't be reached.
+            JournalError: The journal can't be opened; on the way out: can't be written.
         """
         url = base_url or os.environ.get("PANJIU_BASE_URL") or os.environ.get("OPENAI_BASE_URL")
         if not url:
@@ -93,10 +97,13 @@ class Runtime:
             )
         key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
         server = ChatServer(url, api_key=key, timeout_s=timeout_s)
-        async with ChatClient(server, transport) as client:
+        async with (
+            opened_journal(options.journal) as journal,
+            ChatClient(server, transport) as client,
+        ):
             name = model or os.environ.get("PANJIU_MODEL") or await _first_model(client)
             with PostOffice(options.mailbox_capacity) as post:
-                yield cls(_connection(client, name, options, post))
+                yield cls(_connection(client, name, options, journal, post))
 
     @classmethod
     @asynccontextmanager
@@ -120,15 +127,17 @@ class Runtime:
 
         Raises:
             HardwareModelError: A rack or a model that is not known, or does not fit.
+            JournalError: As of ``connect``.
         """
         how = Emulation() if emulation is None else emulation
         server = ChatServer("http://emulated.invalid/v1")
         async with (
+            opened_journal(options.journal) as journal,
             emulated_transport(rack, model, how) as transport,
             ChatClient(server, transport) as client,
         ):
             with PostOffice(options.mailbox_capacity) as post:
-                yield cls(_connection(client, model, options, post))
+                yield cls(_connection(client, model, options, journal, post))
 
     @asynccontextmanager
     async def session(
@@ -165,16 +174,36 @@ class Runtime:
 
 
 def _connection(
-    client: ChatClient, model: str, options: RuntimeOptions, post: PostOffice
+    client: ChatClient,
+    model: str,
+    options: RuntimeOptions,
+    journal: Journal,
+    post: PostOffice,
 ) -> Connection:
     return Connection(
         ModelCalls(client, options.patience or Patience()),
         model,
         post,
-        options.journal or NoJournal(),
+        journal,
         options.spans or NoSpans(),
         options.hooks,
     )
+
+
+@asynccontextmanager
+async def opened_journal(journal: str | Path | Journal | None) -> AsyncIterator[Journal]:
+    """Open a journal that is named by its path; one that is open stays so afterwards.
+
+    Raises:
+        JournalError: As of ``SqliteJournal.open``.
+    """
+    if journal is None:
+        yield NoJournal()
+    elif isinstance(journal, str | Path):
+        async with SqliteJournal.open(journal) as opened:
+            yield opened
+    else:
+        yield journal
 
 
 async def _first_model(client: ChatClient) -> str:

@@ -30,6 +30,7 @@ from agent_runtime.sdk.replay import Replay
 from agent_runtime.sdk.run import Asked, Run
 from agent_runtime.sdk.session_core import SessionCore
 from agent_runtime.sdk.session_terms import SessionTerms
+from agent_runtime.sdk.tool_places import child_name_in_call
 from agent_runtime.sdk.typed_output import format_of, parser_of
 
 Output = TypeVar("Output", bound=BaseModel)
@@ -83,6 +84,10 @@ class Session(SessionCore):
             asked = Asked(
                 text, streams=False, members=members, parse=parse, second_tries=second_tries
             )
+        return await self.carried_out(asked)
+
+    async def carried_out(self, asked: Asked) -> RunResult[Any]:
+        """Run. Raises as ``run``."""
         result: RunResult[Any] | None = None
         async with aclosing(self._events(asked)) as events:
             async for event in events:
@@ -307,14 +312,19 @@ class Session(SessionCore):
             said = await self.whole_turn({"tool_choice": "none"} if self.agent.tools else {})
             message, usage = said.message, said.ended.usage
             await log.add(message, usage)
+        if not log.recorded.ended:
             await log.ended()
         self.spending.add(usage)
         return str(message.get("content") or "")
 
     def _name(self, name: str | None) -> str:
         """Return the id of a session that comes of this one: the same ones in every life."""
+        if name is not None:
+            return name
+        if (name_in_call := child_name_in_call(self.session_id)) is not None:
+            return name_in_call
         self._num_named += 1
-        return f"{self.session_id}.{self._num_named}" if name is None else name
+        return f"{self.session_id}.{self._num_named}"
 
     @asynccontextmanager
     async def _forked(

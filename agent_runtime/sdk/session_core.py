@@ -12,13 +12,14 @@ from agent_runtime.errors import BackendError, InternalError, SessionBusyError
 from agent_runtime.sdk.agent import Agent
 from agent_runtime.sdk.budget import NO_BUDGET, Spending
 from agent_runtime.sdk.connection import Connection
-from agent_runtime.sdk.conversation import Message
+from agent_runtime.sdk.conversation import Conversation, Message
 from agent_runtime.sdk.events import TextDelta, Usage
 from agent_runtime.sdk.journal import SessionJournal, SessionOpened, StepBegun, StepKind, StepLog
 from agent_runtime.sdk.lineage import Lineage
 from agent_runtime.sdk.model_calls import Said
 from agent_runtime.sdk.session_requests import SessionRequests
 from agent_runtime.sdk.session_terms import SessionTerms
+from agent_runtime.sdk.tool_places import current_place
 
 CLOSING_S = 5.0
 """What a server has to take note of a session's end."""
@@ -41,6 +42,7 @@ class SessionCore:
         model: That answers.
         conversation: Its messages.
         spending: What it may spend and has spent.
+        num_steps: Begun so far.
 
     Invariant: outside of steps, the conversation is one that the model can go on with: a step that
         fails or is cancelled leaves it as it was before.
@@ -73,6 +75,7 @@ class SessionCore:
         self._priority = terms.priority
         self._journal: SessionJournal | None = None
         self._is_running = False
+        self.num_steps = 0
         self._num_kept = len(self.conversation)
         self._is_known: bool | None = None  # to the server, as a session; None: no answer yet
         self._has_asked = False
@@ -83,16 +86,31 @@ class SessionCore:
         Raises:
             JournalError: It can't.
         """
+        parent = self.lineage.parent
+        forked = parent.conversation if self.lineage.is_fork and parent is not None else None
+        num_kept = 0 if forked is None else forked.num_unchanged
         self._journal = await self.connection.journal.session(
             SessionOpened(
                 self.session_id,
                 self.agent.name,
                 self.model,
                 self.lineage.parent_id,
-                self.lineage.forked_from,
-                self.conversation.messages,
+                is_fork=forked is not None,
+                num_kept=num_kept,
+                added=self.conversation.messages[num_kept:],
+                place=current_place(),
             )
         )
+
+    def go_on(self, journal: SessionJournal, conversation: Conversation, num_steps: int) -> None:
+        """Be a session of an earlier life, instead of opening one.
+
+        Args:
+            journal: Takes it down.
+            conversation: As it was.
+            num_steps: That were begun before.
+        """
+        self._journal, self.conversation, self.num_steps = journal, conversation, num_steps
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -114,12 +132,16 @@ class SessionCore:
             client = self.connection.calls.client
             await self.told(client.hint_session(self.session_id, hint))
 
-    async def begin_step(self, kind: StepKind, told: str) -> StepLog:
+    async def begin_step(
+        self, kind: StepKind, told: str, members: Mapping[str, Any] | None = None
+    ) -> StepLog:
         """Have the journal begin a step."""
         conversation = self.conversation
-        begun = StepBegun(kind, told, conversation.num_unchanged, tuple(conversation.changed()))
+        num_kept, added = conversation.num_unchanged, tuple(conversation.changed())
+        begun = StepBegun(kind, told, num_kept, added, members or {})
         if self._journal is None:
             raise InternalError(f"session {self.session_id} was not opened")
+        self.num_steps += 1
         return await self._journal.step(begun)
 
     async def whole_turn(self, members: Mapping[str, Any]) -> Said:
@@ -150,7 +172,6 @@ class SessionCore:
     def keep_conversation(self) -> None:
         """Let the conversation stay as it is when the step is over."""
         self._num_kept = len(self.conversation)
-        self.conversation.note_unchanged()
 
     async def close(self, *, for_good: bool) -> None:
         """Say that it is over; a server that is gone needs no telling."""
@@ -158,8 +179,8 @@ class SessionCore:
             if self._has_asked and self._is_known is not False:
                 client = self.connection.calls.client
                 await self.told(client.close_session(self.session_id))
-            if for_good and self._journal is not None:
-                await self._journal.closed()
+            if self._journal is not None:
+                await self._journal.left(for_good=for_good)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

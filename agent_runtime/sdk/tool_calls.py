@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,6 +12,7 @@ from agent_runtime.sdk.conversation import Message, ToolCall
 from agent_runtime.sdk.events import ToolReturned
 from agent_runtime.sdk.spans import Span
 from agent_runtime.sdk.tool_context import ToolContext
+from agent_runtime.sdk.tool_places import in_call
 from agent_runtime.sdk.tools import ToolFailure
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 async def call_tools(
     session: Session,
-    calls: Sequence[ToolCall],
+    calls: Mapping[str, ToolCall],
     run: Span,
     done: Callable[[ToolReturned], Awaitable[None]],
 ) -> None:
@@ -30,18 +31,21 @@ async def call_tools(
 
     Args:
         session: Whose.
-        calls: What the model wants.
+        calls: What the model wants, by where in the session's life that is.
         run: The span they are in.
         done: Told of each as it is done; what it raises ends the others.
     """
 
-    async def one(call: ToolCall) -> None:
-        with session.connection.spans.tool(session, run, call) as span:
+    async def one(place: str, call: ToolCall) -> None:
+        with (
+            in_call(place, session.session_id),
+            session.connection.spans.tool(session, run, call) as span,
+        ):
             returned = await _returned(session, call)
             span.ended(returned)
         await done(returned)
 
-    tools = [session.agent.tool_named(call.name) for call in calls]
+    tools = [session.agent.tool_named(call.name) for call in calls.values()]
     expected_s = max([tool.expected_s or 0.0 for tool in tools if tool is not None], default=0.0)
     if len(calls) == 1 and not expected_s:
         await one(calls[0])
@@ -50,8 +54,8 @@ async def call_tools(
         async with anyio.create_task_group() as tasks:
             if expected_s:
                 tasks.start_soon(session.hint, {"expected_tool_s": expected_s})
-            for call in calls:
-                tasks.start_soon(one, call)
+            for place, call in calls.items():
+                tasks.start_soon(one, place, call)
 
 
 def told(returned: ToolReturned) -> Message:

@@ -1,0 +1,145 @@
+"""Writes a database for many tasks: what comes while one commit is under way shares the next."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar, cast
+
+import anyio
+import anyio.to_thread  # noqa: TID251 - an fsync must not stop the others
+
+from agent_runtime.errors import JournalError
+from agent_runtime.sdk.sqlite_journal.schema import journal_errors
+
+T = TypeVar("T")
+Job: TypeAlias = Callable[[sqlite3.Connection], T]
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one transaction does.
+
+    Attributes:
+        jobs: In order.
+        results: Of the jobs, once ``is_over``.
+        is_over: Set when it is committed, or has failed.
+        problem: Why it has failed.
+    """
+
+    jobs: list[Job[Any]] = field(default_factory=list)
+    results: list[Any] = field(default_factory=list)
+    is_over: anyio.Event = field(default_factory=anyio.Event)
+    problem: JournalError | None = None
+
+
+class Writer:
+    """See the module.
+
+    Jobs are done in the order in which they come; a transaction has all that came while the one
+    before was written. After one that failed nothing is written any more, so there are no gaps.
+
+    Args:
+        connection: In autocommit mode; used by one thread at a time.
+        path: For messages.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+        self._batch = _Batch()
+        self._wanted = anyio.Event()
+        self._is_stopping = False
+        self._problem: JournalError | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Write while the context is there; on the way out all is committed.
+
+        What is raised within passes as it is, and in no group.
+
+        Raises:
+            JournalError: Something could not be written, and nobody has been told yet.
+        """
+        raised: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write)
+            try:
+                yield
+            except Exception as error:  # noqa: BLE001 - raised again outside of the group
+                raised = error
+            finally:
+                self._is_stopping = True
+                self._wanted.set()
+        if raised is not None:
+            raise raised
+        if self._problem is not None:
+            raise self._again(self._problem)
+
+    def post(self, job: Job[Any]) -> None:
+        """Have something done before all that comes later; nobody waits for it.
+
+        Raises:
+            JournalError: Something before could not be written.
+        """
+        if self._problem is not None:
+            raise self._again(self._problem)
+        if self._is_stopping:
+            raise JournalError(
+                f"journal {self._path} is closed; leave sessions before their runtime"
+            )
+        self._batch.jobs.append(job)
+        self._wanted.set()
+
+    async def do(self, job: Job[T]) -> T:
+        """Have something done; return its result once it is on disk.
+
+        Raises:
+            JournalError: It can't be written.
+        """
+        batch, index = self._batch, len(self._batch.jobs)
+        self.post(job)
+        await batch.is_over.wait()
+        if batch.problem is not None:
+            raise self._again(batch.problem)
+        return cast("T", batch.results[index])
+
+    async def _write(self) -> None:
+        # Shielded: what was posted is written, whatever becomes of the tasks that posted it.
+        with anyio.CancelScope(shield=True):
+            while True:
+                await self._wanted.wait()
+                if not self._batch.jobs:
+                    return
+                batch, self._batch = self._batch, _Batch()
+                if not self._is_stopping:
+                    self._wanted = anyio.Event()
+                try:
+                    await anyio.to_thread.run_sync(self._commit, batch)  # noqa: TID251
+                except JournalError as error:
+                    self._problem = batch.problem = error
+                    self._batch.problem = error
+                    self._batch.jobs.clear()
+                    self._batch.is_over.set()
+                batch.is_over.set()
+
+    def _commit(self, batch: _Batch) -> None:
+        connection = self._connection
+        with journal_errors(self._path):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                batch.results = [job(connection) for job in batch.jobs]
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    @staticmethod
+    def _again(problem: JournalError) -> JournalError:
+        error = JournalError(str(problem))
+        error.__cause__ = problem
+        return error
