@@ -20,6 +20,7 @@ from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
 from agent_runtime.cli.run import add_run_command, run_program
 from agent_runtime.cli.serve import add_serve_command
+from agent_runtime.cli.sessions import add_sessions_command
 from agent_runtime.cli.simulate import add_simulate_command
 from agent_runtime.cli.trace import add_trace_command
 
@@ -36,6 +37,8 @@ start here:
   panjiu bench                scheduling policies beside each other, on the same sessions
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
   panjiu emulate              every replica as a vLLM look-alike, for any router in front
+  panjiu sessions list FLEET.DB
+                              what sessions of an agent program did, and what to resume
   panjiu plan                 which layouts carry 300 agents, and what would carry more
   panjiu rack                 what is emulated, and how far to trust each number
   panjiu simulate --help      what can be varied, with examples
@@ -60,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         agent_runtime.errors.TraceError,
         agent_runtime.errors.ScriptError,
         agent_runtime.errors.BackendError,
+        agent_runtime.errors.AgentError,
         hw_model.errors.DoesNotFitError,
     ) as error:
         return _fail(error, EXIT_FAILURE)
@@ -99,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run_command(commands)
     add_serve_command(commands)
     add_emulate_command(commands)
+    add_sessions_command(commands)
     add_trace_command(commands)
     add_plan_command(commands)
     add_rack_command(commands)

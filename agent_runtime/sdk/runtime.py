@@ -18,9 +18,11 @@ from agent_runtime.sdk.agent import Agent
 from agent_runtime.sdk.budget import Budget
 from agent_runtime.sdk.connection import Connection, Hook
 from agent_runtime.sdk.emulation import Emulation, emulated_transport
+from agent_runtime.sdk.events import RunResult
 from agent_runtime.sdk.journal import Journal, NoJournal
 from agent_runtime.sdk.mailboxes import DEFAULT_CAPACITY, Mailbox, PostOffice
 from agent_runtime.sdk.model_calls import ModelCalls, Patience
+from agent_runtime.sdk.resumption import resumed
 from agent_runtime.sdk.session import Session, opened_session
 from agent_runtime.sdk.session_terms import SessionTerms
 from agent_runtime.sdk.spans import NoSpans, Spans
@@ -167,6 +169,26 @@ class Runtime:
         terms = SessionTerms(priority, deadline_s, budget)
         async with opened_session(self._connection, name, agent, terms) as session:
             yield session
+
+    async def resume(
+        self, session_id: str, agent: Agent | None = None, *, model: str | None = None
+    ) -> RunResult[str]:
+        """Go on with a run that was under way in an earlier life, or failed, without its program.
+
+        The program finds the answer when it runs again. Budgets, deadlines and priorities were its
+        own and do not hold; a typed answer comes as its JSON.
+
+        Args:
+            session_id: Whose, in the journal.
+            agent: Its agent; by default one made of the recorded instructions, without tools.
+            model: Asked from now on; by default the agent's, or else the recorded one.
+
+        Raises:
+            ConfigError: The journal is no ``SqliteJournal``, has nothing of that id to go on with,
+                or has it as another agent's; or tools are under way and no agent is given.
+            AgentError: As of ``Session.run``.
+        """
+        return await resumed(self._connection, session_id, agent, model)
 
     def mailbox(self, name: str) -> Mailbox:
         """Return the mailbox of an agent, or any other name."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +16,7 @@ import anyio.to_thread  # noqa: TID251 - opening recovers what a crash left, whi
 
 from agent_runtime.clock import epoch_s
 from agent_runtime.errors import JournalError
-from agent_runtime.sdk.journal import SessionOpened
+from agent_runtime.sdk.journal import SessionJournal, SessionOpened
 from agent_runtime.sdk.sqlite_journal.ownership import owned, sign
 from agent_runtime.sdk.sqlite_journal.rows import (
     SessionRow,
@@ -26,7 +28,31 @@ from agent_runtime.sdk.sqlite_journal.rows import (
 )
 from agent_runtime.sdk.sqlite_journal.schema import open_to_write
 from agent_runtime.sdk.sqlite_journal.session import SqliteSession, Tables
+from agent_runtime.sdk.sqlite_journal.stored import (
+    SessionSummary,
+    StoredStep,
+    check_unfinished,
+    last_of_id,
+    read_stored_steps,
+)
 from agent_runtime.sdk.sqlite_journal.writer import Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A session that broke off.
+
+    Attributes:
+        summary: What it is.
+        done: Its steps before.
+        step: That was under way, or failed.
+        journal: Takes down how it goes on.
+    """
+
+    summary: SessionSummary
+    done: Sequence[StoredStep]
+    step: StoredStep
+    journal: SessionJournal
 
 
 class SqliteJournal:
@@ -96,6 +122,27 @@ class SqliteJournal:
         session = SqliteSession(self._tables, opened.session_id, key, found, steps)
         self._sessions[opened.session_id] = session
         return session
+
+    async def take_up(self, session_id: str) -> Unfinished:
+        """Open a session of an earlier life where it broke off, without the program before that.
+
+        Raises:
+            ConfigError: There is none, or nothing of it is left to do.
+            JournalError: The journal can't be read.
+        """
+
+        def find(connection: sqlite3.Connection) -> tuple[SessionSummary, list[StoredStep]]:
+            summary = last_of_id(connection, session_id, self.path)
+            return summary, read_stored_steps(connection, summary.row_id)
+
+        summary, stored = await self._tables.writer.do(find)
+        check_unfinished(summary, stored)
+        rows = await self._tables.writer.do(partial(read_steps, session_row=summary.row_id))
+        session = SqliteSession(
+            self._tables, session_id, summary.row_id, None, rows, num_begun=len(rows) - 1
+        )
+        self._sessions[session_id] = session
+        return Unfinished(summary, stored[:-1], stored[-1], session)
 
     def _check_same(self, opened: SessionOpened, found: SessionRow) -> None:
         """See to it that a session is the one of the earlier life."""

@@ -68,8 +68,9 @@ class SqliteSession:
         tables: The journal.
         session_id: Whose.
         key: Of its row, if it is new.
-        found: The row of the earlier life.
+        found: The row of the earlier life, as far as the program may do something else.
         steps: Of the earlier life.
+        num_begun: Of these that are not to be begun again, as their program does not run.
 
     Attributes:
         row_id: The key of its row.
@@ -84,10 +85,11 @@ class SqliteSession:
         key: int,
         found: SessionRow | None,
         steps: list[StepRow],
+        num_begun: int = 0,
     ) -> None:
         self.row_id = key if found is None else found.row_id
         self.is_open = True
-        self.num_begun = 0
+        self.num_begun = num_begun
         self._tables = tables
         self._session_id = session_id
         self._found = found
@@ -134,10 +136,6 @@ class SqliteSession:
             self._is_closed = True
             writer.post(partial(_update_closed, row_id=self.row_id, closed_epoch_s=epoch_s()))
 
-    def go_on(self, num_begun: int) -> None:
-        """Take up the steps from some number on, without the program that began those before."""
-        self.num_begun = num_begun
-
     def _note_cancelled(self) -> None:
         if self._log is not None and self._log.state is StepState.RUNNING:
             self._log.cancelled()
@@ -150,7 +148,7 @@ class SqliteSession:
         """
         self._check_same(row, begun)
         found, is_last = self._found, row.number == len(self._steps) - 1
-        goes_on = is_last and found is not None and found.is_last and not self._is_closed
+        goes_on = is_last and (found is None or found.is_last) and not self._is_closed
 
         def read(connection: sqlite3.Connection) -> tuple[Recorded, bool]:
             went_on = (
