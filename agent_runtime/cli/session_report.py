@@ -23,13 +23,14 @@ STATE_STYLES = {"running": "yellow", "waiting": "cyan", "failed": "red", "closed
 
 def sessions_table(summaries: Iterable[SessionSummary]) -> Table:
     """Return one row a session."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("session", "agent", "model", "state"):
-        table.add_column(name, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("session", "agent", "model"):
+        table.add_column(name, overflow="fold", min_width=len(name))
+    table.add_column("state", no_wrap=True)
     for name in ("steps", "turns", "tokens"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("last activity", no_wrap=True)
-    table.add_column("parent", overflow="fold")
+    table.add_column("parent", overflow="fold", min_width=6)
     for summary in summaries:
         state = summary.state.value
         table.add_row(
