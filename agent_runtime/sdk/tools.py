@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import to_json
 
 from agent_runtime.chat_client import encoded_json
-from agent_runtime.errors import ConfigError
+from agent_runtime.errors import ConfigError, JournalError
 from agent_runtime.sdk.tool_context import ToolContext
 
 
@@ -132,6 +132,7 @@ class Tool:
 
         Raises:
             ToolFailure: Wrong arguments, an exception of the function's, or a time-out.
+            JournalError: A session of the function's can't be taken down.
         """
         try:
             values = self._arguments.model_validate_json(arguments or "{}")
@@ -147,6 +148,8 @@ class Tool:
                     return _told(await self._run(keywords))
             except TimeoutError as error:
                 failure, cause = ToolFailure(f"no result within {self.timeout_s} s"), error
+            except JournalError:
+                raise  # of a session that it opened: nothing may go on that can't be taken down
             except Exception as error:  # noqa: BLE001 - the model is told
                 failure, cause = ToolFailure(f"{type(error).__name__}: {error}"), error
             if not num_left:
