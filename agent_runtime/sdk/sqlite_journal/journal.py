@@ -21,7 +21,6 @@ from agent_runtime.sdk.sqlite_journal.ownership import owned, sign
 from agent_runtime.sdk.sqlite_journal.rows import (
     SessionRow,
     StepRow,
-    as_json,
     find_session,
     insert_session,
     read_steps,
@@ -35,6 +34,7 @@ from agent_runtime.sdk.sqlite_journal.stored import (
     last_of_id,
     read_stored_steps,
 )
+from agent_runtime.sdk.sqlite_journal.texts import as_json, as_text
 from agent_runtime.sdk.sqlite_journal.writer import Writer
 
 
@@ -146,9 +146,10 @@ class SqliteJournal:
 
     def _check_same(self, opened: SessionOpened, found: SessionRow) -> None:
         """See to it that a session is the one of the earlier life."""
+        parent_id = None if opened.parent_id is None else as_text(opened.parent_id)
         for what, expected, got in (
-            ("agent", found.agent, opened.agent),
-            ("parent", found.parent_id, opened.parent_id),
+            ("agent", found.agent, as_text(opened.agent)),
+            ("parent", found.parent_id, parent_id),
             ("number of messages of its parent", found.num_kept, opened.num_kept),
             ("first messages", found.added, as_json(list(opened.added))),
         ):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from agent_runtime.errors import AgentError, ModelCallError
+from agent_runtime.sdk.sqlite_journal.texts import as_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class RecordedError:
     def of(cls, error: Exception) -> Self:
         """Take one down."""
         status = error.status if isinstance(error, ModelCallError) else None
-        return cls(type(error).__name__, str(error), status)
+        return cls(type(error).__name__, as_text(str(error)), status)
 
     def error(self) -> AgentError:
         """Return one like it: of the same class, or a ``ModelCallError`` if that is not ours."""

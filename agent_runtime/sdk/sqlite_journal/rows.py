@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from agent_runtime.chat_client import encoded_json
 from agent_runtime.sdk.conversation import Message
 from agent_runtime.sdk.events import Usage
 from agent_runtime.sdk.journal import Recorded, SessionOpened, StepBegun, StepKind
 from agent_runtime.sdk.sqlite_journal.recorded_errors import RecordedError
+from agent_runtime.sdk.sqlite_journal.texts import as_json, as_text
 
 
 class StepState(Enum):
@@ -100,16 +100,6 @@ class SessionRow:
     is_last: bool
 
 
-def as_json(value: object) -> str:
-    """Return JSON, in the form in which it is compared."""
-    return encoded_json(value).decode()
-
-
-def as_text(text: str) -> str:
-    """Return what SQLite can keep: half a surrogate pair as an escape."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def find_session(
     connection: sqlite3.Connection, opened: SessionOpened, opening: int
 ) -> SessionRow | None:
@@ -126,7 +116,7 @@ def find_session(
         "AND t.place = s.place AND t.opening > s.opening) "
         "FROM sessions AS s LEFT JOIN sessions AS p ON p.id = s.parent "
         "WHERE s.session_id = ? AND s.place = ? AND s.opening = ?",
-        (as_text(opened.session_id), opened.place, opening),
+        (as_text(opened.session_id), as_text(opened.place), opening),
     ).fetchone()
     if row is None:
         return None
@@ -159,10 +149,10 @@ def insert_session(
         (
             row_id,
             as_text(opened.session_id),
-            opened.place,
+            as_text(opened.place),
             opening,
-            opened.agent,
-            opened.model,
+            as_text(opened.agent),
+            as_text(opened.model),
             parent_row,
             num_steps if opened.is_fork else None,
             opened.num_kept,

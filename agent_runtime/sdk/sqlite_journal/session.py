@@ -17,13 +17,13 @@ from agent_runtime.sdk.sqlite_journal.rows import (
     SessionRow,
     StepRow,
     StepState,
-    as_json,
     insert_message,
     insert_step,
     read_recorded,
     update_step,
     went_on_without,
 )
+from agent_runtime.sdk.sqlite_journal.texts import as_json
 from agent_runtime.sdk.sqlite_journal.writer import Writer
 
 MAX_SHOWN = 200

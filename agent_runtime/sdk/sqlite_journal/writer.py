@@ -119,9 +119,8 @@ class Writer:
                     self._wanted = anyio.Event()
                 try:
                     await anyio.to_thread.run_sync(self._commit, batch)  # noqa: TID251
-                except JournalError as error:
-                    self._problem = batch.problem = error
-                    self._batch.problem = error
+                except Exception as error:  # noqa: BLE001 - those who wait are told, all of them
+                    self._problem = batch.problem = self._batch.problem = self._told(error)
                     self._batch.jobs.clear()
                     self._batch.is_over.set()
                 batch.is_over.set()
@@ -137,6 +136,13 @@ class Writer:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def _told(self, error: Exception) -> JournalError:
+        if isinstance(error, JournalError):
+            return error
+        told = JournalError(f"journal {self._path}: {error!r}: please report this, it is our bug")
+        told.__cause__ = error
+        return told
 
     @staticmethod
     def _again(problem: JournalError) -> JournalError:
