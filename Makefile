@@ -2,6 +2,7 @@
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
 # make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
+# make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
@@ -20,11 +21,11 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-vllm test-clients goldens peers check format compile bench \
+.PHONY: help demo test test-compiled test-pythons test-crashes test-vllm test-clients goldens peers check format compile bench \
 	docs docs-serve clean
 
 help:
-	@sed -n '1,10s/^# //p' Makefile
+	@sed -n '1,11s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -76,6 +77,9 @@ test-pythons: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/sdk_coding_agents.py \
 		examples/pydantic_ai_review.py examples/openai_agents_support.py examples/langgraph_research.py \
 		examples/sdk_research_team.py examples/sdk_human_approval.py
+
+test-crashes: $(VENV)/.installed-dev
+	PANJIU_CRASH_SEEDS=200 $(BIN)/python -m pytest tests/test_sdk_crashes.py
 
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz

@@ -163,7 +163,8 @@ def run_list(args: argparse.Namespace) -> int:
     console = Console()
     console.print(sessions_table(summaries))
     written = "a program writes to it now" if is_owned(args.journal) else "no program has it open"
-    console.print(f"{len(summaries):,} sessions in {args.journal}; {written}", highlight=False)
+    told = f"{len(summaries):,} sessions in {args.journal}; {written}"
+    console.print(told, highlight=False, soft_wrap=True)
     return 0
 
 

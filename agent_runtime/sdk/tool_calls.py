@@ -48,7 +48,7 @@ async def call_tools(
     tools = [session.agent.tool_named(call.name) for call in calls.values()]
     expected_s = max([tool.expected_s or 0.0 for tool in tools if tool is not None], default=0.0)
     if len(calls) == 1 and not expected_s:
-        await one(calls[0])
+        await one(*next(iter(calls.items())))
         return
     with told_plainly():
         async with anyio.create_task_group() as tasks:
