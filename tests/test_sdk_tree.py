@@ -25,7 +25,7 @@ from agent_runtime.sdk import (
     agent_tool,
     tool,
 )
-from tests.sdk_places import PLACES, caller, in_virtual_time
+from tests.sdk_places import PLACES, caller, emulated, in_virtual_time
 
 TRUNK = "Rules of the house, all of which hold. " * 300
 Place = Callable[..., Any]
@@ -208,6 +208,15 @@ def test_a_session_at_work_can_t_be_forked_rewound_or_compacted() -> None:
                     pass
 
     in_virtual_time(program)
+
+
+@pytest.mark.parametrize("place", [in_virtual_time, emulated])
+def test_what_a_program_raises_comes_out_as_it_is(place: Place) -> None:
+    async def program(_: Runtime) -> None:
+        raise ZeroDivisionError("the program's own")
+
+    with pytest.raises(ZeroDivisionError, match="the program's own"):
+        place(program)
 
 
 @pytest.mark.parametrize("place", PLACES)

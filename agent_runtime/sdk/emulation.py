@@ -96,7 +96,13 @@ async def emulated_transport(
         emulation.replies or SeededModel(emulation.seed),
         epoch_s=epoch_s,
     )
+    raised: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(service.rack.run)
-        yield StreamingAsgiTransport(service.app)
+        try:
+            yield StreamingAsgiTransport(service.app)
+        except Exception as error:  # noqa: BLE001 - raised again outside of the group
+            raised = error
         tasks.cancel_scope.cancel()
+    if raised is not None:
+        raise raised

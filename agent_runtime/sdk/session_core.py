@@ -142,7 +142,10 @@ class SessionCore:
         if self._journal is None:
             raise InternalError(f"session {self.session_id} was not opened")
         self.num_steps += 1
-        return await self._journal.step(begun)
+        log = await self._journal.step(begun)
+        if log.recorded.messages:
+            self._has_asked = True  # in an earlier life: the server may have KV of it
+        return log
 
     async def whole_turn(self, members: Mapping[str, Any]) -> Said:
         """Have the model go on with the conversation."""
