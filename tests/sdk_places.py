@@ -39,6 +39,19 @@ def in_virtual_time(
     loop_class: type[VirtualTimeLoop] = VirtualTimeLoop,
 ) -> Any:
     """Run a program on the emulated rack in the process; nothing may be left of it there."""
+    return on_the_rack(
+        lambda runtime, _: program(runtime), model, options=options, loop_class=loop_class
+    )
+
+
+def on_the_rack(
+    program: Callable[[Runtime, EmulatedService], Awaitable[Any]],
+    model: EmulatedModel | None = None,
+    *,
+    options: RuntimeOptions | None = None,
+    loop_class: type[VirtualTimeLoop] = VirtualTimeLoop,
+) -> Any:
+    """Run a program that may look at the rack; nothing of it may be left there."""
     clock = VirtualClock()
     service = EmulatedService(
         deployment(MODEL, num_replicas=2, block_size_tokens=16),
@@ -54,7 +67,7 @@ def in_virtual_time(
             "http://rack/v1", transport=transport, options=options or RuntimeOptions()
         ) as runtime:
             assert runtime.model == MODEL
-            result = await program(runtime)
+            result = await program(runtime, service)
         await anyio.sleep(1)
         service.rack.check_invariants()
         service.scheduler.check_invariants()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -15,12 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent_runtime.clock import Clock
-from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.reply_limits import ReplyLength
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.emulated_model.tool_use import ToolUse
-from agent_runtime.emulated_service import EmulatedService, ServiceOptions
+from agent_runtime.emulated_service import EmulatedService
 from agent_runtime.errors import (
     ConfigError,
     ModelCallError,
@@ -40,11 +38,8 @@ from agent_runtime.sdk import (
     tool,
 )
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
-from agent_runtime.simulation.virtual_clock import VirtualClock
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
-from hw_model.claim import Band
-from hw_model.engine.step_scheduler import EngineLimits
-from tests.engines import deployment
+from tests.sdk_places import caller, on_the_rack
 from tests.served_rack import served_rack
 
 MODEL = "qwen3-8b"
@@ -80,42 +75,6 @@ class Verdict(BaseModel):
     points: list[int]
 
 
-Program = Callable[[Runtime, EmulatedService], Awaitable[Any]]
-
-
-def on_the_rack(program: Program, model: EmulatedModel | None = None) -> Any:
-    """Run a program of the SDK's on the emulated rack in virtual time."""
-    clock = VirtualClock()
-    service = EmulatedService(
-        deployment(MODEL, num_replicas=2, block_size_tokens=16),
-        ServiceOptions(Band.BASE, "panjiu", EngineLimits()),
-        Clock(origin_s=0.0),
-        SeededModel(1) if model is None else model,
-        epoch_s=lambda: 0.0,
-    )
-
-    async def main() -> Any:
-        async with Runtime.connect(
-            "http://rack/v1", transport=StreamingAsgiTransport(service.app)
-        ) as runtime:
-            assert runtime.model == MODEL
-            result = await program(runtime, service)
-        await anyio.sleep(1)
-        service.rack.check_invariants()
-        assert service.rack.kv_active_ratio() == 0
-        assert service.scheduler.num_sessions == 0, "sessions that are left are closed"
-        return result
-
-    def loop() -> VirtualTimeLoop:
-        return VirtualTimeLoop(clock=clock, world=service.rack)
-
-    return anyio.run(main, backend_options={"loop_factory": loop})
-
-
-def tireless(mean_steps: float = 4, mean_calls: float = 2) -> EmulatedModel:
-    return SeededModel(1, ReplyLength(30), ToolUse(mean_steps, 8, mean_calls))
-
-
 def test_the_tool_loop_ends_with_an_answer_and_finds_its_kv_again() -> None:
     agent = Agent("coder", instructions="rules " * 500, tools=[look_up, add])
 
@@ -125,7 +84,7 @@ def test_the_tool_loop_ends_with_an_answer_and_finds_its_kv_again() -> None:
             second = await session.run("go on")
             return first, second, session.usage
 
-    first, second, usage = on_the_rack(program, tireless())
+    first, second, usage = on_the_rack(program, caller())
     assert first.text
     assert first.output == first.text
     assert first.num_turns > 1
@@ -147,7 +106,7 @@ def test_tools_of_one_message_run_side_by_side_and_answer_in_its_order() -> None
                 log.append((anyio.current_time(), event))  # noqa: PERF401 - as they come
         return log
 
-    log = on_the_rack(program, tireless(mean_calls=3))
+    log = on_the_rack(program, caller(mean_calls=3))
     called = [(at_s, event.call_id) for at_s, event in log if isinstance(event, ToolCalled)]
     returned = [(at_s, event.call_id) for at_s, event in log if isinstance(event, ToolReturned)]
     assert [call_id for _, call_id in called] == [call_id for _, call_id in returned]
@@ -179,7 +138,7 @@ def test_streaming_and_not_is_the_same_conversation() -> None:
     def told(messages: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
         return [(m["role"], m.get("content") or "", m.get("tool_calls")) for m in messages]
 
-    assert told(on_the_rack(whole, tireless())) == told(on_the_rack(streamed, tireless()))
+    assert told(on_the_rack(whole, caller())) == told(on_the_rack(streamed, caller()))
 
 
 def test_an_answer_can_be_a_pydantic_model() -> None:
@@ -245,7 +204,7 @@ def test_a_cancelled_run_frees_its_kv_and_leaves_the_session_usable(streaming: b
                 assert service.rack.kv_active_ratio() == 0
             return await session.run("at last")
 
-    assert on_the_rack(program, tireless()).text
+    assert on_the_rack(program, caller()).text
 
 
 @pytest.mark.parametrize(
@@ -432,7 +391,7 @@ def test_nobody_to_connect_to_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_it_works_over_sockets_as_well() -> None:
-    async with served_rack(speaker=tireless()) as served:
+    async with served_rack(speaker=caller()) as served:
         async with (
             Runtime.connect(f"{served.url}/v1") as runtime,
             runtime.session(Agent("a", tools=[add])) as session,
