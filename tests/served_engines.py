@@ -13,9 +13,9 @@ import httpx2
 import uvicorn
 
 from agent_runtime.backends.vllm_servers.circuit_breaker import BreakerSettings
+from agent_runtime.backends.vllm_servers.engine_connections import open_engine_http
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory, EngineSources
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
-from agent_runtime.backends.vllm_servers.engine_http import open_engine_http
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
