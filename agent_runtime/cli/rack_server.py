@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -43,8 +46,14 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
         app: What is served.
         grace_s: For connections to close when it stops.
     """
+    http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    if find_spec("httptools") is not None:
+        from agent_runtime.cli.departure_telling import DepartureTelling  # noqa: PLC0415 - an extra
+
+        http = DepartureTelling
     return uvicorn.Config(
         app,
+        http=http,
         log_level="warning",
         access_log=False,
         lifespan="off",

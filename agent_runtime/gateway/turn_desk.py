@@ -147,7 +147,7 @@ async def _whole(run: Run, ends: StreamEnds, request: Request, headers: dict[str
     response: Response | None = None
     failure: RequestError | BackendError | None = None
     async with (
-        leave_on_disconnect(request.receive, ends.cancelled) as leaving,
+        leave_on_disconnect(request.scope, request.receive, ends.cancelled) as leaving,
         AsyncExitStack() as stack,
     ):
         try:

@@ -6,16 +6,21 @@ longer than a short grace let it begin earlier; comments then keep the connectio
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+import asyncio  # noqa: TID251 - a timer without a task: most streams don't live to see it
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.gateway.client_departure import departure_of
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -96,11 +101,12 @@ class TurnStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outlet = _Outlet(send, self.raw_headers)
         refusal: RequestError | BackendError | None = None
-        comments = _Comments(outlet, self._hold)
         async with (
-            leave_on_disconnect(receive, self._ends.cancelled, comments) as leaving,
+            leave_on_disconnect(scope, receive, self._ends.cancelled) as leaving,
             AsyncExitStack() as stack,
         ):
+            comments = _Comments(outlet, self._hold, leaving)
+            stack.callback(comments.withdraw)
             try:
                 opened = await self._open_stream(stack)
             except (RequestError, BackendError) as error:
@@ -168,86 +174,110 @@ class _Outlet:
 class _Comments:
     """Keeps a connection alive while turns are held: a comment after the grace, and then again.
 
+    Most turns are not held for long, so the task that sends them begins with the first.
+
     Invariant: no comment is under way once ``end`` has returned.
     """
 
-    __slots__ = ("_hold", "_outlet", "_sent", "_since_s", "has_ended")
+    __slots__ = ("_has_ended", "_hold", "_outlet", "_sent", "_since_s", "_timer")
 
-    def __init__(self, outlet: _Outlet, hold: HoldTerms) -> None:
+    def __init__(self, outlet: _Outlet, hold: HoldTerms, leaving: Leaving) -> None:
         self._outlet, self._hold = outlet, hold
         self._since_s = anyio.current_time()
         self._sent: anyio.Event | None = None  # of one that is under way
-        self.has_ended = False
+        self._has_ended = False
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(hold.grace_s, leaving.accompany, self._send_all)
 
-    def next_s(self) -> float:
-        """Return how long until the next one."""
-        if self.has_ended:
-            return float("inf")
-        return self._hold.comment_every_s if self._outlet.started else self._hold.grace_s
-
-    async def send(self) -> None:
-        """Send one, unless it is too late."""
-        if self.has_ended:
-            return
-        self._sent = anyio.Event()
-        held_s = anyio.current_time() - self._since_s
-        await self._outlet.send(b": held %d s\n\n" % held_s)
-        self._sent.set()
-        self._sent = None
+    def withdraw(self) -> None:
+        """Begin no other; one may be under way."""
+        self._has_ended = True
+        self._timer.cancel()
 
     async def end(self) -> None:
         """Send no more."""
-        self.has_ended = True
+        self.withdraw()
         if self._sent is not None:
             await self._sent.wait()
 
+    async def _send_all(self) -> None:
+        while not self._has_ended:
+            self._sent = anyio.Event()
+            held_s = anyio.current_time() - self._since_s
+            await self._outlet.send(b": held %d s\n\n" % held_s)
+            self._sent.set()
+            self._sent = None
+            await anyio.sleep(self._hold.comment_every_s)
 
-@dataclass(slots=True)
+
 class Leaving:
-    """Why what runs was cancelled, if it was.
+    """What runs until a client goes away, and why it was cancelled, if it was.
+
+    Args:
+        tasks: In which it runs.
 
     Attributes:
         client_left: The client went away.
         was_cancelled: Somebody else ended it.
+        is_accompanied: Whether tasks run beside it.
     """
 
-    client_left: bool = False
-    was_cancelled: bool = False
+    __slots__ = ("_tasks", "client_left", "is_accompanied", "was_cancelled")
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self.client_left = self.was_cancelled = self.is_accompanied = False
+
+    def accompany(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a task beside it, cancelled when it ends."""
+        self.is_accompanied = True
+        self._tasks.start_soon(task)
+
+    def leave(self) -> None:
+        """Cancel all of it, since the client went away."""
+        self.client_left = True
+        self._tasks.cancel_scope.cancel()
+
+    def cancel(self) -> None:
+        """Cancel all of it for another reason."""
+        self.was_cancelled = True
+        self._tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def leave_on_disconnect(
-    receive: Receive, cancelled: anyio.Event | None = None, comments: _Comments | None = None
+    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
 ) -> AsyncIterator[Leaving]:
     """Cancel what runs inside when the client goes away, or the event is set.
 
     Args:
-        receive: Tells of the client.
+        scope: The request's; with a ``Departure``, no task waits for the client.
+        receive: Tells of the client where the scope has none.
         cancelled: The event, if there is one.
-        comments: To be sent meanwhile, by the task that waits for the client.
     """
-    leaving = Leaving()
+    departure = departure_of(scope)
 
     async def watch() -> None:
-        wait_s = float("inf") if comments is None else comments.next_s()
-        while True:
-            with anyio.move_on_after(wait_s) as waiting:
-                if (await receive())["type"] == "http.disconnect":
-                    break
-            if comments is not None and waiting.cancelled_caught:
-                await comments.send()
-                wait_s = comments.next_s()
-        leaving.client_left = True
-        tasks.cancel_scope.cancel()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        leaving.leave()
 
     async def watch_others(event: anyio.Event) -> None:
         await event.wait()
-        leaving.was_cancelled = True
-        tasks.cancel_scope.cancel()
+        leaving.cancel()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
+        leaving = Leaving(tasks)
+        if departure is None:
+            leaving.accompany(watch)
+        else:
+            departure.listen(leaving.leave)
         if cancelled is not None:
-            tasks.start_soon(watch_others, cancelled)
-        yield leaving
-        tasks.cancel_scope.cancel()
+            leaving.accompany(partial(watch_others, cancelled))
+        try:
+            yield leaving
+        finally:
+            if departure is not None:
+                departure.ignore(leaving.leave)
+        if leaving.is_accompanied:  # to cancel costs more than all the rest of it
+            tasks.cancel_scope.cancel()
