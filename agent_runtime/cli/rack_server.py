@@ -48,9 +48,9 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
     """
     http: type[asyncio.Protocol] | Literal["auto"] = "auto"
     if find_spec("httptools") is not None:
-        from agent_runtime.cli.departure_telling import DepartureTelling  # noqa: PLC0415 - an extra
+        from agent_runtime.cli.client_connection import ClientConnection  # noqa: PLC0415 - an extra
 
-        http = DepartureTelling
+        http = ClientConnection
     return uvicorn.Config(
         app,
         http=http,

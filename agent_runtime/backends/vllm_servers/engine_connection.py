@@ -106,8 +106,7 @@ class EngineConnection(asyncio.Protocol):
         if len(body) <= SMALL_BODY_BYTES:
             transport.write(head + body)
         else:
-            transport.write(head)
-            transport.write(body)
+            transport.writelines((head, body))
         while not self._has_head:
             if self._problem:
                 raise ConnectionBrokeError(self._problem, began=self._has_begun)
