@@ -102,7 +102,7 @@ class TurnStream(Response):
         outlet = _Outlet(send, self.raw_headers)
         refusal: RequestError | BackendError | None = None
         async with (
-            leave_on_disconnect(scope, receive, self._ends.cancelled) as leaving,
+            leave_accompanied(scope, receive, self._ends.cancelled) as leaving,
             AsyncExitStack() as stack,
         ):
             comments = _Comments(outlet, self._hold, leaving)
@@ -181,7 +181,7 @@ class _Comments:
 
     __slots__ = ("_has_ended", "_hold", "_outlet", "_sent", "_since_s", "_timer")
 
-    def __init__(self, outlet: _Outlet, hold: HoldTerms, leaving: Leaving) -> None:
+    def __init__(self, outlet: _Outlet, hold: HoldTerms, leaving: AccompaniedLeaving) -> None:
         self._outlet, self._hold = outlet, hold
         self._since_s = anyio.current_time()
         self._sent: anyio.Event | None = None  # of one that is under way
@@ -214,34 +214,51 @@ class Leaving:
     """What runs until a client goes away, and why it was cancelled, if it was.
 
     Args:
-        tasks: In which it runs.
+        inside: Of all that runs.
 
     Attributes:
         client_left: The client went away.
         was_cancelled: Somebody else ended it.
-        is_accompanied: Whether tasks run beside it.
     """
 
-    __slots__ = ("_tasks", "client_left", "is_accompanied", "was_cancelled")
+    __slots__ = ("_inside", "client_left", "was_cancelled")
 
-    def __init__(self, tasks: TaskGroup) -> None:
-        self._tasks = tasks
-        self.client_left = self.was_cancelled = self.is_accompanied = False
-
-    def accompany(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a task beside it, cancelled when it ends."""
-        self.is_accompanied = True
-        self._tasks.start_soon(task)
+    def __init__(self, inside: anyio.CancelScope) -> None:
+        self._inside = inside
+        self.client_left = self.was_cancelled = False
 
     def leave(self) -> None:
         """Cancel all of it, since the client went away."""
         self.client_left = True
-        self._tasks.cancel_scope.cancel()
+        self._inside.cancel()
 
     def cancel(self) -> None:
         """Cancel all of it for another reason."""
         self.was_cancelled = True
-        self._tasks.cancel_scope.cancel()
+        self._inside.cancel()
+
+
+class AccompaniedLeaving(Leaving):
+    """The same with tasks beside it, which are cancelled when it ends.
+
+    Args:
+        tasks: All of it.
+
+    Attributes:
+        is_alone: Whether there are none.
+    """
+
+    __slots__ = ("_tasks", "is_alone")
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        super().__init__(tasks.cancel_scope)
+        self._tasks = tasks
+        self.is_alone = True
+
+    def accompany(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run one."""
+        self.is_alone = False
+        self._tasks.start_soon(task)
 
 
 @asynccontextmanager
@@ -256,6 +273,25 @@ async def leave_on_disconnect(
         cancelled: The event, if there is one.
     """
     departure = departure_of(scope)
+    if departure is None or cancelled is not None:
+        async with leave_accompanied(scope, receive, cancelled) as accompanied:
+            yield accompanied
+        return
+    with anyio.CancelScope() as inside:
+        leaving = Leaving(inside)
+        departure.listen(leaving.leave)
+        try:
+            yield leaving
+        finally:
+            departure.ignore(leaving.leave)
+
+
+@asynccontextmanager
+async def leave_accompanied(
+    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
+) -> AsyncIterator[AccompaniedLeaving]:
+    """Do the same where tasks may have to run beside what runs; see ``leave_on_disconnect``."""
+    departure = departure_of(scope)
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -267,7 +303,7 @@ async def leave_on_disconnect(
         leaving.cancel()
 
     async with anyio.create_task_group() as tasks:
-        leaving = Leaving(tasks)
+        leaving = AccompaniedLeaving(tasks)
         if departure is None:
             leaving.accompany(watch)
         else:
@@ -279,5 +315,5 @@ async def leave_on_disconnect(
         finally:
             if departure is not None:
                 departure.ignore(leaving.leave)
-        if leaving.is_accompanied:  # to cancel costs more than all the rest of it
+        if not leaving.is_alone:  # to cancel costs more than all the rest of it
             tasks.cancel_scope.cancel()

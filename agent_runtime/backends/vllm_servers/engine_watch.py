@@ -15,6 +15,8 @@ from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
 from agent_runtime.errors import BackendError
 
 OK = 200
+GOLDEN_SHARE = 0.618033988749895
+"""Multiples of it, without their whole parts, are spread evenly, however many there are."""
 EVENTS_START_S = 5.0
 """An engine takes turns after so long, though what it published before is not known yet."""
 
@@ -66,8 +68,17 @@ class EngineWatch:
                 if slot.state is SlotState.DOWN:
                     while_down(slot)
                 self._fleet.leave_if_drained(slot)
-                await anyio.sleep(self._poll_s)
+                await anyio.sleep(self._until_next_s())
             self._stop_feed()
+
+    def _until_next_s(self) -> float:
+        """Return how long until the next look: every engine has a moment of its own.
+
+        A hundred engines that were looked at together would hold up turns for tens of milliseconds.
+        """
+        share = self._slot.replica_id * GOLDEN_SHARE % 1.0
+        to_moment_s = (share * self._poll_s - self._now_s()) % self._poll_s
+        return to_moment_s if to_moment_s > self._poll_s / 2 else to_moment_s + self._poll_s
 
     async def _look(self, tasks: TaskGroup) -> None:
         slot, address = self._slot, self._slot.address
