@@ -15,14 +15,34 @@ import aiohttp
 import anyio
 import httpx2
 
+from agent_runtime.backends.vllm_servers.engine_connections import (
+    EngineConnections,
+    open_engine_http,
+)
 from benchmarks.gateway.relayed_chunks import SEPARATOR, measure, process, wait_for
 
 BODY = b'{"messages": [], "stream": true}'
 PATH = "/v1/chat/completions"
 
 
+async def read_own(url: str, num_streams: int) -> int:
+    """Read so many streams with the gateway's own client."""
+    num = 0
+
+    async def read(http: EngineConnections) -> None:
+        nonlocal num
+        reply = await http.send("POST", url + PATH, BODY, {})
+        while data := await reply.next_bytes():
+            num += data.count(SEPARATOR)
+
+    async with open_engine_http() as http, anyio.create_task_group() as tasks:
+        for _ in range(num_streams):
+            tasks.start_soon(read, http)
+    return num
+
+
 async def read_aiohttp(url: str, num_streams: int) -> int:
-    """Read so many streams with aiohttp, as the gateway does."""
+    """Read so many streams with aiohttp."""
     num = 0
 
     async def read(session: aiohttp.ClientSession) -> None:
@@ -68,6 +88,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=18_610)
     args = parser.parse_args()
     clients: dict[str, Callable[[str, int], Awaitable[int]]] = {
+        "own": read_own,
         "aiohttp": read_aiohttp,
         "httpx2": read_httpx2,
     }

@@ -13,6 +13,7 @@ from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, EngineUn
 from agent_runtime.backends.vllm_servers.kv_feed import KvFeed
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
 from agent_runtime.errors import BackendError
+from scheduler.ids import ReplicaId
 
 OK = 200
 GOLDEN_SHARE = 0.618033988749895
@@ -68,17 +69,9 @@ class EngineWatch:
                 if slot.state is SlotState.DOWN:
                     while_down(slot)
                 self._fleet.leave_if_drained(slot)
-                await anyio.sleep(self._until_next_s())
+                now_s, replica_id = self._now_s(), slot.replica_id
+                await anyio.sleep(until_next_look_s(now_s, replica_id, self._poll_s))
             self._stop_feed()
-
-    def _until_next_s(self) -> float:
-        """Return how long until the next look: every engine has a moment of its own.
-
-        A hundred engines that were looked at together would hold up turns for tens of milliseconds.
-        """
-        share = self._slot.replica_id * GOLDEN_SHARE % 1.0
-        to_moment_s = (share * self._poll_s - self._now_s()) % self._poll_s
-        return to_moment_s if to_moment_s > self._poll_s / 2 else to_moment_s + self._poll_s
 
     async def _look(self, tasks: TaskGroup) -> None:
         slot, address = self._slot, self._slot.address
@@ -147,3 +140,21 @@ class EngineWatch:
                 self._slot.has_events = False
                 started.set()
                 notice(f"not used: {error}")
+
+
+def until_next_look_s(now_s: float, replica_id: ReplicaId, poll_s: float) -> float:
+    """Return how long until the next look at an engine; each has a moment of its own.
+
+    A hundred engines that were looked at together would hold up turns for tens of milliseconds.
+
+    Args:
+        now_s: On any clock.
+        replica_id: Whose moment.
+        poll_s: Between two looks.
+
+    Returns:
+        Half of ``poll_s`` to one and a half.
+    """
+    moment_s = replica_id * GOLDEN_SHARE % 1.0 * poll_s
+    wait_s = (moment_s - now_s) % poll_s
+    return wait_s if wait_s > poll_s / 2 else wait_s + poll_s
