@@ -16,8 +16,8 @@ from agent_runtime.errors import BackendError
 from scheduler.ids import ReplicaId
 
 OK = 200
-GOLDEN_SHARE = 0.618033988749895
-"""Multiples of it, without their whole parts, are spread evenly, however many there are."""
+MOMENTS = 16
+"""At which engines are looked at, in a period."""
 EVENTS_START_S = 5.0
 """An engine takes turns after so long, though what it published before is not known yet."""
 
@@ -143,9 +143,10 @@ class EngineWatch:
 
 
 def until_next_look_s(now_s: float, replica_id: ReplicaId, poll_s: float) -> float:
-    """Return how long until the next look at an engine; each has a moment of its own.
+    """Return how long until the next look at an engine; a few at a time have a moment in common.
 
-    A hundred engines that were looked at together would hold up turns for tens of milliseconds.
+    A hundred that were looked at together would hold up turns for tens of milliseconds; one by one
+    they would cost more.
 
     Args:
         now_s: On any clock.
@@ -155,6 +156,6 @@ def until_next_look_s(now_s: float, replica_id: ReplicaId, poll_s: float) -> flo
     Returns:
         Half of ``poll_s`` to one and a half.
     """
-    moment_s = replica_id * GOLDEN_SHARE % 1.0 * poll_s
+    moment_s = replica_id % MOMENTS / MOMENTS * poll_s
     wait_s = (moment_s - now_s) % poll_s
     return wait_s if wait_s > poll_s / 2 else wait_s + poll_s
