@@ -33,7 +33,7 @@ from agent_runtime.gateway.turn_stream import (
     TurnStream,
     leave_on_disconnect,
 )
-from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn, watched_turn
+from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn
 from agent_runtime.turns import TurnPlacement
 
 HEADER_SAFE = string.punctuation.replace("%", "") + " "
@@ -137,7 +137,7 @@ async def _run(desk: TurnDesk, ready: ReadyAnswer, stack: AsyncExitStack) -> Liv
         BackendError: The backend takes none.
     """
     stack.enter_context(desk.limit.under_way())
-    watched = stack.enter_context(watched_turn(desk.counts, ready.dialect))
+    watched = stack.enter_context(WatchedTurn(desk.counts, ready.dialect))
     try:
         return await ready.begin(watched, stack)
     except (RequestError, BackendError) as error:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio  # noqa: TID251 - a timer without a task: most streams don't live to see it
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import anyio
@@ -20,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_runtime.errors import BackendError, RequestError
-from agent_runtime.gateway.client_departure import departure_of
+from agent_runtime.gateway.client_departure import Departure, departure_of
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -261,10 +262,9 @@ class AccompaniedLeaving(Leaving):
         self._tasks.start_soon(task)
 
 
-@asynccontextmanager
-async def leave_on_disconnect(
+def leave_on_disconnect(
     scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
-) -> AsyncIterator[Leaving]:
+) -> AbstractAsyncContextManager[Leaving]:
     """Cancel what runs inside when the client goes away, or the event is set.
 
     Args:
@@ -274,16 +274,33 @@ async def leave_on_disconnect(
     """
     departure = departure_of(scope)
     if departure is None or cancelled is not None:
-        async with leave_accompanied(scope, receive, cancelled) as accompanied:
-            yield accompanied
-        return
-    with anyio.CancelScope() as inside:
-        leaving = Leaving(inside)
-        departure.listen(leaving.leave)
-        try:
-            yield leaving
-        finally:
-            departure.ignore(leaving.leave)
+        return leave_accompanied(scope, receive, cancelled)
+    return _LeavingAlone(departure)
+
+
+class _LeavingAlone:
+    """A context from which what runs leaves with its client, and by nobody else's doing."""
+
+    __slots__ = ("_departure", "_inside", "_leaving")
+
+    def __init__(self, departure: Departure) -> None:
+        self._departure = departure
+        self._inside = anyio.CancelScope()
+        self._leaving = Leaving(self._inside)
+
+    async def __aenter__(self) -> Leaving:
+        self._inside.__enter__()
+        self._departure.listen(self._leaving.leave)
+        return self._leaving
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._departure.ignore(self._leaving.leave)
+        return bool(self._inside.__exit__(exc_type, exc_value, traceback))
 
 
 @asynccontextmanager

@@ -14,6 +14,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Protocol
 
+from typing_extensions import override
+
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.prompts.block_hashes import Prompt, extend_hashes
 from agent_runtime.prompts.tokeniser import marker, tokenise
@@ -22,6 +24,8 @@ from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 END_OF_MESSAGE = marker("end of message")
 CALLS_KNOWN = 1 << 15
 """Arguments of tool calls that are not parsed again."""
+_PLAIN = ("role", "content")
+"""A message of these alone is its text; most are, and every turn brings all of them again."""
 
 
 class PromptPiece(Protocol):
@@ -62,6 +66,16 @@ class RenderedMessage:
         self.text = text
         self._digest: bytes | None = None  # until it is asked for: named sessions need none
 
+    @override
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RenderedMessage):
+            return NotImplemented
+        return self.role == other.role and self.text == other.text
+
+    @override
+    def __hash__(self) -> int:
+        return self.fingerprint
+
     @property
     def digest(self) -> bytes:
         """Of both."""
@@ -90,6 +104,9 @@ def render_chat(
     """
     rendered = [RenderedMessage("tools", _json(tools))] if tools else []
     for index, message in enumerate(messages):
+        if len(message) == len(_PLAIN) and isinstance(message.get("content"), str):
+            rendered.append(RenderedMessage(message["role"], message["content"]))
+            continue
         text = content_text(message.get("content"), f"messages[{index}].content")
         for call in _calls(message):
             text += (SEPARATOR if text else "") + call
