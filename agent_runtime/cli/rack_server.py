@@ -35,6 +35,11 @@ def listen(host: str, port: int, *, port_option: str = "--port") -> socket.socke
     return listener
 
 
+ACCEPTED_A_TURN = 16
+"""Connections that are taken in one turn of the loop: libuv, under uvloop, takes one a listening
+socket. Under load a turn takes tens of milliseconds, and of a hundred clients that come at once the
+last would wait for seconds; so the same socket is listened on several times."""
+
 GC_THRESHOLDS = 50_000, 20, 100
 """Python's own are 700, 10, 10."""
 
@@ -88,7 +93,9 @@ class EndpointServer(uvicorn.Server):
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        named = sockets or []
+        again = [one.dup() for one in named for _ in range(ACCEPTED_A_TURN - 1)]
+        await super().startup([*named, *again] or None)
         collect_garbage_rarely()
 
     @override
