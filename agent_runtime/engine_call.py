@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from scheduler.events import GapHint
 
+WHITE_SPACE = b" \t\n\r"
+"""JSON's."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReplyFacts:
@@ -99,6 +102,14 @@ def with_members(body: bytes, members: bytes) -> bytes:
     """
     if not members:
         return body
-    head = body.rstrip()[:-1].rstrip()
-    comma = b"" if head.endswith(b"{") else b","
-    return head + comma + members + b"}"
+    end = _last_of(body, len(body))  # the closing brace
+    last = _last_of(body, end)
+    comma = b"" if body[last : last + 1] == b"{" else b","
+    return b"".join((memoryview(body)[: last + 1], comma, members, b"}"))
+
+
+def _last_of(body: bytes, end: int) -> int:
+    """Return where the last byte before ``end`` is that is no white space; without copies."""
+    while body[end - 1] in WHITE_SPACE:
+        end -= 1
+    return end - 1

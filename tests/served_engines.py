@@ -13,10 +13,11 @@ import httpx2
 import uvicorn
 
 from agent_runtime.backends.vllm_servers.circuit_breaker import BreakerSettings
+from agent_runtime.backends.vllm_servers.engine_connections import open_engine_http
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory, EngineSources
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
-from agent_runtime.backends.vllm_servers.engine_http import open_engine_http
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
+from agent_runtime.cli.rack_server import endpoint_config
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
 from agent_runtime.gateway.relay.relay_app import RelayTerms
@@ -74,14 +75,7 @@ async def gateway_before(
         service = EngineService(
             servers, EngineServiceOptions(policy, kv_tokens, relay=terms or RelayTerms()), clock
         )
-        config = uvicorn.Config(
-            service.app,
-            log_level="critical",
-            lifespan="off",
-            timeout_graceful_shutdown=1,
-            ws="none",
-        )
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(endpoint_config(service.app, grace_s=1))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             async with anyio.create_task_group() as serving:
                 serving.start_soon(server.serve, [listener])

@@ -19,7 +19,7 @@ from agent_runtime.prompts.tokeniser import tokenise
 
 BLOCK = 4
 roles = st.sampled_from(["system", "user", "assistant", "tool"])
-messages = st.lists(st.builds(RenderedMessage.of, roles, st.text(max_size=30)), min_size=1)
+messages = st.lists(st.builds(RenderedMessage, roles, st.text(max_size=30)), min_size=1)
 
 
 def reply_of(num_tokens: int) -> TokenisedText:
@@ -46,7 +46,7 @@ def test_the_next_prompt_goes_on_where_the_reply_ended(
     reply = reply_of(num_tokens)
     first = memory.plan(reply.tokens)
     assert len(first.block_hashes) == (first.num_tokens + num_tokens) // BLOCK
-    said = RenderedMessage.of("assistant", reply.text)
+    said = RenderedMessage("assistant", reply.text)
     memory.open_prompt([*history, said, *more])
     second = memory.plan(reply_of(5).tokens)
     assert second.block_hashes[: len(first.block_hashes)] == first.block_hashes
@@ -81,7 +81,7 @@ def directory(**kwargs) -> SessionDirectory:
 
 
 def history(*texts: str) -> list[bytes]:
-    return chain_digests([RenderedMessage.of("user", text) for text in texts])
+    return chain_digests([RenderedMessage("user", text) for text in texts])
 
 
 def test_a_conversation_is_found_by_its_longest_known_history() -> None:

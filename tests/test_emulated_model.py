@@ -356,7 +356,7 @@ def test_logprobs_are_well_formed(speech: Speech, num_top: int) -> None:
 def test_a_call_is_read_as_it_was_written_whatever_clients_make_of_it() -> None:
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     plain = render_chat([{"role": "assistant", "content": None, "tool_calls": [call]}], ())
-    written = RenderedMessage.of(
+    written = RenderedMessage(
         "assistant", '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
     )
     assert plain == [written]

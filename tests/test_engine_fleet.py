@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import anyio
@@ -23,6 +24,7 @@ from agent_runtime.backends.vllm_servers.engine_discovery import (
 from agent_runtime.backends.vllm_servers.engine_facts import EngineFacts, EventSource, reachable
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineAddress, EngineFleet, SlotState
 from agent_runtime.backends.vllm_servers.engine_metrics import EngineMetrics, parse_metrics
+from agent_runtime.backends.vllm_servers.engine_watch import MOMENTS, until_next_look_s
 from agent_runtime.backends.vllm_servers.token_counts import TokenCounts
 from agent_runtime.cli.main import main
 from agent_runtime.errors import ConfigError, InternalError
@@ -47,6 +49,22 @@ vllm:cache_config_info{block_size="128",engine="0",num_gpu_blocks="160",sliding_
 
 def facts(*models: str) -> EngineFacts:
     return EngineFacts(tuple({"id": name} for name in models), EngineMetrics(), None)
+
+
+@given(st.floats(0, 1e6), st.sampled_from([0.02, 1.0, 7.0]))
+def test_engines_are_looked_at_a_few_at_a_time_and_each_about_once_a_period(
+    now_s: float, poll_s: float
+) -> None:
+    moments: Counter[int] = Counter()
+    for number in range(128):
+        wait_s = until_next_look_s(now_s, ReplicaId(number), poll_s)
+        assert 0.5 * poll_s <= wait_s <= 1.5 * poll_s
+        after_s = now_s + wait_s
+        assert until_next_look_s(after_s, ReplicaId(number), poll_s) == pytest.approx(
+            poll_s, rel=1e-3, abs=1e-6
+        )
+        moments[round(after_s % poll_s / poll_s * MOMENTS) % MOMENTS] += 1
+    assert set(moments.values()) == {128 // MOMENTS}
 
 
 def test_metrics_are_read_as_vllm_writes_them() -> None:

@@ -24,10 +24,10 @@ from agent_runtime.backends.vllm_engine.in_process_http import (
     InProcessEngine,
     beside_in_process_engine,
 )
+from agent_runtime.backends.vllm_servers.engine_connections import open_engine_http
 from agent_runtime.backends.vllm_servers.engine_http import (
     EngineReply,
     EngineUnreachableError,
-    open_engine_http,
 )
 from agent_runtime.errors import ConfigError
 from tests.vllm.servers import ENVIRONMENT, build_model

@@ -21,7 +21,7 @@ def anyio_backend() -> str:
 
 
 def history(*texts: str) -> list[bytes]:
-    return chain_digests([RenderedMessage.of("user", text) for text in texts])
+    return chain_digests([RenderedMessage("user", text) for text in texts])
 
 
 def forgotten_by_calls(sessions: SessionDirectory, now_s: float) -> list[list[str]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -32,6 +35,11 @@ def listen(host: str, port: int, *, port_option: str = "--port") -> socket.socke
     return listener
 
 
+ACCEPTED_A_TURN = 16
+"""Connections that are taken in one turn of the loop: libuv, under uvloop, takes one a listening
+socket. Under load a turn takes tens of milliseconds, and of a hundred clients that come at once the
+last would wait for seconds; so the same socket is listened on several times."""
+
 GC_THRESHOLDS = 50_000, 20, 100
 """Python's own are 700, 10, 10."""
 
@@ -43,8 +51,14 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
         app: What is served.
         grace_s: For connections to close when it stops.
     """
+    http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    if find_spec("httptools") is not None:
+        from agent_runtime.cli.client_connection import ClientConnection  # noqa: PLC0415 - an extra
+
+        http = ClientConnection
     return uvicorn.Config(
         app,
+        http=http,
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -79,7 +93,9 @@ class EndpointServer(uvicorn.Server):
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        named = sockets or []
+        again = [one.dup() for one in named for _ in range(ACCEPTED_A_TURN - 1)]
+        await super().startup([*named, *again] or None)
         collect_garbage_rarely()
 
     @override

@@ -13,9 +13,10 @@ from rich.console import Console
 
 from agent_runtime.backends.vllm_engine.in_process_engine import open_in_process_engine
 from agent_runtime.backends.vllm_engine.in_process_http import beside_in_process_engine
+from agent_runtime.backends.vllm_servers.engine_connections import open_engine_http
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
-from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, open_engine_http
+from agent_runtime.backends.vllm_servers.engine_http import EngineHttp
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.cli.endpoint_options import endpoint_limits, tenant_keys
 from agent_runtime.cli.engine_options import (

@@ -69,8 +69,11 @@ class Models:
         Raises:
             UnknownModelError: Names those there are.
         """
-        if self._any_name or any(card["id"] == name for card in self._cards()):
+        if self._any_name:
             return
+        for card in self._cards():
+            if card["id"] == name:
+                return
         available = ", ".join(str(card["id"]) for card in self._cards())
         raise UnknownModelError(
             f"The model `{name}` does not exist. Available: {available}.", param="model"

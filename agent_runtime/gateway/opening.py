@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from agent_runtime.errors import BodyTooLargeError, ContextTooLongError, SessionStateError
 from agent_runtime.gateway.models import Models
@@ -55,16 +56,19 @@ class Opening:
             BodyTooLargeError: Over the limit.
             ClientDisconnect: The client left.
         """
-        limit = self.max_body_bytes
-        declared = request.headers.get("content-length", "")
-        num_bytes = int(declared) if declared.isdecimal() else 0
+        limit, receive = self.max_body_bytes, request.receive
+        num_bytes = _declared_bytes(request.scope)
         chunks: list[bytes] = []
         if num_bytes <= limit:
             num_bytes = 0
-            async for chunk in request.stream():
+            more = True
+            while more and num_bytes <= limit:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk = message.get("body", b"")
+                more = message.get("more_body", False)
                 num_bytes += len(chunk)
-                if num_bytes > limit:
-                    break
                 chunks.append(chunk)
         if num_bytes > limit:
             raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
@@ -151,6 +155,13 @@ class Opening:
             f"{param}.",
             param=param,
         )
+
+
+def _declared_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
 
 
 def breakpoint_tokens(prompt: OpenedPrompt, breakpoint_: CacheBreakpoint | None) -> int:

@@ -123,7 +123,7 @@ class PacedCompletions:
     async def _whole(self, paced: PacedChat, request: Request, headers: dict[str, str]) -> Response:
         answer: dict[str, Any] = {}
         failure: RequestError | BackendError | None = None
-        async with leave_on_disconnect(request.receive) as leaving:
+        async with leave_on_disconnect(request.scope, request.receive) as leaving:
             try:
                 answer = await self._heard(paced)
             except (RequestError, BackendError) as error:

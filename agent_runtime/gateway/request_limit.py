@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from agent_runtime.errors import TooManyRequestsError
 
@@ -34,16 +33,17 @@ class RequestLimit:
                 retry_after_s=RETRY_AFTER_S,
             )
 
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
+    def under_way(self) -> AbstractContextManager[None]:
         """Count one while the context lasts.
 
         Raises:
-            TooManyRequestsError: There are as many as may be.
+            TooManyRequestsError: On entry; there are as many as may be.
         """
+        return self
+
+    def __enter__(self) -> None:
         self.check()
         self.num_under_way += 1
-        try:
-            yield
-        finally:
-            self.num_under_way -= 1
+
+    def __exit__(self, *_: object) -> None:
+        self.num_under_way -= 1

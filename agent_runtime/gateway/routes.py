@@ -10,6 +10,7 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from agent_runtime.gateway.answering import AnswerDesk, Answering
 from agent_runtime.gateway.count_route import CountRoute
@@ -139,13 +140,20 @@ def starlette_routes(served: Sequence[Served]) -> list[Route]:
         by_path.setdefault(one.operation.path, {})[one.operation.method.upper()] = one.answer
     # One route a path: a 405 tells the methods of the first that fits alone.
     return [
-        Route(path, _by_method(answers), methods=list(answers)) for path, answers in by_path.items()
+        Route(path, _ByMethod(answers), methods=list(answers)) for path, answers in by_path.items()
     ]
 
 
-def _by_method(answers: Mapping[str, Answer]) -> Answer:
-    async def answer(request: Request) -> Response:
-        method = "GET" if request.method == "HEAD" else request.method
-        return await answers[method](request)
+class _ByMethod:
+    """An ASGI app: Starlette has a second net for errors, like the app's own, under functions."""
 
-    return answer
+    __slots__ = ("_answers",)
+
+    def __init__(self, answers: Mapping[str, Answer]) -> None:
+        self._answers = answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        answer = self._answers["GET" if method == "HEAD" else method]
+        response = await answer(Request(scope, receive, send))
+        await response(scope, receive, send)

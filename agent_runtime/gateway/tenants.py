@@ -127,7 +127,8 @@ class Authentication:
 
 def tenant_of(request: Request) -> TenantId:
     """Return whose request it is."""
-    return getattr(request.state, "tenant_id", NO_TENANT)
+    state: Mapping[str, TenantId] = request.scope.get("state") or {}
+    return state.get("tenant_id", NO_TENANT)
 
 
 def _given_key(headers: Mapping[str, str]) -> str | None:

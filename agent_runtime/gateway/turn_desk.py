@@ -6,6 +6,7 @@ and answered whole or as a stream that lives as long as its client.
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -32,11 +33,12 @@ from agent_runtime.gateway.turn_stream import (
     TurnStream,
     leave_on_disconnect,
 )
-from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn, watched_turn
+from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn
 from agent_runtime.turns import TurnPlacement
 
 HEADER_SAFE = string.punctuation.replace("%", "") + " "
 """What a session id keeps in a header; the rest, such as non-ASCII, is percent-encoded."""
+_STAYS = re.compile(r"[A-Za-z0-9._/-]+")
 DECISION_HEADER = "x-panjiu-decision"
 
 
@@ -135,7 +137,7 @@ async def _run(desk: TurnDesk, ready: ReadyAnswer, stack: AsyncExitStack) -> Liv
         BackendError: The backend takes none.
     """
     stack.enter_context(desk.limit.under_way())
-    watched = stack.enter_context(watched_turn(desk.counts, ready.dialect))
+    watched = stack.enter_context(WatchedTurn(desk.counts, ready.dialect))
     try:
         return await ready.begin(watched, stack)
     except (RequestError, BackendError) as error:
@@ -147,7 +149,7 @@ async def _whole(run: Run, ends: StreamEnds, request: Request, headers: dict[str
     response: Response | None = None
     failure: RequestError | BackendError | None = None
     async with (
-        leave_on_disconnect(request.receive, ends.cancelled) as leaving,
+        leave_on_disconnect(request.scope, request.receive, ends.cancelled) as leaving,
         AsyncExitStack() as stack,
     ):
         try:
@@ -163,7 +165,7 @@ async def _whole(run: Run, ends: StreamEnds, request: Request, headers: dict[str
         response = cut_short if leaving.was_cancelled else None
     if response is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    response.headers.update(headers)
+    response.raw_headers += [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
     return response
 
 
@@ -185,7 +187,8 @@ def decision_text(placement: TurnPlacement) -> str:
 
 def session_header(session: ChatSession) -> str:
     """Return a session's id as it stands in a header."""
-    return quote(session.public_id, safe=HEADER_SAFE)
+    public_id = session.public_id
+    return public_id if _STAYS.fullmatch(public_id) else quote(public_id, safe=HEADER_SAFE)
 
 
 def plain_headers(request: Request) -> dict[str, str]:

@@ -6,16 +6,22 @@ longer than a short grace let it begin earlier; comments then keep the connectio
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+import asyncio  # noqa: TID251 - a timer without a task: most streams don't live to see it
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
+from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.gateway.client_departure import Departure, departure_of
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -96,11 +102,12 @@ class TurnStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         outlet = _Outlet(send, self.raw_headers)
         refusal: RequestError | BackendError | None = None
-        comments = _Comments(outlet, self._hold)
         async with (
-            leave_on_disconnect(receive, self._ends.cancelled, comments) as leaving,
+            leave_accompanied(scope, receive, self._ends.cancelled) as leaving,
             AsyncExitStack() as stack,
         ):
+            comments = _Comments(outlet, self._hold, leaving)
+            stack.callback(comments.withdraw)
             try:
                 opened = await self._open_stream(stack)
             except (RequestError, BackendError) as error:
@@ -168,86 +175,162 @@ class _Outlet:
 class _Comments:
     """Keeps a connection alive while turns are held: a comment after the grace, and then again.
 
+    Most turns are not held for long, so the task that sends them begins with the first.
+
     Invariant: no comment is under way once ``end`` has returned.
     """
 
-    __slots__ = ("_hold", "_outlet", "_sent", "_since_s", "has_ended")
+    __slots__ = ("_has_ended", "_hold", "_outlet", "_sent", "_since_s", "_timer")
 
-    def __init__(self, outlet: _Outlet, hold: HoldTerms) -> None:
+    def __init__(self, outlet: _Outlet, hold: HoldTerms, leaving: AccompaniedLeaving) -> None:
         self._outlet, self._hold = outlet, hold
         self._since_s = anyio.current_time()
         self._sent: anyio.Event | None = None  # of one that is under way
-        self.has_ended = False
+        self._has_ended = False
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(hold.grace_s, leaving.accompany, self._send_all)
 
-    def next_s(self) -> float:
-        """Return how long until the next one."""
-        if self.has_ended:
-            return float("inf")
-        return self._hold.comment_every_s if self._outlet.started else self._hold.grace_s
-
-    async def send(self) -> None:
-        """Send one, unless it is too late."""
-        if self.has_ended:
-            return
-        self._sent = anyio.Event()
-        held_s = anyio.current_time() - self._since_s
-        await self._outlet.send(b": held %d s\n\n" % held_s)
-        self._sent.set()
-        self._sent = None
+    def withdraw(self) -> None:
+        """Begin no other; one may be under way."""
+        self._has_ended = True
+        self._timer.cancel()
 
     async def end(self) -> None:
         """Send no more."""
-        self.has_ended = True
+        self.withdraw()
         if self._sent is not None:
             await self._sent.wait()
 
+    async def _send_all(self) -> None:
+        while not self._has_ended:
+            self._sent = anyio.Event()
+            held_s = anyio.current_time() - self._since_s
+            await self._outlet.send(b": held %d s\n\n" % held_s)
+            self._sent.set()
+            self._sent = None
+            await anyio.sleep(self._hold.comment_every_s)
 
-@dataclass(slots=True)
+
 class Leaving:
-    """Why what runs was cancelled, if it was.
+    """What runs until a client goes away, and why it was cancelled, if it was.
+
+    Args:
+        inside: Of all that runs.
 
     Attributes:
         client_left: The client went away.
         was_cancelled: Somebody else ended it.
     """
 
-    client_left: bool = False
-    was_cancelled: bool = False
+    __slots__ = ("_inside", "client_left", "was_cancelled")
+
+    def __init__(self, inside: anyio.CancelScope) -> None:
+        self._inside = inside
+        self.client_left = self.was_cancelled = False
+
+    def leave(self) -> None:
+        """Cancel all of it, since the client went away."""
+        self.client_left = True
+        self._inside.cancel()
+
+    def cancel(self) -> None:
+        """Cancel all of it for another reason."""
+        self.was_cancelled = True
+        self._inside.cancel()
 
 
-@asynccontextmanager
-async def leave_on_disconnect(
-    receive: Receive, cancelled: anyio.Event | None = None, comments: _Comments | None = None
-) -> AsyncIterator[Leaving]:
+class AccompaniedLeaving(Leaving):
+    """The same with tasks beside it, which are cancelled when it ends.
+
+    Args:
+        tasks: All of it.
+
+    Attributes:
+        is_alone: Whether there are none.
+    """
+
+    __slots__ = ("_tasks", "is_alone")
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        super().__init__(tasks.cancel_scope)
+        self._tasks = tasks
+        self.is_alone = True
+
+    def accompany(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run one."""
+        self.is_alone = False
+        self._tasks.start_soon(task)
+
+
+def leave_on_disconnect(
+    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
+) -> AbstractAsyncContextManager[Leaving]:
     """Cancel what runs inside when the client goes away, or the event is set.
 
     Args:
-        receive: Tells of the client.
+        scope: The request's; with a ``Departure``, no task waits for the client.
+        receive: Tells of the client where the scope has none.
         cancelled: The event, if there is one.
-        comments: To be sent meanwhile, by the task that waits for the client.
     """
-    leaving = Leaving()
+    departure = departure_of(scope)
+    if departure is None or cancelled is not None:
+        return leave_accompanied(scope, receive, cancelled)
+    return _LeavingAlone(departure)
+
+
+class _LeavingAlone:
+    """A context from which what runs leaves with its client, and by nobody else's doing."""
+
+    __slots__ = ("_departure", "_inside", "_leaving")
+
+    def __init__(self, departure: Departure) -> None:
+        self._departure = departure
+        self._inside = anyio.CancelScope()
+        self._leaving = Leaving(self._inside)
+
+    async def __aenter__(self) -> Leaving:
+        self._inside.__enter__()
+        self._departure.listen(self._leaving.leave)
+        return self._leaving
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._departure.ignore(self._leaving.leave)
+        return bool(self._inside.__exit__(exc_type, exc_value, traceback))
+
+
+@asynccontextmanager
+async def leave_accompanied(
+    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
+) -> AsyncIterator[AccompaniedLeaving]:
+    """Do the same where tasks may have to run beside what runs; see ``leave_on_disconnect``."""
+    departure = departure_of(scope)
 
     async def watch() -> None:
-        wait_s = float("inf") if comments is None else comments.next_s()
-        while True:
-            with anyio.move_on_after(wait_s) as waiting:
-                if (await receive())["type"] == "http.disconnect":
-                    break
-            if comments is not None and waiting.cancelled_caught:
-                await comments.send()
-                wait_s = comments.next_s()
-        leaving.client_left = True
-        tasks.cancel_scope.cancel()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        leaving.leave()
 
     async def watch_others(event: anyio.Event) -> None:
         await event.wait()
-        leaving.was_cancelled = True
-        tasks.cancel_scope.cancel()
+        leaving.cancel()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
+        leaving = AccompaniedLeaving(tasks)
+        if departure is None:
+            leaving.accompany(watch)
+        else:
+            departure.listen(leaving.leave)
         if cancelled is not None:
-            tasks.start_soon(watch_others, cancelled)
-        yield leaving
-        tasks.cancel_scope.cancel()
+            leaving.accompany(partial(watch_others, cancelled))
+        try:
+            yield leaving
+        finally:
+            if departure is not None:
+                departure.ignore(leaving.leave)
+        if not leaving.is_alone:  # to cancel costs more than all the rest of it
+            tasks.cancel_scope.cancel()

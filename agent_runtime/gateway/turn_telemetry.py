@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, Self
 
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName, TurnUsage
@@ -42,20 +40,33 @@ class TurnCounts(Protocol):
 
 
 class WatchedTurn:
-    """One request on its way; one that nothing is told of was aborted.
+    """One request on its way, while the context lasts; one that nothing is told of was aborted.
+
+    Args:
+        counts: Told of it.
+        dialect: It came in.
 
     Attributes:
         outcome: How it ended, as far as is known.
         used: What it used, once it is answered.
     """
 
-    __slots__ = ("_counts", "_waiting", "outcome", "used")
+    __slots__ = ("_counts", "_dialect", "_waiting", "outcome", "used")
 
-    def __init__(self, counts: TurnCounts) -> None:
+    def __init__(self, counts: TurnCounts, dialect: DialectName) -> None:
         self._counts = counts
+        self._dialect = dialect
         self._waiting = True
         self.outcome = Outcome.ABORTED
         self.used: TurnUsage | None = None
+
+    def __enter__(self) -> Self:
+        self._counts.turn_arrived()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.placed(None)
+        self._counts.request_ended(self._dialect, self.outcome, self.used)
 
     def placed(self, placement: TurnPlacement | None) -> None:
         """It runs, or it never will."""
@@ -74,15 +85,3 @@ class WatchedTurn:
     def answered(self, used: TurnUsage) -> None:
         """All of it was generated."""
         self.outcome, self.used = Outcome.ANSWERED, used
-
-
-@contextmanager
-def watched_turn(counts: TurnCounts, dialect: DialectName) -> Iterator[WatchedTurn]:
-    """Watch a request while the context lasts."""
-    counts.turn_arrived()
-    watched = WatchedTurn(counts)
-    try:
-        yield watched
-    finally:
-        watched.placed(None)
-        counts.request_ended(dialect, watched.outcome, watched.used)

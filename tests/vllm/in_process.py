@@ -21,9 +21,9 @@ from agent_runtime.backends.vllm_engine.in_process_http import (
     IN_PROCESS_URL,
     beside_in_process_engine,
 )
+from agent_runtime.backends.vllm_servers.engine_connections import open_engine_http
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory, EngineSources
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
-from agent_runtime.backends.vllm_servers.engine_http import open_engine_http
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions

@@ -151,7 +151,7 @@ def engine_url(text: str, place: str) -> str:
         ConfigError: It is no ``http://host:port``.
     """
     parts = urlsplit(text.rstrip("/").removesuffix("/v1"))
-    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path or parts.query:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query:
         raise ConfigError(f"{place}: expected http://HOST:PORT, got {text!r}")
     try:
         _ = parts.port

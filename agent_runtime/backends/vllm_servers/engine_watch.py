@@ -13,8 +13,11 @@ from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, EngineUn
 from agent_runtime.backends.vllm_servers.kv_feed import KvFeed
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
 from agent_runtime.errors import BackendError
+from scheduler.ids import ReplicaId
 
 OK = 200
+MOMENTS = 16
+"""At which engines are looked at, in a period."""
 EVENTS_START_S = 5.0
 """An engine takes turns after so long, though what it published before is not known yet."""
 
@@ -66,7 +69,8 @@ class EngineWatch:
                 if slot.state is SlotState.DOWN:
                     while_down(slot)
                 self._fleet.leave_if_drained(slot)
-                await anyio.sleep(self._poll_s)
+                now_s, replica_id = self._now_s(), slot.replica_id
+                await anyio.sleep(until_next_look_s(now_s, replica_id, self._poll_s))
             self._stop_feed()
 
     async def _look(self, tasks: TaskGroup) -> None:
@@ -136,3 +140,22 @@ class EngineWatch:
                 self._slot.has_events = False
                 started.set()
                 notice(f"not used: {error}")
+
+
+def until_next_look_s(now_s: float, replica_id: ReplicaId, poll_s: float) -> float:
+    """Return how long until the next look at an engine; a few at a time have a moment in common.
+
+    A hundred that were looked at together would hold up turns for tens of milliseconds; one by one
+    they would cost more.
+
+    Args:
+        now_s: On any clock.
+        replica_id: Whose moment.
+        poll_s: Between two looks.
+
+    Returns:
+        Half of ``poll_s`` to one and a half.
+    """
+    moment_s = replica_id % MOMENTS / MOMENTS * poll_s
+    wait_s = (moment_s - now_s) % poll_s
+    return wait_s if wait_s > poll_s / 2 else wait_s + poll_s

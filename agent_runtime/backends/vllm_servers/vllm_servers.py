@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from urllib.parse import quote
 
 import anyio
@@ -305,8 +304,20 @@ def _as_sent(call: EngineCall, session_id: SessionId, priority: int) -> EngineCa
         members = b'"session_id":' + json.dumps(session_id).encode()
         if priority:
             members += b',"priority":%d' % priority
-        return replace(call, body=with_members(call.body, members))
+        return _with(call, with_members(call.body, members), call.headers)
     headers = {**call.headers, SESSION_HEADER: quote(session_id, safe=HEADER_SAFE)}
     if priority:
         headers[PRIORITY_HEADER] = str(priority)
-    return replace(call, headers=headers)
+    return _with(call, call.body, headers)
+
+
+def _with(call: EngineCall, body: bytes, headers: Mapping[str, str]) -> EngineCall:
+    return EngineCall(
+        call.path,
+        body,
+        call.reader,
+        headers,
+        call.gap_after,
+        has_priority=call.has_priority,
+        takes_members=call.takes_members,
+    )

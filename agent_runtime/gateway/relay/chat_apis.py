@@ -144,7 +144,7 @@ class CompletionsApi(_OpenAiTexts):
             prompt = prompt[0]
         if isinstance(prompt, str):
             starts = range(0, len(prompt), PIECE_CHARACTERS)
-            texts = [RenderedMessage.of("prompt", prompt[s : s + PIECE_CHARACTERS]) for s in starts]
+            texts = [RenderedMessage("prompt", prompt[s : s + PIECE_CHARACTERS]) for s in starts]
             return RelayedPrompt(texts, TextHistory(prompt))
         if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
             starts = range(0, len(prompt), PIECE_TOKENS)
@@ -174,6 +174,11 @@ class TokenPiece:
     def digest(self) -> bytes:
         """Of the ids."""
         return blake2b(array("q", self.ids).tobytes(), digest_size=16).digest()
+
+    @property
+    def fingerprint(self) -> int:
+        """Of the ids."""
+        return hash(self.ids)
 
     def tokens(self) -> array[int]:
         """Return the ids."""

@@ -229,13 +229,25 @@ class StreamedReply:
 class WholeReply(WholeAnswer):
     """A reply in one piece of JSON."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._facts: ReplyFacts | None = None  # once they are all known
+
     @property
     def num_output_tokens(self) -> int:
         """Output tokens, known at the end."""
-        return int(self._usage().get("completion_tokens") or 0)
+        return 0 if self.answer is None else self.facts().num_output_tokens
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
+        facts = self._facts
+        if facts is None:
+            facts = self._read_facts()
+            if self.answer is not None:
+                self._facts = facts
+        return facts
+
+    def _read_facts(self) -> ReplyFacts:
         usage = self._usage()
         details = usage.get("prompt_tokens_details") or {}
         choice = self._choice()
@@ -243,7 +255,7 @@ class WholeReply(WholeAnswer):
         return ReplyFacts(
             num_prompt_tokens=usage.get("prompt_tokens"),
             num_cached_tokens=details.get("cached_tokens"),
-            num_output_tokens=self.num_output_tokens,
+            num_output_tokens=int(usage.get("completion_tokens") or 0),
             finish_reason=choice.get("finish_reason"),
             tool_names=[str((call.get("function") or {}).get("name")) for call in calls],
         )

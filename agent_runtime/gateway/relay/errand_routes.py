@@ -128,7 +128,7 @@ class _PassedStream(Response):
 
     @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._stack, leave_on_disconnect(receive):
+        async with self._stack, leave_on_disconnect(scope, receive):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for data in self._chunks():
                 await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -9,7 +9,7 @@ NOT_PASSED_ON = frozenset(
     {
         "host", "connection", "keep-alive", "proxy-authorization", "te", "trailer", "upgrade",
         "transfer-encoding", "content-length", "content-type", "accept-encoding", "accept",
-        "user-agent", "x-session-id",
+        "user-agent", "x-session-id", "expect",
     }
 )  # fmt: skip
 """Headers that are of this connection, or that the gateway sets itself."""

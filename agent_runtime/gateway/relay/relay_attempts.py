@@ -7,7 +7,7 @@ its own reply; else it has failed.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
@@ -60,7 +60,7 @@ class RelayAttempts:
     """
 
     __slots__ = (
-        "_call", "_ended", "_failed", "_listener", "_opened", "_opening", "_passed_on", "_stack",
+        "_call", "_ended", "_failed", "_listener", "_opened", "_opening", "_passed_on", "_running",
         "_turn", "num_attempts",
     )  # fmt: skip
 
@@ -71,7 +71,7 @@ class RelayAttempts:
         self._opened = opened
         self._listener = listener
         self._call: EngineCall = opened.call.engine_call()
-        self._stack = AsyncExitStack()
+        self._running: AbstractAsyncContextManager[RunningTurn] | None = None
         self._turn: RunningTurn | None = None
         self._failed: frozenset[ReplicaId] = frozenset()
         self._passed_on = False
@@ -94,7 +94,7 @@ class RelayAttempts:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self._stack.aclose()
+            await self._leave_turn()
         finally:
             self._opened.session.num_active_turns -= 1
 
@@ -141,8 +141,9 @@ class RelayAttempts:
             num_generated=self._call.reader.num_output_tokens,
             avoid=avoid,
         )
-        turn = await self._stack.enter_async_context(self._opening.runner.open_turn(request))
-        self._turn = turn
+        running = self._opening.runner.open_turn(request)
+        turn = await running.__aenter__()
+        self._running, self._turn = running, turn  # until ``_leave_turn``
         self._listener.placed(turn.placement)
         return turn
 
@@ -192,8 +193,9 @@ class RelayAttempts:
         return elsewhere is not None
 
     async def _leave_turn(self) -> None:
-        self._turn = None
-        await self._stack.aclose()
+        running, self._running, self._turn = self._running, None, None
+        if running is not None:
+            await running.__aexit__(None, None, None)
 
 
 def no_placement() -> InvariantError:

@@ -43,10 +43,7 @@ class RelayedAnswer:
         kept: Keeps responses, for calls whose answer may be kept; else None.
     """
 
-    __slots__ = (
-        "_attempts", "_first", "_keeping", "_kept", "_opened", "_opening", "_placement", "_retries",
-        "_spoke", "_watched",
-    )  # fmt: skip
+    __slots__ = ("_attempts", "_books", "_first", "_opened")
 
     def __init__(
         self,
@@ -55,15 +52,10 @@ class RelayedAnswer:
         retries: RetryCounts,
         kept: KeptResponses | None,
     ) -> None:
-        self._opening, self._opened, self._retries, self._kept = opening, opened, retries, kept
-        self._attempts = RelayAttempts(opening, opened, self)
-        self._watched: WatchedTurn | None = None
-        self._placement: TurnPlacement | None = None
+        self._opened = opened
+        self._books = _Books(opening, opened, retries, kept)
+        self._attempts = RelayAttempts(opening, opened, self._books)
         self._first = b""
-        self._spoke = False
-        self._keeping: Keeping | None = None
-        if kept is not None and opened.call.fields.get("store") is not False:
-            self._keeping = kept.keeping(opened.call, opened.session)
 
     async def begin(self, watched: WatchedTurn, stack: AsyncExitStack) -> Self:
         """Have an engine answer; of a stream, return once it has begun.
@@ -72,7 +64,7 @@ class RelayedAnswer:
             RequestError: The call can't be run.
             BackendError: No engine answers, or one with an error.
         """
-        self._watched = watched
+        self._books.watched = watched
         await stack.enter_async_context(self._attempts)
         if self._opened.call.streams:
             self._first = await anext(self._attempts, b"")
@@ -81,9 +73,10 @@ class RelayedAnswer:
     @property
     def placement(self) -> TurnPlacement:
         """What was decided about its latest turn."""
-        if self._placement is None:
+        placement = self._books.placement
+        if placement is None:
             raise no_placement()
-        return self._placement
+        return placement
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Return the events as they come."""
@@ -92,7 +85,7 @@ class RelayedAnswer:
             async for data in self._attempts:
                 yield data
         except BackendError as error:
-            self._broke(error)
+            self._books.broke(error)
             raise
 
     async def whole(self) -> Response:
@@ -100,13 +93,13 @@ class RelayedAnswer:
         try:
             data = [chunk async for chunk in self._attempts]
         except BackendError as error:
-            self._broke(error)
+            self._books.broke(error)
             raise
         return Response(b"".join(data), media_type="application/json")
 
     def ends(self, path: str) -> StreamEnds:
         """Return how it ends that does not end well."""
-        api, attempts, keeping = self._opened.call.api, self._attempts, self._keeping
+        api, attempts, keeping = self._opened.call.api, self._attempts, self._books.keeping
 
         def failure(error: RequestError | BackendError) -> bytes:
             if keeping is not None:
@@ -127,15 +120,47 @@ class RelayedAnswer:
             lambda: JSONResponse(keeping.cut_short()),
         )
 
+
+class _Books:
+    """The ``AttemptListener`` of an answer: tells everybody who counts or keeps.
+
+    It does not know the answer. Were there a cycle, request and reply would stay in memory until a
+    garbage collection, of which there are few (``collect_garbage_rarely``).
+
+    Attributes:
+        watched: For whoever counts, once the answer has begun.
+        placement: Of the latest turn.
+        keeping: Keeps the answer, if it is to be kept.
+    """
+
+    __slots__ = (
+        "_kept", "_opened", "_opening", "_retries", "_spoke", "keeping", "placement", "watched",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        opening: RelayOpening,
+        opened: OpenedCall,
+        retries: RetryCounts,
+        kept: KeptResponses | None,
+    ) -> None:
+        self._opening, self._opened, self._retries, self._kept = opening, opened, retries, kept
+        self._spoke = False
+        self.watched: WatchedTurn | None = None
+        self.placement: TurnPlacement | None = None
+        self.keeping: Keeping | None = None
+        if kept is not None and opened.call.fields.get("store") is not False:
+            self.keeping = kept.keeping(opened.call, opened.session)
+
     def placed(self, placement: TurnPlacement) -> None:
         """Note where it runs."""
-        self._placement = placement
-        if self._watched is not None:
-            self._watched.placed(placement)
+        self.placement = placement
+        if self.watched is not None:
+            self.watched.placed(placement)
 
     def progressed(self, step: TurnProgress, reader: ReplyReader, replica_id: ReplicaId) -> None:
         """Note what came."""
-        watched = self._watched
+        watched = self.watched
         if watched is not None:
             if step.num_new_tokens and not self._spoke and self._opened.call.streams:
                 self._spoke = True
@@ -145,8 +170,8 @@ class RelayedAnswer:
                 num_prompt = facts.num_prompt_tokens or 0
                 num_cached = facts.num_cached_tokens or 0
                 watched.answered(TurnUsage(num_prompt, facts.num_output_tokens, num_cached))
-        if self._keeping is not None:
-            self._keeping.progressed(reader, replica_id)
+        if self.keeping is not None:
+            self.keeping.progressed(reader, replica_id)
 
     def tries_again(self, *, resumes: bool) -> None:
         """Count another attempt."""
@@ -160,6 +185,7 @@ class RelayedAnswer:
         if self._kept is not None:
             self._kept.not_found(replica_id)
 
-    def _broke(self, error: BackendError) -> None:
-        if self._watched is not None:
-            self._watched.broke(error)
+    def broke(self, error: BackendError) -> None:
+        """Note that it did not come to its end."""
+        if self.watched is not None:
+            self.watched.broke(error)

@@ -1,0 +1,85 @@
+"""A client's connection: uvicorn's protocol on httptools, with two things done for less.
+
+It tells when the client goes, so that no task has to wait for that (see ``Departure``), and sends
+the head of a response together with what comes right after: uvicorn alone makes two system calls of
+it, and wakes the client twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from agent_runtime.gateway.client_departure import EXTENSION, Departure
+
+HEAD_BEGINS = b"HTTP/1.1 "
+
+
+class HeadJoiningTransport:
+    """A transport that holds a response's head until the next write, or the end of the loop's turn.
+
+    Args:
+        transport: Writes.
+
+    Invariant: ``_flushing`` is scheduled while ``_head`` is held.
+    """
+
+    __slots__ = ("_flushing", "_head", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._head = b""
+        self._flushing: asyncio.Handle | None = None
+
+    def write(self, data: bytes) -> None:
+        """Write in order."""
+        if self._head:
+            head, self._head = self._head, b""
+            if self._flushing is not None:
+                self._flushing.cancel()
+            self._transport.write(head + data)
+        elif data.startswith(HEAD_BEGINS):
+            self._head = data
+            self._flushing = self._loop.call_soon(self._flush)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Write what is held, and close."""
+        self._flush()
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        """Return whether it is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever else a transport has
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+
+class ClientConnection(HttpToolsProtocol):
+    """One connection of a client."""
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._departure = Departure()
+        super().connection_made(cast("asyncio.Transport", HeadJoiningTransport(transport)))
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self._departure}
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._departure.client_left()

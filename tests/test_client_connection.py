@@ -1,0 +1,144 @@
+"""What the gateway's server does beside uvicorn's: telling of clients that go, joining writes."""
+
+from __future__ import annotations
+
+import asyncio  # noqa: TID251 - transports are its
+import gc
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx2
+import pytest
+from typing_extensions import override
+
+from agent_runtime.cli.client_connection import HeadJoiningTransport
+from agent_runtime.gateway.client_departure import EXTENSION, Departure, departure_of
+from agent_runtime.gateway.relay.relayed_call import RelayedCall
+from agent_runtime.gateway.turn_stream import leave_accompanied, leave_on_disconnect
+from tests.lookalike_engine import LookalikeEngine
+from tests.served_engines import chat_body, served_engines, streamed
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Written(asyncio.Transport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.is_closed = False
+
+    @override
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+    @override
+    def close(self) -> None:
+        self.is_closed = True
+
+    @override
+    def is_closing(self) -> bool:
+        return self.is_closed
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+async def test_a_head_is_written_with_what_comes_right_after_and_else_at_once() -> None:
+    written = Written()
+    joining = HeadJoiningTransport(written)
+    joining.write(HEAD)
+    joining.write(b"body")
+    joining.write(b"more")
+    assert written.writes == [HEAD + b"body", b"more"]
+    joining.write(HEAD)
+    await anyio.lowlevel.checkpoint()
+    await anyio.lowlevel.checkpoint()
+    assert written.writes[2:] == [HEAD]
+    joining.write(b"late")
+    joining.write(HEAD)
+    joining.close()
+    assert written.writes[3:] == [b"late", HEAD]
+    assert joining.is_closing()
+    assert joining.get_extra_info("nothing", "else") == "else"
+    await anyio.lowlevel.checkpoint()
+    assert len(written.writes) == 5, "what was flushed is not written again"
+
+
+async def never() -> Any:
+    await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("leave", [leave_on_disconnect, leave_accompanied])
+async def test_what_runs_is_cancelled_when_the_server_tells_that_the_client_left(
+    leave: Any,
+) -> None:
+    departure = Departure()
+    scope = {"type": "http", "extensions": {EXTENSION: departure}}
+    async with leave(scope, never) as leaving:
+        departure.client_left()
+        await anyio.sleep_forever()
+    assert leaving.client_left
+    assert not leaving.was_cancelled
+    async with leave(scope, never) as leaving:  # one that had left before
+        await anyio.sleep_forever()
+    assert leaving.client_left
+
+
+@pytest.mark.parametrize("leave", [leave_on_disconnect, leave_accompanied])
+async def test_a_client_that_leaves_later_cancels_nothing_any_more(leave: Any) -> None:
+    departure = Departure()
+    scope = {"type": "http", "extensions": {EXTENSION: departure}}
+    async with leave(scope, never) as leaving:
+        pass
+    departure.client_left()
+    await anyio.lowlevel.checkpoint()
+    assert not leaving.client_left
+
+
+@pytest.mark.parametrize("tells", [False, True])
+async def test_somebody_else_may_end_it_too(tells: bool) -> None:
+    scope = {"type": "http", "extensions": {EXTENSION: Departure()} if tells else {}}
+    cancelled = anyio.Event()
+    async with leave_on_disconnect(scope, never, cancelled) as leaving:
+        cancelled.set()
+        await anyio.sleep_forever()
+    assert leaving.was_cancelled
+    assert not leaving.client_left
+
+
+async def test_servers_that_tell_nothing_are_asked() -> None:
+    assert departure_of({"type": "http"}) is None
+    assert departure_of({"type": "http", "extensions": None}) is None
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async with leave_on_disconnect({"type": "http"}, receive) as leaving:
+        await anyio.sleep_forever()
+    assert leaving.client_left
+
+
+async def test_requests_that_are_over_leave_nothing_to_the_garbage_collector() -> None:
+    async with (
+        served_engines([LookalikeEngine()]) as served,
+        httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
+    ):
+        path = "/v1/chat/completions"
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(3):
+                body = chat_body("hello", session_id=f"s{number}")
+                assert (await client.post(path, json=body)).status_code == 200
+                assert b"[DONE]" in await streamed(client, path, body)
+            await anyio.sleep(0.01)
+            left = [one for one in gc.get_objects() if type(one) is RelayedCall]
+        finally:
+            gc.enable()
+        assert left == []
