@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import resource
 import signal
 import socket
@@ -22,6 +21,7 @@ from agent_runtime.cli.emulated_model_options import emulated_model
 from agent_runtime.cli.rack_options import emulated_machine
 from agent_runtime.cli.rack_server import EndpointServer, endpoint_config, listen
 from agent_runtime.clock import Clock, epoch_s
+from agent_runtime.garbage import collect_garbage_rarely
 from agent_runtime.gateway.app import EndpointLimits
 from agent_runtime.look_alikes.kv_event_publisher import KvEventPublisher, kv_event_publishers
 from agent_runtime.look_alikes.lateness import LatenessSummary, watch_lateness
@@ -31,9 +31,6 @@ from hw_model.deployment import Deployment
 
 GRACE_S = 2
 MAX_OPEN_FILES = 65_536
-
-GC_THRESHOLDS = (50_000, 20, 50)
-"""A collection of everything stops all streams for tens of milliseconds; few of them, then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +56,7 @@ class EmulatedShare:
             ConfigError: A port is taken.
         """
         _raise_open_files()
-        gc.freeze()  # what was imported stays, and need not be looked at again and again
-        gc.set_threshold(*GC_THRESHOLDS)
+        collect_garbage_rarely()
         options = {"use_uvloop": find_spec("uvloop") is not None}
         summary = anyio.run(self._serve, parent, backend_options=options)
         parent.send(summary)

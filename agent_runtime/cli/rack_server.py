@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from agent_runtime.errors import ConfigError
+from agent_runtime.garbage import collect_garbage_rarely
 
 
 def listen(host: str, port: int, *, port_option: str = "--port") -> socket.socket:
@@ -40,9 +40,6 @@ ACCEPTED_A_TURN = 16
 socket. Under load a turn takes tens of milliseconds, and of a hundred clients that come at once the
 last would wait for seconds; so the same socket is listened on several times."""
 
-GC_THRESHOLDS = 50_000, 20, 100
-"""Python's own are 700, 10, 10."""
-
 
 def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
     """Return how an endpoint is served.
@@ -66,17 +63,6 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
         proxy_headers=False,
         timeout_graceful_shutdown=grace_s,
     )
-
-
-def collect_garbage_rarely() -> None:
-    """Have the garbage collector run less often, and leave alone what lives as long as the process.
-
-    Thousands of sessions are live objects that a collection visits in vain; what a request leaves
-    behind is mostly freed by its reference counts.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
 
 
 class EndpointServer(uvicorn.Server):

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from json.encoder import encode_basestring_ascii
 from typing import Any, Protocol
 
 from typing_extensions import override
@@ -23,7 +24,7 @@ from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
 END_OF_MESSAGE = marker("end of message")
 CALLS_KNOWN = 1 << 15
-"""Arguments of tool calls that are not parsed again."""
+"""Tool calls that are not parsed again."""
 _PLAIN = ("role", "content")
 """A message of these alone is its text; most are, and every turn brings all of them again."""
 
@@ -245,22 +246,23 @@ def _call(call: object) -> str:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         return _json(call)
     arguments = function.get("arguments")
-    written = _as_written(arguments) if isinstance(arguments, str) else _dumped(arguments)
-    return tool_call_text(function["name"], written)
+    if isinstance(arguments, str):
+        return _as_written(function["name"], arguments)
+    return tool_call_text(function["name"], _dumped(arguments))
 
 
 @lru_cache(maxsize=CALLS_KNOWN)
-def _as_written(arguments: str) -> str:
-    """Return a call's arguments as the model wrote them.
+def _as_written(name: str, arguments: str) -> str:
+    """Return a call as the model wrote it; a conversation's come again with every turn of it.
 
     Clients write JSON with other spaces than the model did. Chat templates get it parsed, and write
-    it as the model does. A conversation's calls come again with every turn of it.
+    it as the model does.
     """
     try:
         value = json.loads(arguments)
     except (ValueError, RecursionError):  # no JSON: it stays as it is
-        return arguments
-    return value if isinstance(value, str) else _dumped(value)
+        return tool_call_text(name, arguments)
+    return tool_call_text(name, value if isinstance(value, str) else _dumped(value))
 
 
 def _dumped(value: object) -> str:
@@ -268,4 +270,6 @@ def _dumped(value: object) -> str:
 
 
 def _json(value: object) -> str:
+    if isinstance(value, str):  # every tool message has an id, and json.dumps makes an encoder
+        return encode_basestring_ascii(value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"))

@@ -29,6 +29,7 @@ from agent_runtime.sdk.session import Session
 from agent_runtime.sdk.sub_agents import agent_tool
 from agent_runtime.sdk.tool_context import ToolContext
 from agent_runtime.sdk.tools import Tool, tool
+from agent_runtime.sdk.virtual import run_virtual
 
 __all__ = [
     "Agent",
@@ -61,5 +62,6 @@ __all__ = [
     "agent_tool",
     "mcp_server",
     "mcp_tools",
+    "run_virtual",
     "tool",
 ]

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing_extensions import override
 
 from agent_runtime.asgi_exchange import AsgiApp
+from agent_runtime.garbage import rare_garbage_collection
 from agent_runtime.simulation.fresh_modules import fresh_modules
 from agent_runtime.simulation.program_entropy import program_entropy
 from agent_runtime.simulation.program_http import ProgramHttp
@@ -61,6 +62,7 @@ class VirtualProgram:
         with (
             self._world_around(),
             fresh_modules(folder),
+            rare_garbage_collection(),
             environment(variables),
             replaced(sys, argv=argv, path=path),
         ):

@@ -18,11 +18,7 @@ import anyio
 from agent_runtime.emulated_model.reply_limits import ReplyLength
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.emulated_model.tool_use import ToolUse
-from agent_runtime.sdk import Agent, RunEnded, Runtime, Usage, tool
-from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
-from agent_runtime.simulation.virtual_clock import VirtualClock
-from agent_runtime.simulation.virtual_time import VirtualTimeLoop
-from benchmarks.virtual_time.emulated import emulated_service
+from agent_runtime.sdk import Agent, Emulation, RunEnded, Runtime, Usage, run_virtual, tool
 
 
 def agent(num_words: int, num_turns: int) -> Agent:
@@ -74,27 +70,22 @@ def main() -> None:
     parser.add_argument("--tool-words", type=int, default=700)
     parser.add_argument("--stream", action="store_true")
     args = parser.parse_args()
-    clock = VirtualClock()
     always = ToolUse(mean_steps=1e9, max_steps=args.turns - 1, mean_calls=1)
-    service = emulated_service(clock, SeededModel(1, ReplyLength(100), always))
+    emulation = Emulation(replies=SeededModel(1, ReplyLength(100), always))
 
-    async def run() -> list[Usage]:
-        transport = StreamingAsgiTransport(service.app)
-        async with Runtime.connect("http://rack/v1", transport=transport) as runtime:
-            return await fleet(args, runtime)
+    async def run() -> tuple[list[Usage], float]:
+        async with Runtime.emulated(emulation=emulation) as runtime:
+            return await fleet(args, runtime), anyio.current_time()
 
     began_s = time.perf_counter()
-    usages = anyio.run(
-        run,
-        backend_options={"loop_factory": lambda: VirtualTimeLoop(clock=clock, world=service.rack)},
-    )
+    usages, virtual_s = run_virtual(run)
     wall_s = time.perf_counter() - began_s
     total = sum(usages, start=Usage())
     num_turns = args.sessions * args.turns
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(
         f"{args.sessions} sessions x {args.turns} turns: {wall_s:.1f} s of wall time, "
-        f"{wall_s / num_turns * 1e3:.2f} ms a turn; {peak_gb:.2f} GB; {clock.now_s:.0f} s of "
+        f"{wall_s / num_turns * 1e3:.2f} ms a turn; {peak_gb:.2f} GB; {virtual_s:.0f} s of "
         f"virtual time; mean prompt {total.prompt_tokens / num_turns:,.0f} tokens, "
         f"{total.cached_tokens / total.prompt_tokens:.1%} of them found in KV caches"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from agent_runtime.clock import Clock
-from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.simulation.virtual_clock import VirtualClock
@@ -13,13 +12,8 @@ from hw_model.deployment import DeploymentRequest, plan_deployment
 from hw_model.engine.step_scheduler import EngineLimits
 
 
-def emulated_service(clock: VirtualClock, model: EmulatedModel | None = None) -> EmulatedService:
-    """Return the whole rack with Qwen3-235B, idle, in the world of ``clock``.
-
-    Args:
-        clock: Virtual time.
-        model: Says what is answered; by default made up.
-    """
+def emulated_service(clock: VirtualClock) -> EmulatedService:
+    """Return the whole rack with Qwen3-235B, idle, in the world of ``clock``."""
     catalog = Catalog.packaged()
     rack = catalog.rack("panjiu-al128")
     deployment = plan_deployment(
@@ -30,9 +24,5 @@ def emulated_service(clock: VirtualClock, model: EmulatedModel | None = None) ->
     )
     options = ServiceOptions(Band.BASE, "panjiu", EngineLimits(), any_model_name=True)
     return EmulatedService(
-        deployment,
-        options,
-        Clock(origin_s=0.0),
-        model or SeededModel(),
-        epoch_s=lambda: clock.now_s,
+        deployment, options, Clock(origin_s=0.0), SeededModel(), epoch_s=lambda: clock.now_s
     )

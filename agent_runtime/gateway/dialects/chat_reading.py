@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import TypeAdapter
+
 from agent_runtime.gateway.client_hints import client_hints
 from agent_runtime.gateway.dialects.answer_formats import format_terms
 from agent_runtime.gateway.dialects.chat_wire import (
+    ChatMessage,
     ChatRequest,
     ToolChoiceParam,
     ToolParam,
@@ -25,6 +28,8 @@ from agent_runtime.gateway.neutral_request import (
 from agent_runtime.gateway.session_keys import Caller, session_keys
 from agent_runtime.gateway.wire import parse_body
 
+MESSAGES = TypeAdapter(list[ChatMessage])
+
 
 def read_chat(body: bytes, caller: Caller) -> tuple[ChatRequest, NeutralRequest]:
     """Read a request.
@@ -35,7 +40,7 @@ def read_chat(body: bytes, caller: Caller) -> tuple[ChatRequest, NeutralRequest]
     chat = parse_body(ChatRequest, body)
     if chat.top_logprobs and not chat.logprobs:
         raise wrong("top_logprobs", "when using `top_logprobs`, set `logprobs` to true")
-    messages = tuple(message.model_dump() for message in chat.messages)
+    messages = tuple(MESSAGES.dump_python(chat.messages))
     tools = tuple(tool.model_dump(exclude_unset=True) for tool in chat.tools or ())
     neutral = NeutralRequest(
         model=chat.model,
