@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 import anyio
 import anyio.lowlevel
 
+from agent_runtime.client_departure import EXTENSION, Departure
 from agent_runtime.errors import BackendError
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -38,8 +39,12 @@ class AsgiRequest:
     headers: Headers
     body: bytes
 
-    def scope(self) -> Message:
-        """Return the ASGI scope."""
+    def scope(self, departure: Departure) -> Message:
+        """Return the ASGI scope.
+
+        Args:
+            departure: Tells the app that the client left.
+        """
         path, _, query = self.target.partition(b"?")
         return {
             "type": "http",
@@ -54,6 +59,7 @@ class AsgiRequest:
             "server": (self.host, self.port),
             "client": ("127.0.0.1", 1),
             "root_path": "",
+            "extensions": {EXTENSION: departure},
         }
 
 
@@ -73,6 +79,7 @@ class AsgiExchange:
         self._body: bytes | None = request.body
         self._started = anyio.Event()
         self._left = anyio.Event()
+        self._departure = Departure()
         self._error: Exception | None = None
         self._is_bounded = max_buffered_chunks < math.inf
         self._send_body, self._receive_body = anyio.create_memory_object_stream[bytes](
@@ -84,7 +91,7 @@ class AsgiExchange:
     async def run(self, app: AsgiApp) -> None:
         """Let the app answer; what it raises goes to the client."""
         try:
-            await app(self._request.scope(), self._receive, self._send)
+            await app(self._request.scope(self._departure), self._receive, self._send)
         except Exception as error:  # noqa: BLE001 - the client gets it
             self._error = error
         finally:
@@ -117,6 +124,7 @@ class AsgiExchange:
         """Tell the app that the client is gone."""
         self._left.set()
         self._receive_body.close()
+        self._departure.client_left()
 
     async def _receive(self) -> Message:
         if self._body is not None:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from agent_runtime.gateway.client_departure import EXTENSION, Departure
+from agent_runtime.client_departure import EXTENSION, Departure
 
 HEAD_BEGINS = b"HTTP/1.1 "
 

@@ -20,8 +20,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
+from agent_runtime.client_departure import Departure, departure_of
 from agent_runtime.errors import BackendError, RequestError
-from agent_runtime.gateway.client_departure import Departure, departure_of
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
