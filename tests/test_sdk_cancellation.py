@@ -81,4 +81,4 @@ def test_whenever_it_is(work: Callable[[Session], Awaitable[None]]) -> None:
             number += 1 + number // 12
 
     num_cancelled: Any = in_virtual_time(program, caller(6, 2), loop_class=CountingLoop)
-    assert num_cancelled >= 10
+    assert num_cancelled > 5
