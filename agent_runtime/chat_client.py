@@ -50,6 +50,8 @@ class ChatClient:
         self, server: ChatServer, transport: httpx2.AsyncBaseTransport | None = None
     ) -> None:
         self.server = server
+        # Made once: httpx2 parses what it is given as text, and its join with the base, every time.
+        self._chat_url = httpx2.URL(f"{server.base_url.rstrip('/')}/chat/completions")
         headers = {} if server.api_key is None else {"authorization": f"Bearer {server.api_key}"}
         self._http = httpx2.AsyncClient(
             base_url=server.base_url,
@@ -83,7 +85,7 @@ class ChatClient:
         """
         try:
             async with self._http.stream(
-                "POST", "chat/completions", content=body, headers={**JSON, **headers}
+                "POST", self._chat_url, content=body, headers={**JSON, **headers}
             ) as response:
                 if response.is_error:
                     raise _refusal(response, await response.aread())

@@ -60,6 +60,7 @@ def test_remembering_the_turn_before_never_changes_a_prompt(
     for history in histories:
         fresh = PromptMemory(BLOCK)
         assert memory.open_prompt(history) == fresh.open_prompt(history)
+        assert memory.digests(history) == chain_digests(history)
         assert memory.plan(reply_of(9).tokens) == fresh.plan(reply_of(9).tokens)
 
 

@@ -110,9 +110,10 @@ class Opening:
 
     def _open_chat(self, prompt: ChatPrompt, keys: SessionKeys) -> OpenedChat:
         rendered = render_chat(prompt.messages, prompt.tools)
-        digests = chain_digests(rendered)
-        session = self.find_session(keys, digests)
+        by_history = keys.exact is None
+        session = self.find_session(keys, chain_digests(rendered) if by_history else ())
         num_tokens = session.memory.open_prompt(rendered)
+        digests = session.memory.digests(rendered)
         if num_tokens >= self.runner.max_context_tokens:
             session.memory.clear()  # or refused prompts, however long, would be kept for long
             raise self._too_long(num_tokens, "messages")

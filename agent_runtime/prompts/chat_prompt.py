@@ -137,14 +137,16 @@ class PromptMemory:
 
     Invariant: ``_messages`` are its messages' fingerprints, which are compared with nothing else;
         ``_ends[i]`` is the number of tokens that ``_messages[:i + 1]`` take;
+        ``_digests`` are the chain digests of the first so many of them;
         ``_hashes`` are those of the full blocks of the tokens up to ``_ends[-1]`` at the most.
     """
 
-    __slots__ = ("_block_size", "_ends", "_hashes", "_messages", "_tokens")
+    __slots__ = ("_block_size", "_digests", "_ends", "_hashes", "_messages", "_tokens")
 
     def __init__(self, block_size_tokens: int) -> None:
         self._block_size = block_size_tokens
         self._messages: list[int] = []
+        self._digests: list[bytes] = []
         self._ends: list[int] = []
         self._tokens: array[int] = array("I")
         self._hashes: list[int] = []
@@ -160,6 +162,17 @@ class PromptMemory:
         for message in messages[kept:]:
             self._append(message)
         return len(self._tokens) + 1  # and the marker that opens the reply
+
+    def digests(self, messages: Sequence[PromptPiece]) -> list[bytes]:
+        """Return the chain digests of the prompt that was opened last, see ``chain_digests``.
+
+        Args:
+            messages: Of that prompt.
+        """
+        digests = self._digests
+        for message in messages[len(digests) :]:
+            digests.append(digest_after(digests[-1] if digests else b"", message))
+        return digests[:]
 
     def plan(self, reply: array[int]) -> Prompt:
         """Return the prompt with the hashes that a reply of these tokens leads to."""
@@ -187,6 +200,7 @@ class PromptMemory:
         """Return another memory of the same prompt."""
         other = PromptMemory(self._block_size)
         other._messages, other._ends = self._messages[:], self._ends[:]
+        other._digests = self._digests[:]
         other._tokens, other._hashes = self._tokens[:], self._hashes[:]
         return other
 
@@ -204,6 +218,7 @@ class PromptMemory:
 
     def _truncate(self, num_messages: int) -> None:
         del self._messages[num_messages:], self._ends[num_messages:]
+        del self._digests[num_messages:]
         del self._tokens[self._ends[-1] if self._ends else 0 :]
         del self._hashes[len(self._tokens) // self._block_size :]
 
