@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from typing_extensions import override
 
 from agent_runtime.errors import ConfigError
 
@@ -57,6 +58,7 @@ class Arrivals:
             return cls(ArrivalKind(name))
         raise ConfigError(f"--arrival {text}: expected {EXPECTED}")
 
+    @override
     def __str__(self) -> str:
         """Return it as it is read."""
         return self.kind if self.rate_per_s is None else f"{self.kind}:{self.rate_per_s:g}"

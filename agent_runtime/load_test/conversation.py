@@ -23,7 +23,6 @@ class Conversation:
         words: What is said in it.
         tokenisation: Of the server.
         block_size_tokens: Of the script's blocks.
-        parent: Begins as this one stands, as far as the first prompt shares its blocks.
 
     Invariant: ``_messages``, ``_is_user`` and ``_ends`` are of one length; the messages up to and
         with the i-th take ``_ends[i]`` tokens without the prompt's opening, as far as known. Roles
@@ -36,7 +35,6 @@ class Conversation:
         words: WordStream,
         tokenisation: Tokenisation,
         block_size_tokens: int,
-        parent: Conversation | None = None,
     ) -> None:
         self._name = name
         self._words = words
@@ -46,9 +44,13 @@ class Conversation:
         self._is_user: list[bool] = []
         self._ends: list[float] = []
         self._runs: tuple[BlockIdRun, ...] = ()
-        if parent is not None:
-            self._messages, self._is_user = parent._messages[:], parent._is_user[:]
-            self._ends, self._runs = parent._ends[:], parent._runs
+
+    def fork(self, name: SpokenName) -> Conversation:
+        """Return a sub-agent's: it begins as this one stands, as far as they share blocks."""
+        other = Conversation(name, self._words, self._tokenisation, self._block_size)
+        other._messages, other._is_user = self._messages[:], self._is_user[:]
+        other._ends, other._runs = self._ends[:], self._runs
+        return other
 
     def ask(self, turn: ScriptedTurn) -> bytes:
         """Return the JSON of a turn's messages, without brackets.

@@ -52,11 +52,7 @@ class ModelCaller:
         try:
             with self.watch.watched() as call:
                 await self._read(reader, call, body, headers)
-            if call.is_given_up:
-                raise CallFailedError(
-                    ErrorKind.TIMEOUT,
-                    f"nothing for {self.watch.timeout_s:g} s, after {record.output_tokens} tokens",
-                )
+            self.watch.check(call, record.output_tokens)
         except CallFailedError as error:
             record.error, record.ended_s = error.kind, self.now_s()
             raise

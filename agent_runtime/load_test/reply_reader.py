@@ -53,7 +53,9 @@ class ReplyReader:
                     return
                 self._take_chunk(read_chunk(event), now_s)
         except (msgspec.DecodeError, WireFormatError) as error:
-            raise CallFailedError(ErrorKind.BROKEN_STREAM, f"an unreadable event: {error}") from error
+            raise CallFailedError(
+                ErrorKind.BROKEN_STREAM, f"an unreadable event: {error}"
+            ) from error
 
     def end(self) -> None:
         """Check a stream that has ended.

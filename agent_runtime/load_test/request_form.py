@@ -28,7 +28,7 @@ class SessionIdentity(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestForm:
     """What stands in a body beside model and messages.
 
@@ -70,19 +70,19 @@ class RequestForm:
 def forms(wanted: ReplyLength) -> list[RequestForm]:
     """Return the forms to try, the one that tells most first."""
     exact = [
-        RequestForm(True, "max_tokens", True, True),
-        RequestForm(True, "max_tokens", True, False),
+        RequestForm(exact=True, cap_field="max_tokens", usage=True, continuous=True),
+        RequestForm(exact=True, cap_field="max_tokens", usage=True, continuous=False),
     ]
     capped = [
-        RequestForm(False, "max_tokens", True, True),
-        RequestForm(False, "max_tokens", True, False),
-        RequestForm(False, "max_completion_tokens", True, False),
-        RequestForm(False, "max_tokens", False, False),
+        RequestForm(exact=False, cap_field="max_tokens", usage=True, continuous=True),
+        RequestForm(exact=False, cap_field="max_tokens", usage=True, continuous=False),
+        RequestForm(exact=False, cap_field="max_completion_tokens", usage=True, continuous=False),
+        RequestForm(exact=False, cap_field="max_tokens", usage=False, continuous=False),
     ]
     natural = [
-        RequestForm(False, None, True, True),
-        RequestForm(False, None, True, False),
-        RequestForm(False, None, False, False),
+        RequestForm(exact=False, cap_field=None, usage=True, continuous=True),
+        RequestForm(exact=False, cap_field=None, usage=True, continuous=False),
+        RequestForm(exact=False, cap_field=None, usage=False, continuous=False),
     ]
     match wanted:
         case ReplyLength.AUTO:

@@ -52,7 +52,7 @@ def _mean_streams(seen: SeenTurns, num_bins: int, bin_s: float) -> list[float]:
         busy_s[last] += end - last * bin_s
         whole[first + 1] += 1
         whole[last] -= 1
-    return (busy_s / bin_s + np.cumsum(whole)[:-1]).tolist()
+    return [float(value) for value in busy_s / bin_s + np.cumsum(whole)[:-1]]
 
 
 def _bin_s(length_s: float) -> float:

@@ -72,7 +72,9 @@ async def served_model(http: EngineHttp, base_url: str) -> str:
         raise BackendError(f"{url} answered {status}: {shown}; name the model with --model")
     names = [card.id for card in models.data]
     if len(names) != 1:
-        raise ConfigError(f"the server has {', '.join(names) or 'no models'}: name one with --model")
+        raise ConfigError(
+            f"the server has {', '.join(names) or 'no models'}: name one with --model"
+        )
     return names[0]
 
 
@@ -178,7 +180,9 @@ class ServerProbe:
         try:
             record = await self._asked(requests, messages)
         except CallFailedError as error:
-            raise BackendError(f"{self.caller.url}: a prompt to count by failed: {error}") from error
+            raise BackendError(
+                f"{self.caller.url}: a prompt to count by failed: {error}"
+            ) from error
         return record.prompt_tokens
 
     async def _asked(self, requests: RequestMaker, messages: Messages) -> TurnRecord:

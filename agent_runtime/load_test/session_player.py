@@ -1,4 +1,4 @@
-"""Plays one session: a chain of calls over one growing conversation, gaps and sub-agents between."""
+"""Plays one session: calls over one growing conversation, gaps and sub-agents between."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class SessionPlayer:
         stage: Where.
         script: What it does.
         round_number: How often the workload has begun again.
-        parent: Who started it, or None.
+        parent: The conversation of who started it, or None.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SessionPlayer:
         stage: Stage,
         script: SessionScript,
         round_number: int,
-        parent: SessionPlayer | None = None,
+        parent: Conversation | None = None,
     ) -> None:
         self._stage = stage
         self._script = script
@@ -93,12 +93,11 @@ class SessionPlayer:
         self._id = f"{stage.name_prefix}{script.session_id}{suffix}"
         self._is_sub_agent = parent is not None
         self._num_turns = 0
-        self._conversation = Conversation(
-            SpokenName(script.session_id, round_number),
-            stage.words,
-            stage.tokenisation,
-            stage.block_size_tokens,
-            None if parent is None else parent._conversation,
+        name = SpokenName(script.session_id, round_number)
+        self._conversation = (
+            Conversation(name, stage.words, stage.tokenisation, stage.block_size_tokens)
+            if parent is None
+            else parent.fork(name)
         )
 
     async def play(self, due_s: float) -> SessionEnd:
@@ -112,9 +111,7 @@ class SessionPlayer:
             end, ended_s = await self._turns(due_s)
         finally:
             log.session_ended(
-                SessionRecord(
-                    self._id, self._is_sub_agent, due_s, ended_s, self._num_turns, end
-                )
+                SessionRecord(self._id, self._is_sub_agent, due_s, ended_s, self._num_turns, end)
             )
         return end
 
@@ -166,10 +163,8 @@ class SessionPlayer:
         ends: list[SessionEnd] = []
 
         async def play(script: SessionScript) -> None:
-            player = SessionPlayer(self._stage, script, self._round, self)
-            ends.append(
-                await player.play(ended_s + script.start_delay_s * self._stage.gap_scale)
-            )
+            player = SessionPlayer(self._stage, script, self._round, self._conversation)
+            ends.append(await player.play(ended_s + script.start_delay_s * self._stage.gap_scale))
 
         async with anyio.create_task_group() as tasks:
             for script in turn.children:
@@ -180,5 +175,5 @@ class SessionPlayer:
         return SessionEnd.COMPLETED
 
     async def _until(self, due_s: float) -> None:
-        while (left_s := due_s - self._stage.now_s()) > EARLY_S:
+        while (left_s := due_s - self._stage.now_s()) > EARLY_S:  # noqa: ASYNC110 - the time is waited for
             await anyio.sleep(max(left_s, SHORTEST_SLEEP_S))

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import anyio
 
+from agent_runtime.load_test.call_errors import CallFailedError, ErrorKind
+
 CHECKS_A_TIMEOUT = 20
 LONGEST_PAUSE_S = 1.0
 
@@ -60,6 +62,22 @@ class SilenceWatch:
                 yield call
             finally:
                 self._calls.discard(call)
+
+    def check(self, call: WatchedCall, num_tokens: int) -> None:
+        """Refuse a call that was given up.
+
+        Args:
+            call: That is over.
+            num_tokens: Of its reply had come.
+
+        Raises:
+            CallFailedError: It was.
+        """
+        if call.is_given_up:
+            raise CallFailedError(
+                ErrorKind.TIMEOUT,
+                f"the server sent nothing for {self.timeout_s:g} s, after {num_tokens} tokens",
+            )
 
     async def run(self) -> None:
         """Give up calls until cancelled."""

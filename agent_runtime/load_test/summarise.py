@@ -33,7 +33,7 @@ from agent_runtime.load_test.summary import (
     Window,
 )
 from agent_runtime.load_test.turn_record import SessionEnd, SessionRecord, TurnRecord
-from agent_runtime.load_test.warnings import LAG_S, CPU_SHARE, run_warnings
+from agent_runtime.load_test.warnings import CPU_SHARE, LAG_S, run_warnings
 from agent_runtime.measurement.summary import Distribution
 
 
@@ -44,7 +44,9 @@ def summarise(run: LoadRun, *, interrupted: bool) -> LoadSummary | None:
     end_s = run.now_s() if math.isnan(run.ended_s) else run.ended_s
     phases = run.plan.phases
     stop_s = min(phases.stop_s, end_s)
-    window = Window(start_s=min(phases.window_start_s, stop_s), end_s=stop_s)
+    start_s = phases.window_start_s
+    # Interrupted before anything counts, all that was seen does.
+    window = Window(start_s=start_s if start_s < stop_s else 0.0, end_s=stop_s)
     seen = SeenTurns(run.log.turns, window, end_s)
     due = seen.due
     answered = [turn for turn in due if turn.is_answered]
@@ -192,7 +194,10 @@ def _goodput(
 def _tokens(answered: Sequence[TurnRecord]) -> TokenCounts:
     told = [(turn.prompt_tokens, turn) for turn in answered if turn.prompt_tokens is not None]
     off = np.array(
-        [abs(prompt - turn.wanted_prompt_tokens) / turn.wanted_prompt_tokens for prompt, turn in told]
+        [
+            abs(prompt - turn.wanted_prompt_tokens) / turn.wanted_prompt_tokens
+            for prompt, turn in told
+        ]
     )
     cached = [
         (turn.cached_tokens, prompt) for prompt, turn in told if turn.cached_tokens is not None

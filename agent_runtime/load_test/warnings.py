@@ -18,6 +18,7 @@ def run_warnings(summary: LoadSummary) -> list[str]:
     """Return them, the gravest first."""
     found = [
         _client(summary),
+        _too_soon(summary),
         _unfinished(summary),
         _prompts(summary),
         _outputs(summary),
@@ -34,16 +35,28 @@ def _client(summary: LoadSummary) -> str | None:
     return (
         f"the client was the limit: its event loop lagged by p99 "
         f"{(client.loop_lag_s.p99 or 0) * 1e3:.0f} ms, turns were sent late by p99 "
-        f"{(client.send_delay_s.p99 or 0) * 1e3:.0f} ms{cpu}. Times are too long and throughput too "
-        "low: use fewer sessions, give the client a core of its own, or run several, each with its "
-        "share"
+        f"{(client.send_delay_s.p99 or 0) * 1e3:.0f} ms{cpu}. Times are too long and throughput "
+        "too low: use fewer sessions, give the client a core of its own, or run several, each "
+        "with its share"
     )
+
+
+def _too_soon(summary: LoadSummary) -> str | None:
+    inputs = summary.inputs
+    if not summary.interrupted or summary.window.start_s >= inputs.ramp_s + inputs.warmup_s:
+        return None
+    return "interrupted before the warm-up was over: all turns count, those of ramp and warm-up too"
 
 
 def _unfinished(summary: LoadSummary) -> str | None:
     num = summary.turns.unfinished
-    if not num or summary.interrupted:
+    if not num:
         return None
+    if summary.interrupted:
+        return (
+            f"{num:,} turns had no whole reply yet: they are not in the latencies, which are too "
+            "short by that"
+        )
     return (
         f"{num:,} turns had no whole reply when the wait for them ended (--drain): they are not in "
         "the latencies, which are too short by that, and count as bad in goodput"
