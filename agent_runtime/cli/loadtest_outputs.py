@@ -69,7 +69,7 @@ def _write_turns(target: Path, log: LoadLog, window: Window) -> None:
             ["session", "turn", "counts", *TIMES, "ttft_s", "tpot_s", "e2e_s", *COUNTS, "error"]
         )
         for turn in log.turns:
-            writer.writerow(_row(turn, is_due=window.start_s <= turn.due_s < window.end_s))
+            writer.writerow(_row(turn, is_due=window.holds(turn.due_s)))
 
 
 def _row(turn: TurnRecord, *, is_due: bool) -> list[object]:

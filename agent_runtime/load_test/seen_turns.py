@@ -31,8 +31,7 @@ class SeenTurns:
     @property
     def due(self) -> list[TurnRecord]:
         """Those that were due in the window."""
-        window = self.window
-        return [turn for turn in self.every if window.start_s <= turn.due_s < window.end_s]
+        return [turn for turn in self.every if self.window.holds(turn.due_s)]
 
     def token_times(self) -> tuple[FloatArray, FloatArray]:
         """Return when chunks with tokens came, and how many tokens each had.

@@ -39,13 +39,13 @@ class SilenceWatch:
         now_s: The time.
         timeout_s: The longest silence; it may be exceeded by a twentieth, or a second.
 
-    Invariant: ``_calls`` are those under way.
+    Invariant: ``_calls`` are those under way, in the order in which they began.
     """
 
     def __init__(self, now_s: Callable[[], float], timeout_s: float) -> None:
         self.timeout_s = timeout_s
         self._now_s = now_s
-        self._calls: set[WatchedCall] = set()
+        self._calls: dict[WatchedCall, None] = {}
 
     @property
     def num_calls(self) -> int:
@@ -57,11 +57,11 @@ class SilenceWatch:
         """Watch a call while the context lasts; given up, the context just ends."""
         with anyio.CancelScope() as scope:
             call = WatchedCall(self._now_s(), scope)
-            self._calls.add(call)
+            self._calls[call] = None
             try:
                 yield call
             finally:
-                self._calls.discard(call)
+                del self._calls[call]
 
     def check(self, call: WatchedCall, num_tokens: int) -> None:
         """Refuse a call that was given up.

@@ -42,6 +42,8 @@ def summarise(run: LoadRun, *, interrupted: bool) -> LoadSummary | None:
     if run.server is None or math.isnan(run.began_s):
         return None
     end_s = run.now_s() if math.isnan(run.ended_s) else run.ended_s
+    # A turn may be sent a hair before it is due, and the run end with it.
+    end_s = max(end_s, max((turn.due_s for turn in run.log.turns), default=end_s))
     phases = run.plan.phases
     stop_s = min(phases.stop_s, end_s)
     start_s = phases.window_start_s
@@ -61,11 +63,7 @@ def summarise(run: LoadRun, *, interrupted: bool) -> LoadSummary | None:
         failed=failed,
         unfinished=len(due) - len(answered) - failed,
     )
-    sessions = [
-        one
-        for one in run.log.sessions
-        if not one.is_sub_agent and window.start_s <= one.due_s < window.end_s
-    ]
+    sessions = [one for one in run.log.sessions if not one.is_sub_agent and window.holds(one.due_s)]
     summary = LoadSummary(
         version=version("panjiu"),
         inputs=_inputs(run, run.server),
@@ -125,7 +123,7 @@ def _inputs(run: LoadRun, server: KnownServer) -> LoadInputs:
         slo_ttft_s=plan.objectives.ttft_s,
         slo_tpot_s=plan.objectives.tpot_s,
         tokens_per_word=server.tokenisation.tokens_per_word,
-        token_counts_from=server.tokenisation.source,
+        counts_from=server.tokenisation.source,
     )
 
 
@@ -151,13 +149,11 @@ def _throughput(seen: SeenTurns) -> Throughput:
         )
     times, counts = seen.token_times()
     inside = (times >= window.start_s) & (times <= window.end_s)
-    ended = sum(
-        turn.is_answered and window.start_s <= turn.ended_s <= window.end_s for turn in seen.every
-    )
+    ended = sum(turn.is_answered and window.holds(turn.ended_s) for turn in seen.every)
     prompts = sum(
         turn.prompt_tokens or turn.wanted_prompt_tokens
         for turn in seen.every
-        if window.start_s <= turn.first_s <= window.end_s
+        if window.holds(turn.first_s)
     )
     at_s, streams = seen.in_flight()
     from_s, to_s = np.searchsorted(at_s, (window.start_s, window.end_s))

@@ -35,7 +35,7 @@ class LoadInputs(_Frozen):
     slo_ttft_s: float | None
     slo_tpot_s: float | None
     tokens_per_word: float
-    token_counts_from: str
+    counts_from: str
 
 
 class Window(_Frozen):
@@ -43,6 +43,10 @@ class Window(_Frozen):
 
     start_s: float
     end_s: float
+
+    def holds(self, at_s: float) -> bool:
+        """Tell whether a time counts; nothing starts at the end, unless the run ends with it."""
+        return self.start_s <= at_s <= self.end_s
 
     @property
     def length_s(self) -> float:

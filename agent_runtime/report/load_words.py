@@ -104,7 +104,7 @@ def facts(summary: LoadSummary) -> list[str]:
         f"warm-up {inputs.warmup_s:g} s"
     )
     lengths = (
-        f"{off}; {inputs.tokens_per_word:.3f} tokens a word ({inputs.token_counts_from}); replies: "
+        f"{off}; {inputs.tokens_per_word:.3f} tokens a word ({inputs.counts_from}); replies: "
         f"{inputs.reply_length}"
     )
     keeping_up = (
