@@ -221,11 +221,8 @@ def said(text: str, **more: object) -> dict[str, object]:
 
 
 def test_usage_at_the_end_corrects_what_chunks_counted() -> None:
-    usage = {
-        "prompt_tokens": 9,
-        "completion_tokens": 6,
-        "prompt_tokens_details": {"cached_tokens": 8},
-    }
+    details = {"cached_tokens": 8}
+    usage = {"prompt_tokens": 9, "completion_tokens": 6, "prompt_tokens_details": details}
     record = read(said("a b"), said("c d"), {"choices": [], "usage": usage}, b"[DONE]")
     assert (record.output_tokens, record.prompt_tokens, record.cached_tokens) == (6, 9, 8)
     assert not record.counts_known
@@ -238,6 +235,15 @@ def test_reasoning_and_tool_calls_are_tokens_too() -> None:
         record = read({"choices": [{"delta": delta, "finish_reason": "stop"}]})
         assert record.first_s == 1.0
         assert record.output_tokens == 1
+
+
+def test_what_is_not_repeated_in_the_next_prompt_is_not_counted_there() -> None:
+    record = TurnRecord("s", 0, 0.0, 10, 10)
+    reader = ReplyReader(record)
+    for delta in ({"reasoning": "x" * 30}, {"content": "y" * 10}):
+        reader.take(b"data: " + json.dumps({"choices": [{"delta": delta}]}).encode() + b"\n\n", 1.0)
+    record.output_tokens = 40
+    assert (reader.text, reader.text_tokens) == ("y" * 10, 10)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,11 @@ class Delta(msgspec.Struct):
         """Whether it has any of the model's tokens as text."""
         return bool(self.content or self.reasoning or self.reasoning_content or self.tool_calls)
 
+    @property
+    def num_letters(self) -> int:
+        """Of what is said and of what is thought."""
+        return len(self.content or "") + len(self.reasoning or self.reasoning_content or "")
+
 
 class Choice(msgspec.Struct):
     """One of the answers; only one is asked for."""

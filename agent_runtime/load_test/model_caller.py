@@ -41,8 +41,8 @@ class ModelCaller:
     watch: SilenceWatch
     now_s: Callable[[], float]
 
-    async def call(self, record: TurnRecord, body: bytes, headers: dict[str, str]) -> str:
-        """Send a request, read the reply into the record, return its text.
+    async def call(self, record: TurnRecord, body: bytes, headers: dict[str, str]) -> ReplyReader:
+        """Send a request, read the reply into the record; return who has read it.
 
         Raises:
             CallFailedError: There was no whole reply; the record has what came.
@@ -56,7 +56,7 @@ class ModelCaller:
         except CallFailedError as error:
             record.error, record.ended_s = error.kind, self.now_s()
             raise
-        return reader.text
+        return reader
 
     async def _read(
         self, reader: ReplyReader, call: WatchedCall, body: bytes, headers: dict[str, str]

@@ -26,7 +26,7 @@ class ReplyReader:
         is_over: Whether the stream said so.
     """
 
-    __slots__ = ("_has_finish_reason", "_parser", "_texts", "is_over", "record")
+    __slots__ = ("_has_finish_reason", "_num_letters", "_parser", "_texts", "is_over", "record")
 
     def __init__(self, record: TurnRecord) -> None:
         self.is_over = False
@@ -34,11 +34,19 @@ class ReplyReader:
         self._parser = EventStreamParser()
         self._texts: list[str] = []
         self._has_finish_reason = False
+        self._num_letters = 0
 
     @property
     def text(self) -> str:
         """What has been said so far, without reasoning and tool calls."""
         return "".join(self._texts)
+
+    @property
+    def text_tokens(self) -> int:
+        """About how many of the reply's tokens ``text`` has, by its share of the letters."""
+        letters = len(self.text)
+        share = 1.0 if letters >= self._num_letters else letters / self._num_letters
+        return round(self.record.output_tokens * share)
 
     def take(self, data: bytes, now_s: float) -> None:
         """Take in bytes that came at ``now_s``.
@@ -84,8 +92,10 @@ class ReplyReader:
         if choice.finish_reason is not None:
             self._has_finish_reason = True
         says_something = choice.delta is not None and choice.delta.says_something
-        if choice.delta is not None and choice.delta.content:
-            self._texts.append(choice.delta.content)
+        if choice.delta is not None and says_something:
+            self._num_letters += choice.delta.num_letters
+            if choice.delta.content:
+                self._texts.append(choice.delta.content)
         usage = chunk.usage
         if usage is not None and usage.completion_tokens is not None:
             num_new = usage.completion_tokens - self.record.output_tokens

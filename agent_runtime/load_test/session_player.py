@@ -143,7 +143,7 @@ class SessionPlayer:
         record = TurnRecord(self._id, number, due_s, turn.isl_tokens, turn.osl_tokens)
         stage.log.turns.append(record)
         try:
-            text = await stage.caller.call(record, body, headers)
+            reply = await stage.caller.call(record, body, headers)
         except CallFailedError as error:
             stage.log.failed(record, error)
             talk.fill(turn.osl_tokens)
@@ -152,8 +152,8 @@ class SessionPlayer:
         self._num_turns += 1
         if record.prompt_tokens is not None:
             talk.counted(record.prompt_tokens)
-        if text and stage.history is History.REPLIES:
-            talk.hear(text, record.output_tokens)
+        if reply.text and stage.history is History.REPLIES:
+            talk.hear(reply.text, reply.text_tokens)
         else:  # nothing but reasoning or calls of tools, or not wanted
             talk.fill(turn.osl_tokens)
         return record.ended_s, True
