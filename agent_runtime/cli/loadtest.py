@@ -19,9 +19,10 @@ from agent_runtime.cli.loadtest_compare import add_compare_command
 from agent_runtime.cli.loadtest_options import add_load_options, load_plan
 from agent_runtime.cli.loadtest_outputs import check_load_outputs, leave_load
 from agent_runtime.cli.loadtest_progress import LoadProgress
-from agent_runtime.cli.rack_server import collect_garbage_rarely
+from agent_runtime.cli.open_files import raise_open_files
 from agent_runtime.clock import monotonic_s
 from agent_runtime.errors import told_plainly
+from agent_runtime.garbage import collect_garbage_rarely
 from agent_runtime.load_test.load_plan import LoadPlan
 from agent_runtime.load_test.load_run import LoadRun
 from agent_runtime.load_test.summarise import summarise
@@ -78,8 +79,9 @@ def add_loadtest_command(commands: argparse._SubParsersAction[argparse.ArgumentP
 
 def run_loadtest(args: argparse.Namespace) -> int:
     """Carry out the command; return its exit code."""
-    plan = load_plan(args)
     check_load_outputs(args)
+    plan = load_plan(args)
+    raise_open_files()
     console = Console(stderr=True)
     runs: list[LoadRun] = []
     interrupted = False

@@ -152,8 +152,10 @@ class LoadRun:
         async def lane(due_s: float) -> None:
             await anyio.sleep(max(0.0, due_s - HEAD_START_S - self.now_s()))
             while due_s < stage.stop_s and (taken := source.next()) is not None:
-                await SessionPlayer(stage, *taken).play(due_s)
-                due_s = self.now_s()
+                player = SessionPlayer(stage, *taken)
+                player.prepare()  # nobody set a time, so it is due when it can be sent
+                due_s = max(due_s, self.now_s())
+                await player.play(due_s)
 
         for due_s in lane_starts(plan.num_sessions or 1, plan.phases.ramp_s):
             tasks.start_soon(lane, due_s)

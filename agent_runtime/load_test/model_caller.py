@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import anyio
@@ -88,7 +89,9 @@ class ModelCaller:
 
 
 async def _error_body(reply: EngineReply) -> bytes:
+    """Return what there is of it: that it broke off says less than its status."""
     body = b""
-    while len(body) < MAX_ERROR_BYTES and (data := await reply.next_bytes()):
-        body += data
+    with suppress(EngineUnreachableError):
+        while len(body) < MAX_ERROR_BYTES and (data := await reply.next_bytes()):
+            body += data
     return body

@@ -93,12 +93,18 @@ class SessionPlayer:
         self._id = f"{stage.name_prefix}{script.session_id}{suffix}"
         self._is_sub_agent = parent is not None
         self._num_turns = 0
+        self._first_body: bytes | None = None
         name = SpokenName(script.session_id, round_number)
         self._conversation = (
             Conversation(name, stage.words, stage.tokenisation, stage.block_size_tokens)
             if parent is None
             else parent.fork(name)
         )
+
+    def prepare(self) -> None:
+        """Make the first prompt now, so that it is there when it is due."""
+        if self._first_body is None and self._script.turns:
+            self._first_body = self._body(self._script.turns[0])
 
     async def play(self, due_s: float) -> SessionEnd:
         """Play it from the time when it is due; return how it ended."""
@@ -137,7 +143,7 @@ class SessionPlayer:
         """Make one call when it is due; return when it ended, and whether it got its reply."""
         stage, talk = self._stage, self._conversation
         # Made while there is time: encoding a long prompt must not delay its sending.
-        body = stage.requests.body(self._id, talk.ask(turn), turn.osl_tokens)
+        body, self._first_body = self._first_body or self._body(turn), None
         headers = stage.requests.headers_of(self._id)
         await self._until(due_s)
         record = TurnRecord(self._id, number, due_s, turn.isl_tokens, turn.osl_tokens)
@@ -157,6 +163,10 @@ class SessionPlayer:
         else:  # nothing but reasoning or calls of tools, or not wanted
             talk.fill(turn.osl_tokens)
         return record.ended_s, True
+
+    def _body(self, turn: ScriptedTurn) -> bytes:
+        messages = self._conversation.ask(turn)
+        return self._stage.requests.body(self._id, messages, turn.osl_tokens)
 
     async def _children(self, turn: ScriptedTurn, ended_s: float) -> SessionEnd:
         """Play the sub-agents that a turn started, side by side; return the worst of their ends."""

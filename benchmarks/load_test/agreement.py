@@ -4,8 +4,9 @@
 
 Starts ``panjiu emulate`` with one replica and, on that one server, gives the same requests to
 ``panjiu loadtest``, AIPerf (``make test-clients`` installs it) and ``vllm bench serve`` (``make
-test-vllm``), in turn, so many rounds: single turns of several lengths, so many at a time, prompts
-that share nothing with any before them. Each tool's figures stand beside those of the others, and
+test-vllm``), in turn, so many rounds: single turns of several lengths, at equal distances in time,
+or with ``--closed`` so many at a time, whose order on the server is another one every time. Prompts
+share nothing with any before them. Each tool's figures stand beside those of the others, and
 beside the server's own by its ``/metrics``: when tokens were due in emulated time. A tool that is
 not installed is left out.
 
@@ -22,6 +23,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -137,7 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=60)
-    parser.add_argument("--streams", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=0.8, help="requests a second")
+    parser.add_argument("--closed", action="store_true", help="a closed loop instead")
+    parser.add_argument("--streams", type=int, default=6, help="of a closed loop")
     parser.add_argument("--speed", type=float, default=0.5)
     parser.add_argument("--clients-bin", type=Path, default=ROOT / ".venv-clients/bin")
     parser.add_argument("--vllm-python", type=Path, default=ROOT / ".venv-vllm/bin/python")
@@ -151,8 +155,13 @@ def main() -> None:
             for name, tool in tools.items():
                 place = Path(folder) / f"{name}-{number}"
                 place.mkdir()
-                seen = tool(Task(url, requests, args.streams, f"{name}{number}x", place))
+                rate = None if args.closed else args.rate
+                salt = f"{name}{number}x"
+                seen = tool(Task(url, requests, args.streams, rate, salt, place))
                 truth = figures.since(args.requests)
+                if not args.closed:
+                    # What was asked for; tools differ in whether they count the wait for the first.
+                    seen = replace(seen, tokens_per_s=None)
                 runs[name].append((seen, truth))
                 _print(f"{name}, round {number + 1}", seen, truth)
     _print_ratios(runs)
@@ -176,7 +185,8 @@ def _print(title: str, seen: Seen, truth: Seen) -> None:
     print(
         f"{title}: TTFT {seen.ttft_s * 1e3:.1f} ms (server {truth.ttft_s * 1e3:.1f}), TPOT "
         f"{seen.tpot_s * 1e3:.2f} ms (server {truth.tpot_s * 1e3:.2f}), E2E {seen.e2e_s:.3f} s "
-        f"(server {truth.e2e_s:.3f}), {seen.tokens_per_s or 0:.1f} tokens/s",
+        f"(server {truth.e2e_s:.3f})"
+        + ("" if seen.tokens_per_s is None else f", {seen.tokens_per_s:.1f} tokens/s"),
         flush=True,
     )
 

@@ -16,9 +16,12 @@ from agent_runtime.engine_measurement.filler_text import WORDS
 
 ROOT = Path(__file__).parents[2]
 MODEL = "qwen3-235b-a22b"
-BLOCK = 16
+MOONCAKE_BLOCK = 512
 MESSAGE_TOKENS = 3
 """Of a prompt of one message beside its words, by the emulated model's tokeniser."""
+
+EVENLY = "1e9"
+"""``vllm bench serve``'s burstiness with which requests come at equal distances."""
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -75,7 +78,8 @@ class Task:
     Attributes:
         url: Of the server.
         requests: What to send.
-        streams: At a time.
+        streams: At a time, in a closed loop.
+        rate_per_s: Of requests, evenly, in an open loop; None for a closed one.
         salt: Of the prompts.
         folder: For files.
     """
@@ -83,6 +87,7 @@ class Task:
     url: str
     requests: Sequence[Request]
     streams: int
+    rate_per_s: float | None
     salt: str
     folder: Path
 
@@ -93,11 +98,14 @@ Tool = Callable[[Task], Seen]
 def panjiu(task: Task) -> Seen:
     """Have ``panjiu loadtest`` do it."""
     trace, told = task.folder / "trace.jsonl", task.folder / "panjiu.json"
-    trace.write_text("\n".join(_recorded(task.requests)) + "\n")
+    load = ["--sessions", str(task.streams)]
+    if task.rate_per_s is not None:
+        load = ["--arrival", "trace"]
+    trace.write_text("\n".join(_recorded(task)) + "\n")
     run_tool(
         [
             sys.executable, "-m", "agent_runtime.cli.main", "loadtest", "--url", task.url,
-            "--model", MODEL, "--workload", trace, "--sessions", str(task.streams),
+            "--model", MODEL, "--workload", trace, *load,
             "--salt", task.salt, "--session-id", "none", "--json", told,
         ],
         task.folder, {},
@@ -115,15 +123,20 @@ def panjiu(task: Task) -> Seen:
     )
 
 
-def _recorded(requests: Sequence[Request]) -> Iterator[str]:
-    """Yield each request as a recorded session of one call, with blocks of its own."""
-    for number, request in enumerate(requests):
-        num_blocks = request.prompt_tokens // BLOCK
-        call = {
-            "type": "n", "t": 0, "in": request.prompt_tokens, "out": request.output_tokens,
-            "think_time": 0, "hash_runs": [[0, num_blocks - 1]],
-        }  # fmt: skip
-        yield json.dumps({"id": f"r{number}", "block_size": BLOCK, "requests": [call]})
+def _recorded(task: Task) -> Iterator[str]:
+    """Yield the requests in Mooncake's form, each with blocks of its own."""
+    next_id = 0
+    for number, request in enumerate(task.requests):
+        num_blocks = -(-request.prompt_tokens // MOONCAKE_BLOCK)
+        yield json.dumps(
+            {
+                "timestamp": round(1000 * number / (task.rate_per_s or 1.0)),
+                "input_length": request.prompt_tokens,
+                "output_length": request.output_tokens,
+                "hash_ids": list(range(next_id, next_id + num_blocks)),
+            }
+        )
+        next_id += num_blocks
 
 
 def aiperf(clients: Path, tokeniser: Path) -> Tool:
@@ -131,6 +144,9 @@ def aiperf(clients: Path, tokeniser: Path) -> Tool:
 
     def use(task: Task) -> Seen:
         payloads = task.folder / "payloads.jsonl"
+        load = ["--concurrency", str(task.streams)]
+        if task.rate_per_s is not None:
+            load = ["--request-rate", str(task.rate_per_s), "--arrival-pattern", "constant"]
         payloads.write_text("\n".join(_payloads(task)) + "\n")
         run_tool(
             [
@@ -138,7 +154,7 @@ def aiperf(clients: Path, tokeniser: Path) -> Tool:
                 "--endpoint-type", "chat", "--input-file", payloads,
                 "--custom-dataset-type", "raw-payload",
                 "--dataset-sampling-strategy", "sequential",
-                "--request-count", str(len(task.requests)), "--concurrency", str(task.streams),
+                "--request-count", str(len(task.requests)), *load,
                 "--tokenizer", tokeniser, "--use-server-token-count", "--ui", "none",
                 "--artifact-dir", task.folder / "aiperf",
             ],
@@ -176,6 +192,9 @@ def vllm_bench(python: Path, tokeniser: Path) -> Tool:
 
     def use(task: Task) -> Seen:
         dataset = task.folder / "dataset.jsonl"
+        load = ["--max-concurrency", str(task.streams)]
+        if task.rate_per_s is not None:
+            load = ["--request-rate", str(task.rate_per_s), "--burstiness", EVENLY]
         lines = (
             {"prompt": request.text(f"{task.salt}{number}"), "output_tokens": request.output_tokens}
             for number, request in enumerate(task.requests)
@@ -187,7 +206,7 @@ def vllm_bench(python: Path, tokeniser: Path) -> Tool:
                 "--base-url", task.url, "--endpoint", "/v1/chat/completions", "--model", MODEL,
                 "--tokenizer", tokeniser, "--dataset-name", "custom", "--dataset-path", dataset,
                 "--custom-output-len", "-1", "--skip-chat-template", "--disable-shuffle",
-                "--num-prompts", str(len(task.requests)), "--max-concurrency", str(task.streams),
+                "--num-prompts", str(len(task.requests)), *load,
                 "--ignore-eos", "--num-warmups", "0", "--ready-check-timeout-sec", "0",
                 "--percentile-metrics", "ttft,tpot,itl,e2el",
                 "--save-result", "--result-dir", task.folder, "--result-filename", "vllm.json",
