@@ -104,7 +104,10 @@ def test_two_runs_are_compared(served: ServedCommand, tmp_path: Path) -> None:
     assert "TTFT p99" in (tmp_path / "page.html").read_text()
 
 
-def test_ctrl_c_gives_the_report_so_far(served: ServedCommand, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_gives_the_report_so_far(
+    number: signal.Signals, served: ServedCommand, tmp_path: Path
+) -> None:
     target = tmp_path / "told.json"
     options = (
         "--url", served.url, "--workload", "coding-agent", "--limit", "4", "--sessions", "2",
@@ -116,7 +119,7 @@ def test_ctrl_c_gives_the_report_so_far(served: ServedCommand, tmp_path: Path) -
     ) as process:
         while counted(served) < before + 8:
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, printed = process.communicate(timeout=60)
     assert process.returncode == 130, printed
     told = json.loads(target.read_text())

@@ -6,10 +6,7 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
-from types import FrameType
 
 import anyio
 from rich.console import Console
@@ -86,8 +83,10 @@ def run_loadtest(args: argparse.Namespace) -> int:
     runs: list[LoadRun] = []
     interrupted = False
     try:
-        with told_plainly(), _terminated_as_interrupted():
-            anyio.run(_run, plan, console, runs, backend_options={"use_uvloop": _has_uvloop()})
+        with told_plainly():
+            interrupted = anyio.run(
+                _run, plan, console, runs, backend_options={"use_uvloop": _has_uvloop()}
+            )
     except KeyboardInterrupt:
         interrupted = True
     summary = summarise(runs[0], interrupted=interrupted) if runs else None
@@ -100,7 +99,8 @@ def run_loadtest(args: argparse.Namespace) -> int:
     return 0 if summary.turns.answered else EXIT_FAILURE
 
 
-async def _run(plan: LoadPlan, console: Console, runs: list[LoadRun]) -> None:
+async def _run(plan: LoadPlan, console: Console, runs: list[LoadRun]) -> bool:
+    """Run the plan; return whether it was terminated before its end."""
     async with open_engine_http(os.environ.get(KEY_VARIABLE)) as http:
         progress = LoadProgress(plan, console)
         run = LoadRun(plan, http, monotonic_s, time.process_time, progress.note)
@@ -108,22 +108,18 @@ async def _run(plan: LoadPlan, console: Console, runs: list[LoadRun]) -> None:
         collect_garbage_rarely()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(progress.show, run)
+            tasks.start_soon(_stop_when_terminated, tasks.cancel_scope)
             await run.run()
             tasks.cancel_scope.cancel()
+            return False
+    return True
 
 
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
+async def _stop_when_terminated(scope: anyio.CancelScope) -> None:
     """Have SIGTERM end a run as Ctrl-C does, with its report."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
 
 
 def _has_uvloop() -> bool:

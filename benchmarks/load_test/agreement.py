@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -121,7 +120,7 @@ def emulated_server(speed: float) -> Iterator[str]:
         try:
             yield found.group(1)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             print(stderr.read().strip().splitlines()[-1])
             process.wait()
 
