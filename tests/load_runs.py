@@ -95,13 +95,14 @@ def loaded(
     loop: Callable[[], VirtualTimeLoop] = VirtualTimeLoop,
     *,
     stop_after_s: float | None = None,
+    cpu_s: Callable[[], float] = lambda: 0.0,
 ) -> tuple[LoadSummary, LoadRun]:
     """Run a plan against an app in virtual time; interrupted after so long, if it is said."""
 
     async def main() -> LoadRun:
         async with anyio.create_task_group() as tasks:
             http = InProcessEngine(app, NobodyThere(), tasks)
-            run = LoadRun(plan, http, anyio.current_time, lambda: 0.0)
+            run = LoadRun(plan, http, anyio.current_time, cpu_s)
             with anyio.move_on_after(stop_after_s):
                 await run.run()
             tasks.cancel_scope.cancel()

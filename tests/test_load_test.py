@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import anyio
 import numpy as np
 import pytest
 
@@ -321,6 +322,15 @@ def test_goodput_counts_turns_and_sessions_within_the_objectives() -> None:
     beyond = replace(plan, objectives=Objectives(ttft_s=FIRST_S * 0.99))
     summary, _ = loaded(FaultyServer(slow), beyond)
     assert summary.goodput.turn_ratio == summary.goodput.session_ratio == 0
+
+
+def test_a_client_that_uses_up_its_core_says_so() -> None:
+    plan = plan_of(small_workload(2, 3), phases=Phases(0.0, 0.0, 10.0, 5.0))
+    summary, _ = loaded(FaultyServer(), plan, cpu_s=lambda: 0.9 * anyio.current_time())
+    assert summary.client.cpu_share == pytest.approx(0.9)
+    assert summary.client.is_limit
+    assert summary.warnings[0].startswith("the client was the limit")
+    assert "90% of a core" in summary.warnings[0]
 
 
 def test_an_interrupted_run_tells_what_it_has_seen() -> None:

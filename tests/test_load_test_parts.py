@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from itertools import islice, pairwise
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from agent_runtime.errors import ConfigError
 from agent_runtime.load_test.arrivals import (
@@ -28,7 +30,7 @@ from agent_runtime.load_test.run_timeline import run_timeline
 from agent_runtime.load_test.seen_turns import SeenTurns, gaps_between_tokens
 from agent_runtime.load_test.session_source import SessionSource
 from agent_runtime.load_test.shared_blocks import SharedBlocks
-from agent_runtime.load_test.summary import Window
+from agent_runtime.load_test.summary import ErrorCount, Window
 from agent_runtime.load_test.tokenisation import (
     FEW_WORDS,
     MANY_WORDS,
@@ -38,6 +40,8 @@ from agent_runtime.load_test.tokenisation import (
 )
 from agent_runtime.load_test.turn_record import TurnRecord
 from agent_runtime.load_test.word_stream import SpokenName, WordStream
+from agent_runtime.report.load_page import load_page
+from agent_runtime.report.load_table import print_load
 from agent_runtime.workload.session_script import ScriptedTurn, SessionScript
 from scheduler.ids import SessionId
 from tests.faulty_server import FaultyServer
@@ -295,6 +299,28 @@ def test_a_source_gives_each_session_once_or_begins_again() -> None:
     assert [once.next() for _ in range(3)] == [(sessions[0], 0), (sessions[1], 0), None]
     anew = SessionSource(sessions, again=True, most=3)
     assert [anew.next() for _ in range(4)][2:] == [(sessions[0], 1), None]
+
+
+def test_what_a_server_says_is_text_on_the_page() -> None:
+    hostile = "<script>alert(1)</script>"
+    summary, _ = loaded(FaultyServer(), plan_of(small_workload(2)))
+    error = ErrorCount(kind="http_500", count=3, example=hostile, first_s=1.0)
+    page = load_page(
+        summary.model_copy(update={"errors": [error], "warnings": [hostile]}), f"panjiu {hostile}"
+    )
+    assert hostile not in page
+    assert page.count("&lt;script&gt;") >= 3
+    assert "http://" not in page.replace("http://127.0.0.1:0", "").replace("http://www.w3.org", "")
+
+
+def test_figures_of_nothing_are_shown_as_nothing() -> None:
+    summary, _ = loaded(
+        FaultyServer(), plan_of(small_workload(2), phases=Phases(0, 0, 100, 1)), stop_after_s=0.7
+    )
+    assert summary.turns.answered == 0
+    assert "nothing was measured" in load_page(summary, "panjiu loadtest")
+    with Console(file=io.StringIO()) as console:
+        print_load(console, summary)
 
 
 def test_a_run_beside_itself_differs_in_nothing() -> None:

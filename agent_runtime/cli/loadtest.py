@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import anyio
 from rich.console import Console
 
-from agent_runtime.backends.vllm_servers.engine_http import open_engine_http
+from agent_runtime.backends.vllm_servers.engine_connections import open_engine_http
 from agent_runtime.cli.loadtest_compare import add_compare_command
 from agent_runtime.cli.loadtest_options import add_load_options, load_plan
 from agent_runtime.cli.loadtest_outputs import check_load_outputs, leave_load
