@@ -64,15 +64,20 @@ class WordStream:
         while self._first_word(block + 1) <= start:  # rounding, or blocks of less than a word
             block += 1
         skipped = start - self._first_word(block)
-        words: list[str] = []
+        missing = num_words
+        parts: list[str] = []
         for label in self._labels(name, runs, block):
             size = self._first_word(block + 1) - self._first_word(block)
             digest = shake_128(label.encode("utf-8", "surrogatepass")).digest(size)
-            words += [_WORD_OF_BYTE[byte] for byte in digest]
+            wanted = digest[skipped : skipped + missing]
+            if wanted:
+                parts.append(" ".join(map(_WORD_OF_BYTE.__getitem__, wanted)))
+            missing -= len(wanted)
+            skipped = max(0, skipped - size)
             block += 1
-            if len(words) >= skipped + num_words:
+            if missing <= 0:
                 break
-        return " ".join(words[skipped : skipped + num_words])
+        return " ".join(parts)
 
     def _first_word(self, block: int) -> int:
         return int(block * self._block_size / self._tokens_per_word)

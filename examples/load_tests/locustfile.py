@@ -47,7 +47,7 @@ class Agent(HttpUser):  # type: ignore[misc] # locust is not typed
             stream=True,
             catch_response=True,
         ) as response:
-            reply = self._reply(response, began_s)
+            reply = self._reply(response, began_s) if response.ok else ""
             if response.status_code == 200 and not reply:
                 response.failure("a reply without a word")
         if reply:
