@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from rich.console import Console
 from typing_extensions import override
 
 from agent_runtime.cli.emulated_model_options import emulated_model
+from agent_runtime.cli.open_files import raise_open_files
 from agent_runtime.cli.rack_options import emulated_machine
 from agent_runtime.cli.rack_server import EndpointServer, endpoint_config, listen
 from agent_runtime.clock import Clock, epoch_s
@@ -30,7 +30,6 @@ from hw_model.claim import Band
 from hw_model.deployment import Deployment
 
 GRACE_S = 2
-MAX_OPEN_FILES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class EmulatedShare:
         Raises:
             ConfigError: A port is taken.
         """
-        _raise_open_files()
+        raise_open_files()
         collect_garbage_rarely()
         options = {"use_uvloop": find_spec("uvloop") is not None}
         summary = anyio.run(self._serve, parent, backend_options=options)
@@ -109,14 +108,6 @@ class EmulatedShare:
         last = self.first + self.deployment.num_replicas - 1
         whose = "" if last + 1 - self.first == self.num_in_rack else f"[{self.first} to {last}] "
         Console(stderr=True, highlight=False, soft_wrap=True).print(whose + warning, markup=False)
-
-
-def _raise_open_files() -> None:
-    """Allow as many sockets as may be: 128 replicas with clients need more than the usual 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _ShareServer(EndpointServer):

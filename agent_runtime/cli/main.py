@@ -16,6 +16,7 @@ from agent_runtime.cli.bench import add_bench_command
 from agent_runtime.cli.calibrate import add_calibrate_command
 from agent_runtime.cli.emulate import add_emulate_command
 from agent_runtime.cli.explain import add_explain_command
+from agent_runtime.cli.loadtest import add_loadtest_command
 from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
 from agent_runtime.cli.run import add_run_command, run_program
@@ -39,6 +40,7 @@ start here:
   panjiu emulate              every replica as a vLLM look-alike, for any router in front
   panjiu sessions list FLEET.DB
                               what sessions of an agent program did, and what to resume
+  panjiu loadtest --url URL   agent sessions as load on any OpenAI-compatible server
   panjiu plan                 which layouts carry 300 agents, and what would carry more
   panjiu rack                 what is emulated, and how far to trust each number
   panjiu simulate --help      what can be varied, with examples
@@ -104,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add_serve_command(commands)
     add_emulate_command(commands)
     add_sessions_command(commands)
+    add_loadtest_command(commands)
     add_trace_command(commands)
     add_plan_command(commands)
     add_rack_command(commands)

@@ -1,0 +1,1 @@
+"""Whether load tests are to be believed."""
