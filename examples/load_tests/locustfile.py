@@ -63,7 +63,9 @@ class Agent(HttpUser):  # type: ignore[misc] # locust is not typed
                 continue
             choices = json.loads(line[6:]).get("choices")
             text = choices[0]["delta"].get("content") if choices else None
-            if text and not words:
+            if not text:
+                continue
+            if not words:
                 self.environment.events.request.fire(
                     request_type="SSE",
                     name="first token",
@@ -72,5 +74,5 @@ class Agent(HttpUser):  # type: ignore[misc] # locust is not typed
                     exception=None,
                     context={},
                 )
-            words.append(text or "")
+            words.append(text)
         return "".join(words)
