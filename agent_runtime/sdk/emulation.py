@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -14,6 +14,7 @@ from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.errors import ConfigError
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
+from agent_runtime.simulation.virtual_time import running_virtual_loop
 from hw_model.catalog import Catalog
 from hw_model.claim import Band
 from hw_model.deployment import Deployment, DeploymentRequest, plan_deployment
@@ -87,18 +88,23 @@ async def emulated_transport(
     Raises:
         HardwareModelError: As of ``Emulation.deployment``.
     """
+    loop = running_virtual_loop()
+    if emulation.speed != 1:
+        loop = None  # its time is not the rack's
     service = EmulatedService(
         emulation.deployment(rack, model),
         ServiceOptions(
             Band(emulation.band), emulation.policy, emulation.limits, seed=emulation.seed
         ),
-        Clock(emulation.speed),
+        Clock(emulation.speed, origin_s=None if loop is None else 0.0),
         emulation.replies or SeededModel(emulation.seed),
         epoch_s=epoch_s,
     )
     raised: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(service.rack.run)
+    async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
+        moves = loop is not None and stack.enter_context(loop.moving(service.rack))
+        if not moves:
+            tasks.start_soon(service.rack.run)
         try:
             yield StreamingAsgiTransport(service.app)
         except Exception as error:  # noqa: BLE001 - raised again outside of the group

@@ -26,8 +26,9 @@ import itertools
 import selectors
 import socket
 import threading  # noqa: TID251 - to refuse other threads
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from contextvars import Context
 from typing import Any, Protocol, TypeVar
 
@@ -86,6 +87,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._violation: OutsideTimeError | None = None
         super().__init__(_JumpSelector(self._jump, self._raise_violation, max_polls_per_instant))
         self._clock_resolution = RESOLUTION_S
+
+    @contextmanager
+    def moving(self, world: World) -> Iterator[bool]:
+        """Have a world move along while the context lasts; False if another one does already."""
+        if self._world is not None:
+            yield False
+            return
+        self._world = world
+        try:
+            yield True
+        finally:
+            self._world = None
 
     @override
     def time(self) -> float:
@@ -188,6 +201,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if self._violation is not None:
             violation, self._violation = self._violation, None
             raise violation
+
+
+def running_virtual_loop() -> VirtualTimeLoop | None:
+    """Return the loop that runs, None if it is of another kind, or trio's."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop if isinstance(loop, VirtualTimeLoop) else None
 
 
 def _waiting(loop: asyncio.AbstractEventLoop) -> list[str]:
