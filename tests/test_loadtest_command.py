@@ -115,17 +115,29 @@ def test_a_stopped_run_gives_the_report_so_far(
     )  # fmt: skip
     before = counted(served)
     with subprocess.Popen(
-        command(*options), cwd=ROOT, stderr=subprocess.PIPE, text=True
+        command(*options),
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - the tests have no threads
     ) as process:
-        while counted(served) < before + 8:
-            assert process.poll() is None
-        process.send_signal(number)
-        _, printed = process.communicate(timeout=60)
+        try:
+            while counted(served) < before + 8:
+                assert process.poll() is None
+            process.send_signal(number)
+            _, printed = process.communicate(timeout=60)
+        finally:
+            process.kill()  # or leaving the context would wait for ever
     assert process.returncode == 130, printed
     told = json.loads(target.read_text())
     assert told["interrupted"]
     assert told["turns"]["answered"] >= 1
     assert "what was seen so far" in printed
+
+
+def heed_interrupts() -> None:
+    """Undo what a shell does to jobs in its background, which the tests may be one of."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def counted(served: ServedCommand) -> int:
