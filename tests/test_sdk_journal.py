@@ -12,7 +12,10 @@ from typing import Any
 
 import anyio
 import pytest
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from typing_extensions import override
 
 from agent_runtime.errors import (
     AgentError,
@@ -365,3 +368,30 @@ def test_a_hook_s_own_error_comes_back_as_one_of_ours_with_its_name(tmp_path: Pa
     in_virtual_time(partial(main, breaks=True))
     with pytest.raises(ModelCallError, match="ValueError: a hook broke"):
         in_virtual_time(partial(main, breaks=False))
+
+
+class DeafServer(ScriptedServer):
+    """Never answers when it is told that a session is over."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__(*answers)
+        path = "/v1/sessions/{session_id}"
+        self.app.router.routes.append(Route(path, self.closed, methods=["DELETE"]))
+
+    async def closed(self, _: Request) -> Response:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    @override
+    async def chat(self, request: Request) -> Response:
+        response = await super().chat(request)
+        response.headers["x-session-id"] = request.headers["x-session-id"]
+        return response
+
+
+def test_a_session_is_closed_in_the_journal_though_the_server_does_not_hear_of_it(
+    tmp_path: Path,
+) -> None:
+    journal = tmp_path / "j.db"
+    assert live(journal, DeafServer({"content": "one"}), telling("1")) == ["one"]
+    assert states(journal) == [("s", "closed", ["ended"])]

@@ -178,10 +178,11 @@ class SessionCore:
 
     async def close(self, *, for_good: bool) -> None:
         """Say that it is over; a server that is gone needs no telling."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSING_S):
-            if self._has_asked and self._is_known is not False:
-                client = self.connection.calls.client
-                await self.told(client.close_session(self.session_id))
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(CLOSING_S):
+                if self._has_asked and self._is_known is not False:
+                    client = self.connection.calls.client
+                    await self.told(client.close_session(self.session_id))
             if self._journal is not None:
                 await self._journal.left(for_good=for_good)
 
