@@ -283,20 +283,17 @@ class Panjiu:
     ) -> bool:
         """Run a turn where it costs least; return whether it has a place."""
         best: Option | None = None
-        home, at_home = self._pricing.home(kv), False
         for option in options:
-            at_home = at_home or option.price.replica_id == home
             if best is None or option.price.seconds < best.price.seconds:
                 best = option
-        if (
-            best is not None
-            and not at_home
-            and not is_due
-            and not turn.avoid
-            and self._pricing.stay_s(turn, kv, rack) < best.price.seconds
-        ):
-            best = None  # waiting where its KV is costs less than going elsewhere
-            if home is not None:
+        if best is not None and not is_due and not turn.avoid:
+            home = self._pricing.home(kv)
+            if (
+                home is not None
+                and home not in [option.price.replica_id for option in options]
+                and self._pricing.stay_s(turn, kv, home, rack) < best.price.seconds
+            ):
+                best = None  # waiting where its KV is costs less than going elsewhere
                 self._waits_for[turn] = home
         self._explain(turn, options, best, rack, is_due=is_due)
         if best is None:

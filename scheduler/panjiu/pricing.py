@@ -18,6 +18,7 @@ from scheduler.receipt import PricedOption
 from scheduler.session import Turn
 
 HOLDERS_LOOKED_AT = 8
+"""Of those that hold as much of a trunk: a system prompt may be held everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +132,11 @@ class Pricing:
         pull_s = self._cost.transfer.pull_s(kv.num_held_blocks * self._block)
         return pull_s + at_home.prefill_s + crowd_s + decode_s
 
-    def stay_s(self, turn: Turn, kv: SessionKv, rack: Rack) -> float:
-        """Return what it costs to wait for the replica that holds a turn's KV and run there.
+    def stay_s(self, turn: Turn, kv: SessionKv, home: ReplicaId, rack: Rack) -> float:
+        """Return what it costs to wait for a turn's home and run there.
 
-        Infinite where no replica holds it, or the one that does has no room for what is new.
+        Infinite where it has no room for what is new.
         """
-        home = self.home(kv)
-        if home is None:
-            return float("inf")
         there = self._ledger.tree.num_held(kv.leaf, home)
         if self._num_needed(turn, kv, home, there) > self._ledger.free_blocks(home):
             return float("inf")
