@@ -73,12 +73,14 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="""fields of every body, e.g. '{"temperature": 0}'""",
     )
-    _add_session_options(parser)
+    group = parser.add_argument_group("the sessions")
+    _add_session_options(group)
+    _add_speech_options(group)
     _add_time_options(parser)
 
 
-def _add_session_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the sessions")
+def _add_session_options(group: argparse._ArgumentGroup) -> None:
+    """Add which sessions there are, and when their turns are due."""
     group.add_argument(
         "--workload",
         default="coding-agents",
@@ -117,6 +119,10 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="tool gaps and a trace's times are X times as long (default: 1)",
     )
+
+
+def _add_speech_options(group: argparse._ArgumentGroup) -> None:
+    """Add what is said in them."""
     group.add_argument(
         "--reply-length",
         choices=[length.value for length in ReplyLength],
