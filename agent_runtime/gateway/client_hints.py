@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.whole_number import Whole
+from agent_runtime.session_headers import HINT_PREFIX, LEAST_URGENT, MOST_URGENT
 
-MOST_URGENT, LEAST_URGENT = -64, 64
 MAX_LEASE_S = 86_400.0
-HEADER_PREFIX = "x-panjiu-"
 VLLM_PRIORITY = "x-vllm-priority"
 PARENT_HEADERS = ("x-parent-session-id", "x-codex-parent-thread-id")
 """OpenCode's and Codex's."""
@@ -70,7 +69,7 @@ class PanjiuExtension(BaseModel):
 
 
 _NOTHING = PanjiuExtension()
-_BY_HEADER = {HEADER_PREFIX + name.replace("_", "-"): name for name in PanjiuExtension.model_fields}
+_BY_HEADER = {HINT_PREFIX + name.replace("_", "-"): name for name in PanjiuExtension.model_fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ def _from_headers(headers: Mapping[str, str]) -> PanjiuExtension:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = str(first["loc"][0]) if first["loc"] else "progress"
-        header = HEADER_PREFIX + name.replace("_", "-")
+        header = HINT_PREFIX + name.replace("_", "-")
         problem = first["msg"].removeprefix("Value error, ")
         raise InvalidRequestError(f"header {header}: {problem}", param=header) from error
 

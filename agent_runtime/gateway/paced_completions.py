@@ -28,7 +28,7 @@ from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST, error_res
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.opened_prompt import OpenedPrompt
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
-from agent_runtime.gateway.turn_desk import TurnDesk, session_header
+from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import (
     OpenedStream,
     StreamEnds,
@@ -36,6 +36,7 @@ from agent_runtime.gateway.turn_stream import (
     leave_on_disconnect,
 )
 from agent_runtime.gateway.turn_terms import turn_terms
+from agent_runtime.session_headers import SESSION_HEADER, header_of
 from agent_runtime.spoken_message import SpokenMessage
 from agent_runtime.turns import TurnRequest
 from scheduler.events import GapHint
@@ -78,7 +79,7 @@ class PacedCompletions:
             raise InvalidRequestError("n: a paced answer has one choice", param="n")
         (prompt,) = self.desk.opening.open(neutral)
         paced = PacedChat(chat, json.loads(body), neutral, prompt)
-        headers = {"x-session-id": session_header(prompt.session)}
+        headers = {SESSION_HEADER: header_of(prompt.session.public_id)}
         if neutral.stream:
             ends = StreamEnds(broken_stream, partial(error_response, path=request.url.path))
             return TurnStream(partial(self._opened, paced), ends, headers, self.desk.hold)

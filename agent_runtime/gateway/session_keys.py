@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 from pydantic_core import from_json
 
+from agent_runtime.session_headers import SESSION_HEADER
 from scheduler.events import NO_TENANT
 from scheduler.ids import TenantId
 
-SESSION_HEADER = "x-session-id"
 EXACT_HEADERS = ("thread-id",)
 """Codex's: a sub-agent has one of its own."""
 

@@ -6,9 +6,9 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent_runtime.gateway.client_hints import LEAST_URGENT, MOST_URGENT
 from agent_runtime.gateway.whole_number import Whole
 from agent_runtime.gateway.wire import one_of_both
+from agent_runtime.session_headers import LEAST_URGENT, MOST_URGENT
 
 MAX_TTL_S = 7 * 86_400.0
 Priority = Annotated[Whole, Field(ge=MOST_URGENT, le=LEAST_URGENT)]

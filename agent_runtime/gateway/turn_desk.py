@@ -6,14 +6,11 @@ and answered whole or as a stream that lives as long as its client.
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,12 +31,8 @@ from agent_runtime.gateway.turn_stream import (
     leave_on_disconnect,
 )
 from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn
+from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
-
-HEADER_SAFE = string.punctuation.replace("%", "") + " "
-"""What a session id keeps in a header; the rest, such as non-ASCII, is percent-encoded."""
-_STAYS = re.compile(r"[A-Za-z0-9._/-]+")
-DECISION_HEADER = "x-panjiu-decision"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +112,7 @@ class ReadyAnswer:
 
 async def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> Response:
     """Return the response to a request; its turns run while it is sent, or before."""
-    headers = {"x-session-id": session_header(ready.session)}
+    headers = {SESSION_HEADER: header_of(ready.session.public_id)}
     run = partial(_run, desk, ready)
     if ready.streams:
         return TurnStream(partial(_opened_stream, run), ready.ends, headers, desk.hold)
@@ -183,12 +176,6 @@ def decision_text(placement: TurnPlacement) -> str:
         f"expected_cached_tokens={placement.num_expected_cached_tokens}; "
         f"reason={placement.reason.value}"
     )
-
-
-def session_header(session: ChatSession) -> str:
-    """Return a session's id as it stands in a header."""
-    public_id = session.public_id
-    return public_id if _STAYS.fullmatch(public_id) else quote(public_id, safe=HEADER_SAFE)
 
 
 def plain_headers(request: Request) -> dict[str, str]:

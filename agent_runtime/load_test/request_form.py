@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from agent_runtime.session_headers import header_of
+
 
 class ReplyLength(StrEnum):
     """What decides how long replies are."""
@@ -129,5 +131,5 @@ class RequestMaker:
     def headers_of(self, session_id: str | None) -> dict[str, str]:
         """Return the headers."""
         if session_id is not None and self.identity is SessionIdentity.HEADER:
-            return {**self.headers, self.session_header: session_id}
+            return {**self.headers, self.session_header: header_of(session_id)}
         return dict(self.headers)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeAlias, TypeVar
 
-Output = TypeVar("Output")
+from agent_runtime.session_headers import DECISION_HEADER
 
-DECISION_HEADER = "x-panjiu-decision"
+Output = TypeVar("Output")
 
 
 @dataclass(frozen=True, slots=True)

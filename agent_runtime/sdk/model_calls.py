@@ -14,9 +14,9 @@ from agent_runtime.chat_client import ChatAnswer, ChatClient
 from agent_runtime.errors import BackendError, ModelCallError, UpstreamRefusedError
 from agent_runtime.sdk.conversation import Message
 from agent_runtime.sdk.events import Decision, TextDelta, TurnEnded, Usage
+from agent_runtime.session_headers import SESSION_HEADER
 from agent_runtime.spoken_message import SpokenMessage
 
-SESSION_HEADER = "x-session-id"
 TRY_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import string
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 import anyio
 
@@ -14,8 +12,8 @@ from agent_runtime.chat_client import encoded_json
 from agent_runtime.sdk.agent import Agent
 from agent_runtime.sdk.conversation import Conversation
 from agent_runtime.sdk.session_terms import SessionTerms
+from agent_runtime.session_headers import HINT_PREFIX, SESSION_HEADER, header_of
 
-HEADER_SAFE = string.punctuation.replace("%", "") + " "
 LEAST_S = 0.001
 """Of a deadline that has passed: the server takes none of 0."""
 
@@ -45,11 +43,11 @@ class SessionRequests:
         tools = b",".join(tool.encoded for tool in agent.tools)
         offered = b',"tools":[%s]' % tools if tools else b""
         self._prefix = members[:-1] + offered + b',"messages":['
-        headers = {"x-session-id": quote(session_id, safe=HEADER_SAFE)}
+        headers = {SESSION_HEADER: header_of(session_id)}
         if waiting_id is not None:
-            headers["x-panjiu-parent-session-id"] = quote(waiting_id, safe=HEADER_SAFE)
+            headers[f"{HINT_PREFIX}parent-session-id"] = header_of(waiting_id)
         if terms.priority is not None:
-            headers["x-panjiu-priority"] = str(terms.priority)
+            headers[f"{HINT_PREFIX}priority"] = str(terms.priority)
         self._headers = headers
         self._due_s = math.inf
         if terms.deadline_s is not None:
@@ -69,7 +67,8 @@ class SessionRequests:
         """Return a request's headers."""
         if self._due_s == math.inf:
             return self._headers
-        return {**self._headers, "x-panjiu-deadline-s": f"{max(LEAST_S, self.left_s() or 0):.3f}"}
+        left = f"{max(LEAST_S, self.left_s() or 0):.3f}"
+        return {**self._headers, f"{HINT_PREFIX}deadline-s": left}
 
     def left_s(self) -> float | None:
         """Return the seconds until the session should be done, None where nobody said."""

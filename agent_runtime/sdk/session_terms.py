@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from agent_runtime.errors import ConfigError
 from agent_runtime.sdk.budget import Budget
-
-MOST_URGENT, LEAST_URGENT = -64, 64
+from agent_runtime.session_headers import LEAST_URGENT, MOST_URGENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from urllib.parse import quote
 
 import anyio
 from anyio.abc import TaskGroup
@@ -36,6 +34,7 @@ from agent_runtime.errors import (
     InternalError,
     NoEngineError,
 )
+from agent_runtime.session_headers import SESSION_HEADER, header_of
 from agent_runtime.turns import TurnProgress, TurnRequest
 from scheduler.commands import KvCommand
 from scheduler.ids import ReplicaId, SessionId, TurnId
@@ -44,8 +43,7 @@ from scheduler.measured_cost import MeasuredCost
 END_S = 1.0
 """For the end of a reply that has said all; after that its connection is closed."""
 
-SESSION_HEADER, PRIORITY_HEADER = "x-session-id", "x-vllm-priority"
-HEADER_SAFE = string.punctuation.replace("%", "") + " "
+PRIORITY_HEADER = "x-vllm-priority"
 """What an id keeps in a header; the rest is percent-encoded."""
 
 
@@ -305,7 +303,7 @@ def _as_sent(call: EngineCall, session_id: SessionId, priority: int) -> EngineCa
         if priority:
             members += b',"priority":%d' % priority
         return _with(call, with_members(call.body, members), call.headers)
-    headers = {**call.headers, SESSION_HEADER: quote(session_id, safe=HEADER_SAFE)}
+    headers = {**call.headers, SESSION_HEADER: header_of(session_id)}
     if priority:
         headers[PRIORITY_HEADER] = str(priority)
     return _with(call, call.body, headers)
