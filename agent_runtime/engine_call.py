@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from scheduler.events import GapHint
 
@@ -12,8 +13,7 @@ WHITE_SPACE = b" \t\n\r"
 """JSON's."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyFacts:
+class ReplyFacts(msgspec.Struct, frozen=True):
     """What a reply has told so far.
 
     Attributes:
@@ -67,8 +67,7 @@ class ReplyReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class EngineCall:
+class EngineCall(msgspec.Struct, frozen=True):
     """One HTTP request to an engine.
 
     Attributes:

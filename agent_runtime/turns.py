@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, Self
 
@@ -16,8 +15,7 @@ from scheduler.ids import ReplicaId, SessionId, TenantId, TurnId
 from scheduler.session_view import SessionView
 
 
-@dataclass(frozen=True, slots=True)
-class TurnRequest:
+class TurnRequest(msgspec.Struct, frozen=True):
     """One model call of one session, already tokenised.
 
     Attributes:
@@ -58,8 +56,7 @@ class TurnRequest:
     max_output_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TurnOutcome:
+class TurnOutcome(msgspec.Struct, frozen=True):
     """What an engine's own reply tells once it is complete.
 
     Attributes:
@@ -100,8 +97,7 @@ class PlacementReason(StrEnum):
     MOVED = "moved"
 
 
-@dataclass(frozen=True, slots=True)
-class TurnPlacement:
+class TurnPlacement(msgspec.Struct, frozen=True):
     """What was decided about a turn when it was dispatched.
 
     Attributes:

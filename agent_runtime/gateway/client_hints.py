@@ -7,9 +7,9 @@ their own (vLLM's ``priority``, cache lifetimes).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agent_runtime.errors import InvalidRequestError
@@ -72,8 +72,7 @@ _NOTHING = PanjiuExtension()
 _BY_HEADER = {HINT_PREFIX + name.replace("_", "-"): name for name in PanjiuExtension.model_fields}
 
 
-@dataclass(frozen=True, slots=True)
-class ClientHints:
+class ClientHints(msgspec.Struct, frozen=True):
     """What a request says beside what it asks.
 
     Attributes:

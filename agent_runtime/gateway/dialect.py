@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import anyio
+import msgspec
 
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.neutral_request import NeutralRequest
@@ -43,8 +44,7 @@ class AnswerHead:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
-class TurnUsage:
+class TurnUsage(msgspec.Struct, frozen=True):
     """Tokens of a turn, all choices together.
 
     Attributes:

@@ -7,9 +7,9 @@ program's main agent and its helpers do (``scope``): there the history tells the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote
 
+import msgspec
 from pydantic_core import from_json
 
 from agent_runtime.session_headers import SESSION_HEADER
@@ -31,8 +31,7 @@ THREAD_HEADER = "x-correlation-id"
 """AIPerf's, one a conversation; others send another one with every request."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who asks, beside what is in the body.
 
     Attributes:
@@ -46,8 +45,7 @@ class Caller:
     now_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKeys:
+class SessionKeys(msgspec.Struct, frozen=True):
     """What a request says of whose turn it is.
 
     Attributes:

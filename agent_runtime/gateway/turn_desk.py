@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -90,8 +91,7 @@ class LiveAnswer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyAnswer:
+class ReadyAnswer(msgspec.Struct, frozen=True):
     """A request of which everything is known but its answer.
 
     Attributes:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -58,8 +59,7 @@ class OpenedStream:
     note: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnds:
+class StreamEnds(msgspec.Struct, frozen=True):
     """How a stream ends that does not end well.
 
     Attributes:

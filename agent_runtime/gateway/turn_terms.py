@@ -6,7 +6,8 @@ Needs no model: whoever answers says which tools were called.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from agent_runtime.gateway.client_hints import ClientHints
 from agent_runtime.gateway.session_directory import ChatSession, scheduler_id
@@ -14,8 +15,7 @@ from scheduler.events import GapCause, GapHint
 from scheduler.ids import SessionId, TenantId
 
 
-@dataclass(frozen=True, slots=True)
-class TurnTerms:
+class TurnTerms(msgspec.Struct, frozen=True):
     """Whose turn it is and how urgent, as ``TurnRequest`` has it.
 
     Attributes:

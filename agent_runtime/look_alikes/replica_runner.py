@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Self
+
+from msgspec.structs import replace
 
 from agent_runtime.backends.emulator import EmulatedRack
 from agent_runtime.clock import monotonic_s

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
+from msgspec.structs import replace
 
 from agent_runtime.engine_call import ReplyReader
 from agent_runtime.errors import UnknownResponseError

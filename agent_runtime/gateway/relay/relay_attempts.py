@@ -8,11 +8,11 @@ its own reply; else it has failed.
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
 import anyio
+from msgspec.structs import replace
 
 from agent_runtime.engine_call import EngineCall, ReplyReader
 from agent_runtime.errors import EngineBusyError, EngineLostError, UpstreamRefusedError

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from agent_runtime.backends.vllm_servers.session_chains import SessionChain
 from agent_runtime.backends.vllm_servers.token_counts import TokenCounts
 from agent_runtime.engine_call import EngineCall, ReplyFacts
@@ -23,8 +25,7 @@ DEFAULT_OUTPUT_TOKENS = 512
 """What the scheduler plans with where a caller sets no limit; engines go on to the context's."""
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedCall:
+class OpenedCall(msgspec.Struct, frozen=True):
     """A call whose session is found.
 
     Attributes:

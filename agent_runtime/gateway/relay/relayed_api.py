@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from agent_runtime.engine_call import ReplyReader
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName
@@ -31,8 +33,7 @@ class History(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class RelayedPrompt:
+class RelayedPrompt(msgspec.Struct, frozen=True):
     """What the model sees.
 
     Attributes:
@@ -44,8 +45,7 @@ class RelayedPrompt:
     history: History
 
 
-@dataclass(frozen=True, slots=True)
-class AskedOfEngine:
+class AskedOfEngine(msgspec.Struct, frozen=True):
     """What is posted, and who reads the reply."""
 
     body: bytes

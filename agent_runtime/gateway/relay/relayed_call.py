@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from agent_runtime.engine_call import EngineCall, ReplyFacts, ReplyReader
@@ -24,8 +24,7 @@ EXTRAS = ("session_id", "priority", "panjiu")
 NO_EXTRAS = ServerExtras()
 
 
-@dataclass(frozen=True, slots=True)
-class RelayedCall:
+class RelayedCall(msgspec.Struct, frozen=True):
     """A request as it came.
 
     Attributes:
