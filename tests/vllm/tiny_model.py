@@ -1,13 +1,14 @@
 """Builds a Qwen3 with random weights and a tokenizer of its own: all that vLLM needs to serve.
 
-    .venv-vllm/bin/python tests/vllm/tiny_model.py DIRECTORY
+    .venv-vllm/bin/python tests/vllm/tiny_model.py DIRECTORY [--small]
 
 The tokenizer is trained on Python's own source files. 22 M parameters: with fewer, the engine
-outruns vLLM's own front end, which then answers nothing else.
+outruns vLLM's own front end, which then answers nothing else. With ``--small`` 135 M: there the
+engine's steps are mostly arithmetic, as on an accelerator, and not vLLM's own code.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -66,19 +67,32 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def build(directory: Path) -> None:
+TINY = {
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
+SMALL = {
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+}
+
+
+def build(directory: Path, sizes: dict[str, int]) -> None:
     """Write model and tokenizer."""
     fast = tokenizer()
     fast.save_pretrained(directory)
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=len(fast),
-        hidden_size=512,
-        intermediate_size=1536,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
+        **sizes,
         max_position_embeddings=MAX_CONTEXT,
         tie_word_embeddings=True,
         eos_token_id=fast.eos_token_id,
@@ -95,4 +109,8 @@ def build(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    build(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--small", action="store_true", help="135 M parameters instead of 22 M")
+    args = parser.parse_args()
+    build(args.directory, SMALL if args.small else TINY)
