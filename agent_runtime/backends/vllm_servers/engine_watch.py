@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 from agent_runtime.backends.vllm_servers.engine_facts import EventSource, ask_engine, ask_metrics
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, EngineSlot, SlotState
 from agent_runtime.backends.vllm_servers.engine_http import EngineHttp, EngineUnreachableError
+from agent_runtime.backends.vllm_servers.kv_event_lines import OpenEventLines
 from agent_runtime.backends.vllm_servers.kv_feed import KvFeed
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
 from agent_runtime.errors import BackendError
@@ -30,17 +31,19 @@ class EngineWatch:
         fleet: Told how the engine is.
         http: How it is reached.
         probe: Told what its KV holds.
+        lines: How its KV events come.
         now_s: The clock.
         poll_s: Between two looks.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, by name
         self,
         slot: EngineSlot,
         fleet: EngineFleet,
         http: EngineHttp,
         probe: ServersProbe,
         *,
+        lines: OpenEventLines,
         now_s: Callable[[], float],
         poll_s: float,
     ) -> None:
@@ -48,6 +51,7 @@ class EngineWatch:
         self._fleet = fleet
         self._http = http
         self._probe = probe
+        self._lines = lines
         self._now_s = now_s
         self._poll_s = poll_s
         self._feeding: anyio.CancelScope | None = None
@@ -123,6 +127,7 @@ class EngineWatch:
             self._fleet.notice(f"engine {replica}, KV events at {name}: {text}")
 
         feed = KvFeed(
+            self._lines,
             source,
             lambda events: self._probe.residency.apply(replica, events),
             lambda: self._probe.residency.clear(replica),

@@ -6,33 +6,20 @@ at the replay endpoint. Where that can't fill the gap, nothing is known of the e
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
 
-from agent_runtime.backends.kv_event_wire import (
-    SEQUENCE_BYTES,
-    EventBatch,
-    WireEvent,
-    parse_frames,
-)
+from agent_runtime.backends.kv_event_wire import EventBatch, WireEvent, parse_frames
 from agent_runtime.backends.vllm_servers.engine_facts import EventSource
-from agent_runtime.backends.vllm_servers.engine_http import missing_extra
-from agent_runtime.errors import BackendError, WireFormatError
-
-if TYPE_CHECKING:
-    import zmq
+from agent_runtime.backends.vllm_servers.kv_event_lines import EventLines, OpenEventLines
+from agent_runtime.errors import WireFormatError
 
 REPLAY_S = 5.0
 """How long an engine may take for each batch of a replay; its publisher looks every 0.1 s."""
 
 END_OF_REPLAY = -1
-MAX_WAITING = 100_000
-"""Messages ZMQ keeps for us: the publisher's own limit."""
 
 
 class Arrival(Enum):
@@ -80,6 +67,7 @@ class KvFeed:
     """One engine's events.
 
     Args:
+        lines: How they come.
         source: Where they are.
         apply: Takes in events.
         purge: Takes in that nothing is known of the engine any more.
@@ -93,11 +81,13 @@ class KvFeed:
 
     def __init__(
         self,
+        lines: OpenEventLines,
         source: EventSource,
         apply: Callable[[list[WireEvent]], None],
         purge: Callable[[], None],
         notice: Callable[[str], None],
     ) -> None:
+        self._open_lines = lines
         self._source = source
         self._apply = apply
         self._purge = purge
@@ -115,17 +105,17 @@ class KvFeed:
             started: Set once what the engine published so far is known.
 
         Raises:
-            ConfigError: pyzmq is not installed.
+            ConfigError: A package that the lines need is not installed.
             BackendError: The source can't be connected to.
         """
-        async with _context() as context:
-            with _subscriber(context, self._source) as subscriber:
+        async with self._open_lines() as lines:
+            with lines.subscribed(self._source) as published:
                 # First the subscription, then what was before it: nothing falls in between.
-                await self._heard(self._catch_up(context, 0))
+                await self._heard(self._catch_up(lines, 0))
                 started.set()
                 while True:
-                    message = await _received(subscriber)
-                    await self._heard(self._take(message, context))
+                    message = await published.received()
+                    await self._heard(self._take(message, lines))
 
     async def _heard(self, work: Awaitable[None]) -> None:
         """Take something in; what can't be read leaves nothing known."""
@@ -135,7 +125,7 @@ class KvFeed:
             self._forget(f"its KV events can't be read: {error}")
             self._order = EventOrder()
 
-    async def _take(self, message: list[bytes], context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    async def _take(self, message: list[bytes], lines: EventLines) -> None:
         _, sequence, batch = parse_frames(message)
         match self._order.arrival(sequence, batch.ts):
             case Arrival.NEXT:
@@ -144,12 +134,12 @@ class KvFeed:
                 pass
             case Arrival.AFTER_A_GAP:
                 self.num_gaps += 1
-                await self._catch_up(context, self._order.expected or 0)
+                await self._catch_up(lines, self._order.expected or 0)
                 await self._after_replay(sequence, batch)
             case Arrival.RESTARTED:
                 self._forget("it counts its KV events anew")
                 self._order.restart()
-                await self._catch_up(context, 0)
+                await self._catch_up(lines, 0)
                 await self._after_replay(sequence, batch)
 
     async def _after_replay(self, sequence: int, batch: EventBatch) -> None:
@@ -160,15 +150,14 @@ class KvFeed:
         if arrival is not Arrival.OLD:
             self._know(sequence, batch)
 
-    async def _catch_up(self, context: zmq.Context[zmq.Socket[bytes]], first: int) -> None:
+    async def _catch_up(self, lines: EventLines, first: int) -> None:
         """Have an engine repeat its batches from ``first`` on, and take them in."""
         if self._source.replay_endpoint is None:
             return
-        with _asker(context, self._source.replay_endpoint) as asker:
-            asker.send_multipart([b"", first.to_bytes(SEQUENCE_BYTES, "big")])  # as a REQ would
+        with lines.replayed(self._source.replay_endpoint, first) as repeated:
             while True:
                 with anyio.move_on_after(REPLAY_S) as waiting:
-                    message = await _received(asker)
+                    message = await repeated.received()
                 if waiting.cancelled_caught:
                     self._notice("it does not repeat its KV events in time")
                     return
@@ -193,64 +182,3 @@ class KvFeed:
         self.num_purges += 1
         self._notice(f"{why}; what it holds is learned anew")
         self._purge()
-
-
-@asynccontextmanager
-async def _context() -> AsyncIterator[zmq.Context[zmq.Socket[bytes]]]:
-    try:
-        import zmq  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise missing_extra("pyzmq") from error
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        yield context
-    finally:
-        context.destroy(linger=0)
-
-
-def _subscriber(context: zmq.Context[zmq.Socket[bytes]], source: EventSource) -> zmq.Socket[bytes]:
-    import zmq  # noqa: PLC0415 - an extra
-
-    socket = context.socket(zmq.SUB)
-    socket.setsockopt(zmq.RCVHWM, MAX_WAITING)
-    socket.setsockopt_string(zmq.SUBSCRIBE, source.topic)
-    return _connected(socket, source.endpoint)
-
-
-def _asker(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    import zmq  # noqa: PLC0415 - an extra
-
-    socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.RCVHWM, 0)
-    return _connected(socket, endpoint)
-
-
-def _connected(socket: zmq.Socket[bytes], endpoint: str) -> zmq.Socket[bytes]:
-    import zmq  # noqa: PLC0415 - an extra
-
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.IPV6, 1)
-    try:
-        socket.connect(endpoint)
-    except zmq.ZMQError as error:
-        socket.close()
-        raise BackendError(f"{endpoint} can't be connected to: {error}") from error
-    return socket
-
-
-async def _received(socket: zmq.Socket[bytes]) -> list[bytes]:
-    """Return the next message.
-
-    ZMQ's descriptor becomes readable once for any number of messages; so it is waited for only
-    after a receive that found nothing, which has looked at everything that came before.
-    """
-    import zmq  # noqa: PLC0415 - an extra
-
-    while True:
-        try:
-            message: list[bytes] = socket.recv_multipart(flags=zmq.NOBLOCK)
-        except zmq.Again:
-            await anyio.wait_readable(socket.FD)
-        else:
-            await anyio.lowlevel.checkpoint()  # a busy feed must not starve the turns
-            return message

@@ -24,7 +24,9 @@ from agent_runtime.backends.vllm_servers.engine_http import (
 )
 from agent_runtime.backends.vllm_servers.engine_turn import EngineTurn
 from agent_runtime.backends.vllm_servers.engine_watch import EngineWatch
+from agent_runtime.backends.vllm_servers.kv_event_lines import OpenEventLines
 from agent_runtime.backends.vllm_servers.servers_probe import ServersProbe
+from agent_runtime.backends.vllm_servers.zmq_event_lines import zmq_event_lines
 from agent_runtime.clock import Clock
 from agent_runtime.engine_call import EngineCall, ReplyFacts, with_members
 from agent_runtime.errors import (
@@ -57,6 +59,7 @@ class VllmServers:
         clock: Real time.
         poll_s: Between two looks at an engine.
         stall_s: An engine that is down and has sent nothing for a turn for so long is given up.
+        event_lines: How KV events come.
 
     Attributes:
         probe: What is known of them.
@@ -67,7 +70,7 @@ class VllmServers:
         to stop.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is made of, by name
         self,
         fleet: EngineFleet,
         http: EngineHttp,
@@ -76,6 +79,7 @@ class VllmServers:
         *,
         poll_s: float = 1.0,
         stall_s: float = 5.0,
+        event_lines: OpenEventLines = zmq_event_lines,
     ) -> None:
         self.fleet = fleet
         self.probe = ServersProbe(fleet)
@@ -86,6 +90,7 @@ class VllmServers:
         self._clock = clock
         self._poll_s = poll_s
         self._stall_s = stall_s
+        self._event_lines = event_lines
         self._turns: dict[TurnId, EngineTurn] = {}
         self._wanted: list[EngineAddress] = []
         self._stopped = False
@@ -203,6 +208,7 @@ class VllmServers:
             self.fleet,
             self._http,
             self.probe,
+            lines=self._event_lines,
             now_s=self._clock.now_s,
             poll_s=self._poll_s,
         )
