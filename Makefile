@@ -3,6 +3,7 @@
 # make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
 # make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
+# make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
@@ -21,11 +22,11 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes test-vllm test-clients goldens peers check format compile bench \
+.PHONY: help demo test test-compiled test-pythons test-crashes chaos test-vllm test-clients goldens peers check format compile bench \
 	docs docs-serve clean
 
 help:
-	@sed -n '1,11s/^# //p' Makefile
+	@sed -n '1,12s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -80,6 +81,10 @@ test-pythons: $(VENV)/.installed-dev
 
 test-crashes: $(VENV)/.installed-dev
 	PANJIU_CRASH_SEEDS=200 $(BIN)/python -m pytest tests/test_sdk_crashes.py
+
+SEEDS ?= 500
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz

@@ -99,6 +99,13 @@ class AsgiExchange:
             self._left.set()
             self._send_body.close()
 
+    def break_off(self, error: Exception) -> None:
+        """End the response with an error, for whoever was to run the app and can't any more."""
+        self._error = self._error or error
+        self._started.set()
+        self._left.set()
+        self._send_body.close()
+
     async def wait_for_response(self) -> None:
         """Return when the app has begun its response; a client that can't wait leaves.
 

@@ -6,7 +6,8 @@ at the replay endpoint. Where that can't fill the gap, nothing is known of the e
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from enum import Enum, auto
 
 import anyio
@@ -18,6 +19,10 @@ from agent_runtime.errors import WireFormatError
 
 REPLAY_S = 5.0
 """How long an engine may take for each batch of a replay; its publisher looks every 0.1 s."""
+
+QUIET_S = 30.0
+"""After so long without events an engine is asked for its last ones: they may have got lost, or it
+may have been started again."""
 
 END_OF_REPLAY = -1
 
@@ -44,6 +49,11 @@ class EventOrder:
     def __init__(self) -> None:
         self.expected: int | None = None
         self._last_ts = float("-inf")
+
+    @property
+    def last(self) -> tuple[int, float] | None:
+        """Number and time of the last batch that is known, None if none is."""
+        return (self.expected - 1, self._last_ts) if self.expected else None
 
     def arrival(self, sequence: int, ts: float) -> Arrival:
         """Return what a batch is."""
@@ -93,6 +103,7 @@ class KvFeed:
         self._purge = purge
         self._notice = notice
         self._order = EventOrder()
+        self._answers = False
         self.on_reached: Callable[[], None] = lambda: None
         self.num_batches = 0
         self.num_gaps = 0
@@ -114,8 +125,12 @@ class KvFeed:
                 await self._heard(self._catch_up(lines, 0))
                 started.set()
                 while True:
-                    message = await published.received()
-                    await self._heard(self._take(message, lines))
+                    with anyio.move_on_after(QUIET_S) as waiting:
+                        message = await published.received()
+                    if waiting.cancelled_caught:
+                        await self._heard(self._confirm(lines))
+                    else:
+                        await self._heard(self._take(message, lines))
 
     async def _heard(self, work: Awaitable[None]) -> None:
         """Take something in; what can't be read leaves nothing known."""
@@ -152,6 +167,40 @@ class KvFeed:
 
     async def _catch_up(self, lines: EventLines, first: int) -> None:
         """Have an engine repeat its batches from ``first`` on, and take them in."""
+        async with aclosing(self._repeated(lines, first)) as batches:
+            async for sequence, batch in batches:
+                if self._order.arrival(sequence, batch.ts) is Arrival.AFTER_A_GAP:
+                    self._forget(f"it keeps KV events from {sequence} on only, not from {first}")
+                if self._order.arrival(sequence, batch.ts) is not Arrival.OLD:
+                    self._know(sequence, batch)
+
+    async def _confirm(self, lines: EventLines) -> None:
+        """See that a silent engine is the one it was, and has said no more than was heard."""
+        last = self._order.last
+        if last is None:
+            await self._catch_up(lines, 0)
+            return
+        is_the_same = False
+        async with aclosing(self._repeated(lines, last[0])) as batches:
+            async for sequence, batch in batches:
+                is_the_same = is_the_same or (sequence, batch.ts) == last
+                if not is_the_same:
+                    break
+                if self._order.arrival(sequence, batch.ts) is Arrival.NEXT:
+                    self._know(sequence, batch)
+        if not is_the_same and self._answers:
+            self._forget("it does not know its last KV events any more")
+            self._order.restart()
+            await self._catch_up(lines, 0)
+
+    async def _repeated(
+        self, lines: EventLines, first: int
+    ) -> AsyncGenerator[tuple[int, EventBatch], None]:
+        """Have an engine repeat its batches from ``first`` on.
+
+        ``_answers`` is then whether it said anything.
+        """
+        self._answers = False
         if self._source.replay_endpoint is None:
             return
         with lines.replayed(self._source.replay_endpoint, first) as repeated:
@@ -162,14 +211,12 @@ class KvFeed:
                     self._notice("it does not repeat its KV events in time")
                     return
                 self.on_reached()
+                self._answers = True
                 topic, number, payload = message[-3:]
                 if int.from_bytes(number, "big", signed=True) == END_OF_REPLAY:
                     return
                 _, sequence, batch = parse_frames([topic, number, payload])
-                if self._order.arrival(sequence, batch.ts) is Arrival.AFTER_A_GAP:
-                    self._forget(f"it keeps KV events from {sequence} on only, not from {first}")
-                if self._order.arrival(sequence, batch.ts) is not Arrival.OLD:
-                    self._know(sequence, batch)
+                yield sequence, batch
 
     def _know(self, sequence: int, batch: EventBatch) -> None:
         if not self.num_batches:
