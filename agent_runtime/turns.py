@@ -36,6 +36,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
         token_ids: Of prompt + output, for engines that tell what their blocks hold.
         names_session: Whether the caller named the session; else it was found by its messages.
         max_output_tokens: What the caller allows, if it said.
+        cache_salt: What keeps its KV apart from others'; None for nothing.
     """
 
     turn_id: TurnId
@@ -54,6 +55,7 @@ class TurnRequest(msgspec.Struct, frozen=True):
     token_ids: Sequence[int] = ()
     names_session: bool = False
     max_output_tokens: int | None = None
+    cache_salt: str | None = None
 
 
 class TurnOutcome(msgspec.Struct, frozen=True):

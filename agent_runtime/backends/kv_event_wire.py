@@ -38,6 +38,7 @@ class BlockStored(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
         token_ids: Of all the blocks, in order; an emulated engine may not know them.
         medium: ``GPU``, ``CPU``, ``STORAGE``, or None from engines that don't say.
         session_id: Whose request stored them, where the client named a session.
+        salt: That their request came with, if the first block of all is among them.
     """
 
     block_hashes: list[WireHash]
@@ -164,6 +165,7 @@ class StoredContent:
 
     token_ids: Sequence[int] = ()
     session_id: str | None = None
+    salt: str | None = None
 
 
 NOT_KNOWN = StoredContent()
@@ -186,6 +188,9 @@ def wire_events(
         match event:
             case BlocksStored(hashes=hashes, parent_hash=parent_hash, medium=medium):
                 content = content_of(event)
+                extra: list[Any] | None = None
+                if content.salt is not None:  # vLLM has it with the first block alone
+                    extra = [(content.salt,), *[None] * (len(hashes) - 1)]
                 yield BlockStored(
                     block_hashes=[block_hash & _INT_HASH_MASK for block_hash in hashes],
                     parent_block_hash=None if parent_hash is None else parent_hash & _INT_HASH_MASK,
@@ -194,6 +199,7 @@ def wire_events(
                     lora_id=None,
                     medium=medium.value,
                     lora_name=None,
+                    extra_keys=extra,
                     group_idx=0,
                     session_id=content.session_id,
                 )

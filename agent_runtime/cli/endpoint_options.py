@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from agent_runtime.cli.rack_options import natural_float, positive_int
+from agent_runtime.errors import ConfigError
 from agent_runtime.gateway.app import EndpointLimits
 from agent_runtime.gateway.tenants import TenantKeys, read_tenant_keys
 from agent_runtime.gateway.turn_stream import HoldTerms
@@ -20,6 +21,12 @@ def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help='TOML: [tenants], then a line such as team = ["KEY", ...] each; without it everybody '
         "is let in, as one tenant",
+    )
+    group.add_argument(
+        "--share-kv",
+        action="store_true",
+        help="let tenants find each other's KV of equal prompts: faster, but by the clock they can "
+        "tell what others asked",
     )
     group.add_argument(
         "--max-requests",
@@ -47,6 +54,10 @@ def tenant_keys(args: argparse.Namespace) -> TenantKeys | None:
     """Return whose keys are taken, None for everybody.
 
     Raises:
-        ConfigError: The file can't be read as one.
+        ConfigError: The file can't be read as one, or there is none to share by.
     """
-    return None if args.api_key_file is None else read_tenant_keys(args.api_key_file)
+    if args.api_key_file is None:
+        if args.share_kv:
+            raise ConfigError("--share-kv: without --api-key-file there is one tenant alone")
+        return None
+    return read_tenant_keys(args.api_key_file, share_kv=args.share_kv)

@@ -115,7 +115,8 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     )
     if sessions is None:
         sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
-    opening = Opening(runner, models, sessions, limits.max_body_bytes)
+    shares_kv = around.tenants is not None and around.tenants.share_kv
+    opening = Opening(runner, models, sessions, limits.max_body_bytes, shares_kv)
     counts = PrometheusCounts(sessions, around.fleet)
     desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     if isinstance(speaker, ChatUpstream):

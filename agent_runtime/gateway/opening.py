@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from agent_runtime.errors import BodyTooLargeError, ContextTooLongError, SessionStateError
+from agent_runtime.gateway.kv_salt import kv_salt
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.neutral_request import (
     CacheBreakpoint,
@@ -41,12 +42,14 @@ class Opening:
         models: What is served.
         sessions: Who is talking.
         max_body_bytes: Larger bodies are refused.
+        shares_kv: Whether tenants may find each other's KV.
     """
 
     runner: TurnRunner
     models: Models
     sessions: SessionDirectory
     max_body_bytes: int
+    shares_kv: bool = False
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def read(self, request: Request) -> bytes:
@@ -87,6 +90,10 @@ class Opening:
             self.models.check(request.model)
         return [self._open_prompt(prompt, request.keys) for prompt in request.prompts]
 
+    def salt(self, keys: SessionKeys) -> str | None:
+        """Return what keeps a prompt's KV apart from others', see ``kv_salt``."""
+        return kv_salt(keys, is_shared=self.shares_kv)
+
     def next_turn_id(self) -> TurnId:
         """Return an id that no turn had."""
         return TurnId(f"turn-{next(self._numbers)}")
@@ -112,7 +119,7 @@ class Opening:
         rendered = render_chat(prompt.messages, prompt.tools)
         by_history = keys.exact is None
         session = self.find_session(keys, chain_digests(rendered) if by_history else ())
-        num_tokens = session.memory.open_prompt(rendered)
+        num_tokens = session.memory.open_prompt(rendered, self.salt(keys))
         digests = session.memory.digests(rendered)
         if num_tokens >= self.runner.max_context_tokens:
             session.memory.clear()  # or refused prompts, however long, would be kept for long
@@ -125,7 +132,7 @@ class Opening:
             raise wrong("prompt", "an empty prompt can't be gone on with")
         if len(tokens) >= self.runner.max_context_tokens:
             raise self._too_long(len(tokens), "prompt")
-        raw = RawPrompt(tokens, self.runner.block_size_tokens)
+        raw = RawPrompt(tokens, self.runner.block_size_tokens, self.salt(keys))
         trail = PromptTrail(tokens.tobytes()) if text is None else PromptTrail.of_text(text)
         session = self.find_session(keys, trail.digests)
         return OpenedText(session, text, raw, trail)

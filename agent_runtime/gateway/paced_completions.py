@@ -106,6 +106,7 @@ class PacedCompletions:
             tenant_id=terms.tenant_id,
             priority=terms.priority,
             deadline_s=terms.deadline_s,
+            cache_salt=prompt.salt,
         )
 
     async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:

@@ -96,6 +96,7 @@ class PlannedTurn:
             token_ids=choice.prompt.token_ids,
             names_session=self.request.keys.exact is not None,
             max_output_tokens=self.request.length.max_tokens,
+            cache_salt=choice.prompt.salt,
         )
 
 

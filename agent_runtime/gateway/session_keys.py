@@ -53,12 +53,14 @@ class SessionKeys(msgspec.Struct, frozen=True):
         exact: Names the session.
         scope: The session is one of those asked for under this name; the history says which.
         thread: A name to go by where the history alone is not known.
+        cache_salt: What the caller keeps its KV apart by.
     """
 
     tenant_id: TenantId = NO_TENANT
     exact: str | None = None
     scope: str | None = None
     thread: str | None = None
+    cache_salt: str | None = None
 
 
 def session_keys(
@@ -67,6 +69,7 @@ def session_keys(
     session_id: str | None,
     continued: str | None = None,
     scope: str | None = None,
+    cache_salt: str | None = None,
 ) -> SessionKeys:
     """Return what a request says.
 
@@ -75,6 +78,7 @@ def session_keys(
         session_id: The body's.
         continued: The session of the response that it goes on with.
         scope: What the body's own fields say, e.g. ``prompt_cache_key``.
+        cache_salt: The body's.
     """
     headers = caller.headers
     exact = session_id
@@ -89,6 +93,7 @@ def session_keys(
         exact=exact,
         scope=_first(headers, SCOPE_HEADERS) if scope is None else scope,
         thread=headers.get(THREAD_HEADER),
+        cache_salt=cache_salt,
     )
 
 

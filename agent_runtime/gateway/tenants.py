@@ -36,9 +36,11 @@ class TenantKeys:
 
     Args:
         keys: By tenant.
+        share_kv: Whether tenants find each other's KV, see ``kv_salt``.
     """
 
-    def __init__(self, keys: Mapping[TenantId, Sequence[str]]) -> None:
+    def __init__(self, keys: Mapping[TenantId, Sequence[str]], *, share_kv: bool = False) -> None:
+        self.share_kv = share_kv
         self._digests = [
             (sha256(key.encode()).digest(), tenant_id)
             for tenant_id, own in keys.items()
@@ -66,8 +68,12 @@ class TenantKeys:
         return found
 
 
-def read_tenant_keys(path: Path) -> TenantKeys:
+def read_tenant_keys(path: Path, *, share_kv: bool = False) -> TenantKeys:
     """Read the file.
+
+    Args:
+        path: Of it.
+        share_kv: As ``TenantKeys`` has it.
 
     Raises:
         ConfigError: It can't be read as one; the message has no keys.
@@ -82,7 +88,8 @@ def read_tenant_keys(path: Path) -> TenantKeys:
     seen: dict[str, str] = {}
     for name, keys in tenants.items():
         _check_tenant(path, name, keys, seen)
-    return TenantKeys({TenantId(name): keys for name, keys in tenants.items()})
+    by_tenant = {TenantId(name): keys for name, keys in tenants.items()}
+    return TenantKeys(by_tenant, share_kv=share_kv)
 
 
 def _check_tenant(path: Path, name: str, keys: object, seen: dict[str, str]) -> None:

@@ -30,6 +30,9 @@ class ServerExtras(Wire):
     seed: Whole | None = Field(default=None, ge=-(2**63), lt=2**63)
     priority: Whole | None = None
     session_id: str | None = None
+    cache_salt: str | None = Field(
+        default=None, min_length=1, description="Prompts with other salts share no KV with it."
+    )
     panjiu: PanjiuExtension | None = None
 
 

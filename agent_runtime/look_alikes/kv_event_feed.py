@@ -82,5 +82,7 @@ class KvEventFeed:
         start = stored.start * self._block_size
         stop = start + len(stored.hashes) * self._block_size
         return StoredContent(
-            turn.token_ids[start:stop], turn.session_id if turn.names_session else None
+            turn.token_ids[start:stop],
+            turn.session_id if turn.names_session else None,
+            turn.cache_salt if start == 0 else None,
         )

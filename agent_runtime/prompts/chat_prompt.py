@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.prompts.block_hashes import Prompt, extend_hashes
+from agent_runtime.prompts.block_hashes import Prompt, extend_hashes, root_of
 from agent_runtime.prompts.tokeniser import marker, tokenise
 from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
@@ -138,10 +138,13 @@ class PromptMemory:
     Invariant: ``_messages`` are its messages' fingerprints, which are compared with nothing else;
         ``_ends[i]`` is the number of tokens that ``_messages[:i + 1]`` take;
         ``_digests`` are the chain digests of the first so many of them;
-        ``_hashes`` are those of the full blocks of the tokens up to ``_ends[-1]`` at the most.
+        ``_hashes`` are those of the full blocks of the tokens up to ``_ends[-1]`` at the most, in
+        the chain that begins with ``_root``, which is that of ``_salt``.
     """
 
-    __slots__ = ("_block_size", "_digests", "_ends", "_hashes", "_messages", "_tokens")
+    __slots__ = (
+        "_block_size", "_digests", "_ends", "_hashes", "_messages", "_root", "_salt", "_tokens",
+    )  # fmt: skip
 
     def __init__(self, block_size_tokens: int) -> None:
         self._block_size = block_size_tokens
@@ -150,9 +153,19 @@ class PromptMemory:
         self._ends: list[int] = []
         self._tokens: array[int] = array("I")
         self._hashes: list[int] = []
+        self._salt: str | None = None
+        self._root = root_of(None)
 
-    def open_prompt(self, messages: Sequence[PromptPiece]) -> int:
-        """Bring the memory up to ``messages``; return the tokens of the prompt they make."""
+    def open_prompt(self, messages: Sequence[PromptPiece], salt: str | None = None) -> int:
+        """Bring the memory up to ``messages``; return the tokens of the prompt they make.
+
+        Args:
+            messages: Of the prompt.
+            salt: Prompts with other salts share no block with it.
+        """
+        if salt != self._salt:
+            self._truncate(0)
+            self._salt, self._root = salt, root_of(salt)
         kept = 0
         for known, message in zip(self._messages, messages, strict=False):
             if known != message.fingerprint:
@@ -181,8 +194,8 @@ class PromptMemory:
         num_tokens = len(context)
         context.extend(reply)
         hashes = self._hashes[:]
-        extend_hashes(hashes, context, self._block_size)
-        return Prompt(num_tokens, tuple(hashes), context)
+        extend_hashes(hashes, context, self._block_size, self._root)
+        return Prompt(num_tokens, tuple(hashes), context, self._salt)
 
     def hashes(self) -> tuple[int, ...]:
         """Return the hashes of the prompt's full blocks alone."""
@@ -199,6 +212,7 @@ class PromptMemory:
     def copy(self) -> PromptMemory:
         """Return another memory of the same prompt."""
         other = PromptMemory(self._block_size)
+        other._salt, other._root = self._salt, self._root
         other._messages, other._ends = self._messages[:], self._ends[:]
         other._digests = self._digests[:]
         other._tokens, other._hashes = self._tokens[:], self._hashes[:]
@@ -214,7 +228,7 @@ class PromptMemory:
         self._tokens.append(END_OF_MESSAGE)
         self._messages.append(message.fingerprint)
         self._ends.append(len(self._tokens))
-        extend_hashes(self._hashes, self._tokens, self._block_size)
+        extend_hashes(self._hashes, self._tokens, self._block_size, self._root)
 
     def _truncate(self, num_messages: int) -> None:
         del self._messages[num_messages:], self._ends[num_messages:]

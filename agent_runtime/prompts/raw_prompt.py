@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from agent_runtime.prompts.block_hashes import Prompt, extend_hashes
+from agent_runtime.prompts.block_hashes import Prompt, extend_hashes, root_of
 
 STRETCH_BYTES = 64
 
@@ -17,15 +17,17 @@ class RawPrompt:
     Args:
         tokens: Its ids, >= 1.
         block_size_tokens: Tokens per KV block.
+        salt: Prompts with other salts share no block with it.
     """
 
-    __slots__ = ("_block_size", "_hashes", "_tokens")
+    __slots__ = ("_block_size", "_hashes", "_root", "_salt", "_tokens")
 
-    def __init__(self, tokens: array[int], block_size_tokens: int) -> None:
+    def __init__(self, tokens: array[int], block_size_tokens: int, salt: str | None = None) -> None:
+        self._salt, self._root = salt, root_of(salt)
         self._tokens = tokens
         self._block_size = block_size_tokens
         self._hashes: list[int] = []
-        extend_hashes(self._hashes, tokens, block_size_tokens)
+        extend_hashes(self._hashes, tokens, block_size_tokens, self._root)
 
     @property
     def num_tokens(self) -> int:
@@ -36,8 +38,8 @@ class RawPrompt:
         """Return the prompt with the hashes that a reply of these tokens leads to."""
         hashes = self._hashes[:]
         context = self._tokens + reply
-        extend_hashes(hashes, context, self._block_size)
-        return Prompt(len(self._tokens), tuple(hashes), context)
+        extend_hashes(hashes, context, self._block_size, self._root)
+        return Prompt(len(self._tokens), tuple(hashes), context, self._salt)
 
 
 class PromptTrail:

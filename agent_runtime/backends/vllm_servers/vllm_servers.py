@@ -139,7 +139,7 @@ class VllmServers:
         turn = self._turns[request.turn_id] = EngineTurn(
             self._http,
             slot.address.url + call.path,
-            _as_sent(call, request.session_id, priority),
+            _as_sent(call, request, priority),
             replica_id=replica_id,
             listener=_Listener(self, slot, request),
             num_cached_tokens=min(num_cached, request.num_prompt_tokens),
@@ -300,19 +300,24 @@ async def _read_to_the_end(reply: EngineReply) -> None:
     reply.close()
 
 
-def _as_sent(call: EngineCall, session_id: SessionId, priority: int) -> EngineCall:
-    """Return a call with its session, and with a priority unless the caller set one."""
+def _as_sent(call: EngineCall, request: TurnRequest, priority: int) -> EngineCall:
+    """Return a call with its session and its salt, and a priority unless the caller set one."""
     if call.has_priority:
         priority = 0
+    members: dict[str, object] = {}
+    headers = call.headers
+    if request.cache_salt is not None:
+        members["cache_salt"] = request.cache_salt
     if call.takes_members:
-        members = b'"session_id":' + json.dumps(session_id).encode()
+        members["session_id"] = request.session_id
         if priority:
-            members += b',"priority":%d' % priority
-        return _with(call, with_members(call.body, members), call.headers)
-    headers = {**call.headers, SESSION_HEADER: header_of(session_id)}
-    if priority:
-        headers[PRIORITY_HEADER] = str(priority)
-    return _with(call, call.body, headers)
+            members["priority"] = priority
+    else:
+        headers = {**headers, SESSION_HEADER: header_of(request.session_id)}
+        if priority:
+            headers[PRIORITY_HEADER] = str(priority)
+    added = json.dumps(members, separators=(",", ":"))[1:-1].encode()
+    return _with(call, with_members(call.body, added), headers)
 
 
 def _with(call: EngineCall, body: bytes, headers: Mapping[str, str]) -> EngineCall:

@@ -57,7 +57,12 @@ def read_chat(body: bytes, caller: Caller) -> tuple[ChatRequest, NeutralRequest]
         tools=_tool_terms(chat),
         answer_format=format_terms(chat.response_format, chat.structured_outputs),
         seed=chat.seed,
-        keys=session_keys(caller, session_id=chat.session_id, scope=chat.prompt_cache_key),
+        keys=session_keys(
+            caller,
+            session_id=chat.session_id,
+            cache_salt=chat.cache_salt,
+            scope=chat.prompt_cache_key,
+        ),
         hints=client_hints(
             caller.headers,
             chat.panjiu,

@@ -49,7 +49,12 @@ def read_completion(body: bytes, caller: Caller) -> tuple[CompletionRequest, Neu
         ),
         answer_format=format_terms(asked.response_format, asked.structured_outputs),
         seed=asked.seed,
-        keys=session_keys(caller, session_id=asked.session_id, scope=asked.prompt_cache_key),
+        keys=session_keys(
+            caller,
+            session_id=asked.session_id,
+            cache_salt=asked.cache_salt,
+            scope=asked.prompt_cache_key,
+        ),
         hints=client_hints(
             caller.headers,
             asked.panjiu,

@@ -67,7 +67,9 @@ def _read(asked: CountT, caller: Caller) -> tuple[CountT, NeutralRequest]:
         tools=_tool_terms(asked),
         answer_format=_format(asked),
         seed=asked.seed,
-        keys=session_keys(caller, session_id=asked.session_id, scope=scope),
+        keys=session_keys(
+            caller, session_id=asked.session_id, cache_salt=asked.cache_salt, scope=scope
+        ),
         hints=client_hints(
             caller.headers, asked.panjiu, priority=asked.priority, lease_s=read.lease_s
         ),

@@ -67,6 +67,7 @@ def read_responses(
         keys=session_keys(
             caller,
             session_id=asked.session_id,
+            cache_salt=asked.cache_salt,
             continued=continued,
             scope=asked.prompt_cache_key,
         ),

@@ -64,7 +64,8 @@ def create_relay_app(runner: TurnRunner, servers: VllmServers, terms: RelayTerms
     """Return the endpoint in front of ``runner``, whose turns run on ``servers``."""
     limits, fleet = terms.limits, servers.fleet
     sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
-    opening = Opening(runner, Models(fleet.cards), sessions, limits.max_body_bytes)
+    shares_kv = terms.tenants is not None and terms.tenants.share_kv
+    opening = Opening(runner, Models(fleet.cards), sessions, limits.max_body_bytes, shares_kv)
     about_engines = FleetMetrics(fleet, servers.probe.residency)
     probed = ProbedFleet(about_engines.replicas, servers.probe)
     counts = PrometheusCounts(sessions, probed, [about_engines])

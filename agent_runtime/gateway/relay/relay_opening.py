@@ -36,6 +36,7 @@ class OpenedCall(msgspec.Struct, frozen=True):
         num_counted_tokens: Of its prompt, by the gateway.
         num_prompt_tokens: The same, as the engine should count.
         chain: Hashes of its prompt's blocks.
+        salt: What keeps its KV apart from others'.
         arrived_s: When it came, on the runtime's clock.
     """
 
@@ -46,6 +47,7 @@ class OpenedCall(msgspec.Struct, frozen=True):
     num_counted_tokens: int
     num_prompt_tokens: int
     chain: SessionChain
+    salt: str | None
     arrived_s: float
 
 
@@ -85,7 +87,8 @@ class RelayOpening:
         digests = prompt.history.digests() if call.keys.exact is None else ()
         session = self.opening.find_session(call.keys, digests)
         memory, limit = session.memory, self.runner.max_context_tokens
-        num_counted = memory.open_prompt(prompt.pieces)
+        salt = self.opening.salt(call.keys)
+        num_counted = memory.open_prompt(prompt.pieces, salt)
         chain = SessionChain(session.session_id, memory.hashes())
         if num_counted > 2 * limit:
             memory.clear()  # the engine refuses it; nobody must keep it
@@ -98,6 +101,7 @@ class RelayOpening:
             num_counted,
             min(num_prompt, limit - 1),
             chain,
+            salt,
             arrived_s,
         )
 
@@ -142,6 +146,7 @@ class RelayOpening:
             deadline_s=terms.deadline_s,
             avoid=avoid,
             call=call,
+            cache_salt=opened.salt,
         )
 
     def answered(self, opened: OpenedCall, call: EngineCall, facts: ReplyFacts) -> None:

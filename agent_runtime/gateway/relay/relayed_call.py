@@ -20,7 +20,7 @@ from agent_runtime.gateway.wire import ServerExtras, invalid_request
 from scheduler.events import GapHint
 from scheduler.ids import ReplicaId
 
-EXTRAS = ("session_id", "priority", "panjiu")
+EXTRAS = ("session_id", "priority", "cache_salt", "panjiu")
 NO_EXTRAS = ServerExtras()
 
 
@@ -146,7 +146,11 @@ def read_call(
         fields = parsed_fields(body)
     extras = _extras(fields)
     keys = session_keys(
-        caller, session_id=extras.session_id, continued=continued, scope=api.scope(fields)
+        caller,
+        session_id=extras.session_id,
+        continued=continued,
+        scope=api.scope(fields),
+        cache_salt=extras.cache_salt,
     )
     hints = client_hints(
         caller.headers, extras.panjiu, priority=extras.priority, lease_s=api.lease_s(fields)
