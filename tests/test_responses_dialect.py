@@ -34,6 +34,7 @@ from agent_runtime.gateway.response_store import ResponseStore, StoredResponse, 
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import HoldTerms
+from agent_runtime.gateway.waiting_line import WaitingLine
 from tests.fake_runner import FakeRunner, send
 from tests.served_rack import MODEL, openai_client, served_rack
 from tests.speaking_clients import SCHEMA, app_of, busy, openai_of
@@ -338,7 +339,7 @@ async def test_a_response_that_never_began_is_not_kept(stream: bool) -> None:
     opening = Opening(runner, Models.of_one(MODEL, 0, 100), SessionDirectory(16), 1000)
     planner = TurnPlanner(opening, SeededModel())
     counts = PrometheusCounts(opening.sessions, None)
-    turns = TurnDesk(opening, RequestLimit(9), counts, HoldTerms())
+    turns = TurnDesk(opening, RequestLimit(9), WaitingLine(30.0), counts, HoldTerms())
     desk = AnswerDesk(turns, planner, MODEL, lambda: 0.0)
     route = Route("/v1/responses", Answering(dialect, desk).answer, methods=["POST"])
     app = Starlette(routes=[route], middleware=[Middleware(RequestIds)])

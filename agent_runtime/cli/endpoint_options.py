@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from agent_runtime.cli.rack_options import natural_float, positive_int
+from agent_runtime.cli.rack_options import natural_float, positive_float, positive_int
 from agent_runtime.errors import ConfigError
 from agent_runtime.gateway.app import EndpointLimits
 from agent_runtime.gateway.tenants import TenantKeys, read_tenant_keys
@@ -36,6 +36,14 @@ def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
         help="answered at a time; more get a 429 (default: %(default)s)",
     )
     group.add_argument(
+        "--max-wait",
+        type=positive_float,
+        default=limits.max_wait_s,
+        metavar="S",
+        help="a new session that would wait for longer gets a 429 that says when to come back; "
+        "those under way wait (default: %(default)s)",
+    )
+    group.add_argument(
         "--hold-grace",
         type=natural_float,
         default=limits.hold.grace_s,
@@ -47,7 +55,11 @@ def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
 
 def endpoint_limits(args: argparse.Namespace) -> EndpointLimits:
     """Return what the options say the endpoint takes on."""
-    return EndpointLimits(max_under_way=args.max_requests, hold=HoldTerms(grace_s=args.hold_grace))
+    return EndpointLimits(
+        max_under_way=args.max_requests,
+        max_wait_s=args.max_wait,
+        hold=HoldTerms(grace_s=args.hold_grace),
+    )
 
 
 def tenant_keys(args: argparse.Namespace) -> TenantKeys | None:

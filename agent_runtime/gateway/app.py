@@ -42,6 +42,7 @@ from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.tenants import Authentication, TenantKeys
 from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import HoldTerms
+from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnRunner
 
 
@@ -53,6 +54,7 @@ class EndpointLimits:
         max_body_bytes: Larger bodies get a 413.
         max_sessions: How many conversations it knows at a time, see ``SessionDirectory``.
         max_under_way: Requests at a time; more get a 429.
+        max_wait_s: New sessions that would wait for longer get a 429, see ``WaitingLine``.
         responses: How many answers it keeps for ``previous_response_id``.
         hold: How streams behave while their turns are held.
     """
@@ -60,6 +62,7 @@ class EndpointLimits:
     max_body_bytes: int = 64 << 20
     max_sessions: int = 4_000
     max_under_way: int = 10_000
+    max_wait_s: float = 30.0
     responses: StoreLimits = field(default_factory=StoreLimits)
     hold: HoldTerms = field(default_factory=HoldTerms)
 
@@ -118,7 +121,8 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     shares_kv = around.tenants is not None and around.tenants.share_kv
     opening = Opening(runner, models, sessions, limits.max_body_bytes, shares_kv)
     counts = PrometheusCounts(sessions, around.fleet)
-    desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
+    limit, line = RequestLimit(limits.max_under_way), WaitingLine(limits.max_wait_s)
+    desk = TurnDesk(opening, limit, line, counts, limits.hold)
     if isinstance(speaker, ChatUpstream):
         served = [chat_route(PacedCompletions(desk, speaker).answer)]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,7 @@ class HttpError:
         body = self.anthropic_body if path.startswith("/v1/messages") else self.openai_body
         more = dict(headers or {})
         if self.retry_after_s is not None:
-            more["retry-after"] = str(max(1, round(self.retry_after_s)))
+            more["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
         return JSONResponse(body, status_code=self.status, headers=more)
 
 

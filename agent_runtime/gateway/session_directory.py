@@ -63,6 +63,17 @@ class ChatSession:
         self.num_cached_tokens = 0
         self.num_prompt_tokens = 0
 
+    @property
+    def is_new(self) -> bool:
+        """Whether it begins something: nobody waits for it who has got anywhere."""
+        begun = self.num_turns or self.num_active_turns
+        return not begun and self.parent_id is None and self.forked_from is None
+
+    def started_by(self, parent_id: str | None) -> None:
+        """Note a parent that a request names: it is the session's from then on."""
+        if parent_id is not None:
+            self.parent_id = scheduler_id(self.tenant_id, parent_id)
+
     @contextmanager
     def turn_under_way(self) -> Iterator[None]:
         """Keep the session from being forgotten while the context lasts."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
 
+import anyio
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,6 +33,7 @@ from agent_runtime.gateway.turn_stream import (
     leave_on_disconnect,
 )
 from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn
+from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
 
@@ -43,12 +45,14 @@ class TurnDesk:
     Attributes:
         opening: Reads requests and finds their sessions.
         limit: Of requests under way.
+        line: Of turns that wait to run.
         counts: Told of every request.
         hold: How streams behave while their turns are held.
     """
 
     opening: Opening
     limit: RequestLimit
+    line: WaitingLine
     counts: TurnCounts
     hold: HoldTerms
 
@@ -130,7 +134,11 @@ async def _run(desk: TurnDesk, ready: ReadyAnswer, stack: AsyncExitStack) -> Liv
         BackendError: The backend takes none.
     """
     stack.enter_context(desk.limit.under_way())
-    watched = stack.enter_context(WatchedTurn(desk.counts, ready.dialect))
+    is_new = ready.session.is_new
+    if is_new:
+        desk.line.check_newcomer(ready.session.session_id, anyio.current_time())
+    watched = WatchedTurn(desk.counts, ready.dialect, desk.line, is_new=is_new)
+    stack.enter_context(watched)
     try:
         return await ready.begin(watched, stack)
     except (RequestError, BackendError) as error:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Protocol, Self
 
+import anyio
+
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName, TurnUsage
+from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnPlacement
 
 
@@ -45,23 +48,30 @@ class WatchedTurn:
     Args:
         counts: Told of it.
         dialect: It came in.
+        line: In which it waits.
+        is_new: Whether it is its session's first.
 
     Attributes:
         outcome: How it ended, as far as is known.
         used: What it used, once it is answered.
     """
 
-    __slots__ = ("_counts", "_dialect", "_waiting", "outcome", "used")
+    __slots__ = ("_counts", "_dialect", "_is_new", "_line", "_waiting", "outcome", "used")
 
-    def __init__(self, counts: TurnCounts, dialect: DialectName) -> None:
+    def __init__(
+        self, counts: TurnCounts, dialect: DialectName, line: WaitingLine, *, is_new: bool
+    ) -> None:
         self._counts = counts
         self._dialect = dialect
+        self._line = line
+        self._is_new = is_new
         self._waiting = True
         self.outcome = Outcome.ABORTED
         self.used: TurnUsage | None = None
 
     def __enter__(self) -> Self:
         self._counts.turn_arrived()
+        self._line.joined(anyio.current_time(), is_new=self._is_new)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -73,6 +83,8 @@ class WatchedTurn:
         if self._waiting:
             self._waiting = False
             self._counts.turn_placed(placement)
+            waited_s = None if placement is None else placement.waited_s
+            self._line.left(anyio.current_time(), waited_s, is_new=self._is_new)
 
     def first_token(self, ttft_s: float) -> None:
         """Its first token came."""

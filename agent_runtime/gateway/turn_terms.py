@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 
 from agent_runtime.gateway.client_hints import ClientHints
-from agent_runtime.gateway.session_directory import ChatSession, scheduler_id
+from agent_runtime.gateway.session_directory import ChatSession
 from scheduler.events import GapCause, GapHint
 from scheduler.ids import SessionId, TenantId
 
@@ -31,21 +31,17 @@ class TurnTerms(msgspec.Struct, frozen=True):
 def turn_terms(hints: ClientHints, session: ChatSession, now_s: float) -> TurnTerms:
     """Return a turn's terms: what the request says, else what its session was opened with.
 
-    A parent that a request names is the session's from then on.
-
     Args:
         hints: What its caller said.
         session: Whose turn it is.
         now_s: On the runtime's clock, when it was asked.
     """
-    tenant_id = session.tenant_id
-    if hints.parent_session_id is not None:
-        session.parent_id = scheduler_id(tenant_id, hints.parent_session_id)
+    session.started_by(hints.parent_session_id)
     priority = session.priority if hints.priority is None else hints.priority
     seconds = hints.deadline_s
     return TurnTerms(
         parent_id=None if session.parent_id == session.session_id else session.parent_id,
-        tenant_id=tenant_id,
+        tenant_id=session.tenant_id,
         priority=priority or 0,
         deadline_s=session.deadline_s if seconds is None else now_s + seconds,
     )

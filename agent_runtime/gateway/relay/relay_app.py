@@ -41,6 +41,7 @@ from agent_runtime.gateway.service_routes import ServiceRoutes
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.tenants import TenantKeys
 from agent_runtime.gateway.turn_desk import TurnDesk
+from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnRunner
 
 
@@ -69,7 +70,8 @@ def create_relay_app(runner: TurnRunner, servers: VllmServers, terms: RelayTerms
     about_engines = FleetMetrics(fleet, servers.probe.residency)
     probed = ProbedFleet(about_engines.replicas, servers.probe)
     counts = PrometheusCounts(sessions, probed, [about_engines])
-    desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
+    limit, line = RequestLimit(limits.max_under_way), WaitingLine(limits.max_wait_s)
+    desk = TurnDesk(opening, limit, line, counts, limits.hold)
     replicas = frozenset(slot.replica_id for slot in fleet.slots)
     calls = RelayOpening(opening, servers.unready, replicas, servers.probe.counts)
     headers = PassedHeaders(with_keys=not terms.own_key and terms.tenants is None)

@@ -1,0 +1,144 @@
+"""Newcomers are turned away when too many wait, told a true time, and let in again."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from agent_runtime.errors import TooManyRequestsError
+from agent_runtime.gateway.waiting_line import KEPT_S, LONGEST_S, WaitingLine
+from scheduler.ids import SessionId
+from tests.overload_run import overload
+
+MAX_WAIT_S = 30.0
+
+
+def line_of(pace: float, num_waiting: int) -> tuple[WaitingLine, float]:
+    """Return a line that has moved steadily for a while, and the time."""
+    line, now_s = WaitingLine(MAX_WAIT_S), 0.0
+    for _ in range(num_waiting):
+        line.joined(now_s, is_new=True)
+    for _ in range(50):
+        now_s += 1.0 / pace
+        line.joined(now_s, is_new=True)
+        line.left(now_s, 5.0, is_new=True)
+    return line, now_s
+
+
+def told(line: WaitingLine, name: str, now_s: float) -> float:
+    """Return when a session is told to come back."""
+    with pytest.raises(TooManyRequestsError) as refused:
+        line.check_newcomer(SessionId(name), now_s)
+    return refused.value.retry_after_s or 0.0
+
+
+@given(st.floats(0.2, 50.0), st.integers(1, 500))
+def test_the_wait_is_the_line_over_its_pace(pace: float, num_waiting: int) -> None:
+    line, now_s = line_of(pace, num_waiting)
+    assert line.expected_wait_s(now_s) == pytest.approx(num_waiting / pace, rel=0.25)
+
+
+@given(st.floats(0.5, 10.0), st.integers(1, 30))
+def test_who_comes_when_told_is_let_in(pace: float, num_refused: int) -> None:
+    line, now_s = line_of(pace, int(pace * MAX_WAIT_S * 1.5) + 1)
+    times_s = [told(line, f"s{number}", now_s) for number in range(num_refused)]
+    assert times_s == sorted(set(times_s))
+    assert all(0.0 < one <= LONGEST_S for one in times_s)
+    own_pace = line.num_newcomers / line.expected_wait_s(now_s)
+    assert times_s[0] == pytest.approx(line.num_newcomers / own_pace - MAX_WAIT_S + 1 / own_pace)
+    if num_refused > 1:
+        assert times_s[1] - times_s[0] == pytest.approx(1 / own_pace)
+    assert told(line, "s0", now_s + times_s[0] / 2) == pytest.approx(times_s[0] / 2)  # too early
+    gone = 0
+    for number, time_s in enumerate(times_s):
+        at_s = now_s + time_s + 1e-6
+        while line.num_newcomers and now_s + (gone + 1) / own_pace <= at_s:
+            gone += 1
+            line.left(now_s + gone / own_pace, 5.0, is_new=True)
+        line.check_newcomer(SessionId(f"s{number}"), at_s)
+        line.joined(at_s, is_new=True)
+
+
+def test_who_has_a_place_goes_before_who_comes_anew_and_is_forgotten_after_a_while() -> None:
+    line, now_s = line_of(1.0, 40)
+    place_s = told(line, "first", now_s)
+    for _ in range(20):
+        line.left(now_s, None, is_new=True)
+    assert line.expected_wait_s(now_s) < MAX_WAIT_S
+    told(line, "anew", now_s)
+    for second in range(1, int(place_s + KEPT_S) + 60):
+        line.joined(now_s + second, is_new=True)
+        line.left(now_s + second, 5.0, is_new=True)
+    later_s = now_s + second
+    assert line.expected_wait_s(later_s) > MAX_WAIT_S / 2
+    line.check_newcomer(SessionId("much later"), later_s)
+
+
+def test_who_would_have_to_wait_for_very_long_has_no_place() -> None:
+    line, now_s = line_of(0.5, 60)
+    times_s = [told(line, f"s{number}", now_s) for number in range(400)]
+    assert max(times_s) == LONGEST_S
+    assert sum(time_s < LONGEST_S for time_s in times_s) <= LONGEST_S * 0.5 * 1.1
+
+
+def test_nobody_is_turned_away_before_the_pace_is_known() -> None:
+    line = WaitingLine(MAX_WAIT_S)
+    for _ in range(1000):
+        line.joined(0.0, is_new=True)
+    line.check_newcomer(SessionId("late"), 0.5)
+
+
+class LineMachine(RuleBasedStateMachine):
+    """The line counts right whatever comes, and tells times that are to come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line, self.now_s, self.num = WaitingLine(MAX_WAIT_S), 0.0, 0
+
+    @rule(seconds=st.floats(0.0, 100.0))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @rule()
+    def one_joins(self) -> None:
+        self.line.joined(self.now_s, is_new=True)
+        self.num += 1
+
+    @precondition(lambda self: self.num)
+    @rule(waited_s=st.none() | st.floats(0.0, 100.0))
+    def one_leaves(self, waited_s: float | None) -> None:
+        self.line.left(self.now_s, waited_s, is_new=True)
+        self.num -= 1
+
+    @rule(name=st.sampled_from("abc"))
+    def a_newcomer_asks(self, name: str) -> None:
+        refused = None
+        try:
+            self.line.check_newcomer(SessionId(name), self.now_s)
+        except TooManyRequestsError as error:
+            refused = error
+        if refused is not None:
+            assert 0.0 < (refused.retry_after_s or 0.0) <= LONGEST_S
+
+    @invariant()
+    def it_counts_right(self) -> None:
+        assert self.line.num_waiting == self.num
+        assert self.line.expected_wait_s(self.now_s) >= 0.0
+
+
+TestLine = LineMachine.TestCase
+
+
+def test_three_times_what_the_rack_can_do_is_borne() -> None:
+    """The rack runs some 0.4 sessions a second."""
+    seconds = 200.0
+    told = overload(1.2, seconds, max_wait_s=MAX_WAIT_S, seed=3)
+    waits_s = np.array([took_s for _, took_s in told.ttft_s])
+    assert told.told_s, "nobody was turned away"
+    assert np.percentile(waits_s, 99) < 2 * MAX_WAIT_S
+    assert max(told.num_waiting) < 60
+    kept = [was_let_in for _, was_let_in in told.came_back]
+    assert np.mean(kept) > 0.9
+    calm = overload(0.2, 100.0, max_wait_s=MAX_WAIT_S, seed=3)
+    assert not calm.told_s
