@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from typing_extensions import override
+
 from agent_runtime.rack_view.gauges import EngineGauges
 from agent_runtime.rack_view.layouts import emulated_layout
 from agent_runtime.rack_view.recorder import ViewRecorder
@@ -13,13 +15,19 @@ from agent_runtime.rack_view.recording_file import SUFFIXES, write_recording
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
 from hw_model.engine.engine_core import EngineCore
-from scheduler.decision import Decision
 
 METAVAR = "OUT.html"
 HELP = (
     "write a self-contained page that plays the run again, or with OUT.jsonl its messages "
     "(docs/dashboard.md)"
 )
+
+
+def add_recording_option(group: argparse._ArgumentGroup) -> None:
+    """Add ``--replay``, which sets ``recording``."""
+    group.add_argument(
+        "--replay", dest="recording", type=recording_target, metavar=METAVAR, help=HELP
+    )
 
 
 def recording_target(text: str) -> str:
@@ -71,32 +79,18 @@ def watch_engines(recorder: ViewRecorder | None) -> Callable[[Sequence[EngineCor
     return watch
 
 
-def all_of(
-    *listeners: Callable[[Decision], None] | None,
-) -> Callable[[Decision], None] | None:
-    """Return what tells all listeners that are there of a decision, None if none is."""
-    there = [listener for listener in listeners if listener is not None]
-    if len(there) <= 1:
-        return there[0] if there else None
-
-    def tell_all(decision: Decision) -> None:
-        for listener in there:
-            listener(decision)
-
-    return tell_all
-
-
 class ReplayOption(argparse.Action):
     """``--replay`` of ``simulate``, which may be given twice: rules, and a file to be written."""
 
     RULES = ("agentx",)
 
+    @override
     def __call__(
         self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002 - argparse's own signature
+        parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
         values: object,
-        option_string: str | None = None,  # noqa: ARG002
+        option_string: str | None = None,
     ) -> None:
         """Set ``replay`` or ``recording``."""
         text = str(values)

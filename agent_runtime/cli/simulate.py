@@ -29,7 +29,6 @@ from agent_runtime.cli.recording_option import (
     HELP,
     ReplayOption,
     RunRecording,
-    all_of,
     watch_engines,
 )
 from agent_runtime.cli.run_outputs import (
@@ -41,6 +40,7 @@ from agent_runtime.cli.run_outputs import (
     write_json,
 )
 from agent_runtime.errors import ConfigError
+from agent_runtime.measurement.decision_listeners import all_of
 from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.simulate import simulate
