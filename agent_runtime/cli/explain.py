@@ -52,8 +52,7 @@ def run_explain(args: argparse.Namespace) -> int:
     path = Path(args.log)
     if not path.is_file():
         raise ConfigError(f"{args.log}: no such file; write one with simulate --event-log")
-    with path.open(encoding="utf-8") as file:
-        stories = read_stories(file, args.log)
+    stories = read_stories(args.log)
     console = Console()
     if args.turn is None:
         _print_regret(console, stories, args.worst)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from agent_runtime.measurement.decision_reading import read_decisions
 from agent_runtime.measurement.turn_stories import TurnStories, TurnStory
+from agent_runtime.workload.trace_lines import numbered_lines
 from scheduler.events import TurnArrived
 
 
@@ -28,15 +29,15 @@ class Regret:
     worst: tuple[TurnStory, ...]
 
 
-def read_stories(lines: Iterable[str], path: str) -> dict[str, TurnStory]:
+def read_stories(path: str) -> dict[str, TurnStory]:
     """Return the turns of an event log by their ids, in the order of their arrival.
 
     Raises:
-        TraceError: A line that is none of an event log; names it.
+        TraceError: It can't be read, or a line is none of an event log; names it.
     """
     stories: dict[str, TurnStory] = {}
     turns = TurnStories()
-    for decision in read_decisions(lines, path):
+    for _, decision in read_decisions(numbered_lines(path), path):
         over = turns.take(decision)
         if isinstance(decision.event, TurnArrived):
             turn_id = decision.event.turn_id

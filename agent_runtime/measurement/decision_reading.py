@@ -236,14 +236,14 @@ _DECODER = msgspec.json.Decoder(
 )
 
 
-def read_decisions(lines: Iterable[str | bytes], path: str) -> Iterator[Decision]:
-    """Yield what an event log tells, in order.
+def read_decisions(lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[tuple[int, Decision]]:
+    """Yield what an event log tells, in order, with the numbers of the lines.
 
     What decisions have and the log has not is left at its default: hashes of blocks, hints of gaps
     at the end of turns, how much a refused turn asked for.
 
     Args:
-        lines: Of the log.
+        lines: Of the log, with their numbers from 1.
         path: Its name, for errors.
 
     Raises:
@@ -251,7 +251,7 @@ def read_decisions(lines: Iterable[str | bytes], path: str) -> Iterator[Decision
             above; names the line and the field.
     """
     latest_s = 0.0
-    for number, line in enumerate(lines, start=1):
+    for number, line in lines:
         try:
             decision = _DECODER.decode(line).decision()
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -266,7 +266,7 @@ def read_decisions(lines: Iterable[str | bytes], path: str) -> Iterator[Decision
             problem = f"{decision.now_s} is before the {latest_s} of the line above"
             raise TraceError(problem, path=path, line=number, field="t")
         latest_s = decision.now_s
-        yield decision
+        yield number, decision
 
 
 def _where(problem: str) -> tuple[str, str | None]:
