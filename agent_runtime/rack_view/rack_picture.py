@@ -47,6 +47,7 @@ class RackPicture:
 
     Args:
         max_sessions: How many it knows at a time; those with turns under way are always known.
+        max_gone: How many that are gone it remembers for readers.
 
     Attributes:
         version: Rises with everything that can be seen.
@@ -56,10 +57,10 @@ class RackPicture:
         the order in which they came into it; no id is in ``_gone`` and in ``_sessions``.
     """
 
-    def __init__(self, max_sessions: int = MAX_SESSIONS) -> None:
+    def __init__(self, max_sessions: int = MAX_SESSIONS, max_gone: int = MAX_GONE) -> None:
         self.version = 0
         self.turns = TurnStories()
-        self._max_sessions = max_sessions
+        self._max_sessions, self._max_gone = max_sessions, max_gone
         self._sessions: OrderedDict[SessionId, SeenSession] = OrderedDict()
         self._idle: OrderedDict[SessionId, None] = OrderedDict()
         self._gone: OrderedDict[SessionId, int] = OrderedDict()
@@ -167,8 +168,7 @@ class RackPicture:
         session.arrived(self.turns.under_way[event.turn_id])
         self._idle.pop(event.session_id, None)
         self._touch(session)
-        if len(self._sessions) > self._max_sessions and self._idle:
-            self._remove(next(iter(self._idle)))
+        self._forget_if_many()
 
     def _dispatched(self, command: Dispatch, now_s: float) -> None:
         story = self.turns.under_way.get(command.turn_id)
@@ -215,6 +215,7 @@ class RackPicture:
             self._idle[story.session] = None
             if session.closes:
                 self._close(session, story.ended_s)
+            self._forget_if_many()
 
     def _closed(self, session_id: SessionId, now_s: float) -> None:
         session = self._sessions.get(session_id)
@@ -233,12 +234,16 @@ class RackPicture:
             self._series["jct_s"].add(self.version, now_s, last_s - session.opened_s)
         self._remove(session.session_id)
 
+    def _forget_if_many(self) -> None:
+        if len(self._sessions) > self._max_sessions and self._idle:
+            self._remove(next(iter(self._idle)))
+
     def _remove(self, session_id: SessionId) -> None:
         del self._sessions[session_id]
         del self._idle[session_id]
         self.version += 1
         self._gone[session_id] = self.version
-        if len(self._gone) > MAX_GONE:
+        if len(self._gone) > self._max_gone:
             _, self._floor = self._gone.popitem(last=False)
 
     def _pulled(self, command: Pull, now_s: float) -> None:
@@ -256,6 +261,7 @@ class RackPicture:
         self._moves.append((self.version, row))
 
     def _refused(self, story: TurnStory | None) -> None:
+        self.version += 1
         self._num_refused += 1
         session = None if story is None else self._sessions.get(story.session)
         if session is not None:

@@ -33,11 +33,19 @@ class ViewRecorder:
     Args:
         layout: Of what runs.
         gauges: Of its replicas; may be set later, before the first decision.
+        max_frames: How many there are at the most.
     """
 
-    def __init__(self, layout: Layout, gauges: ReplicaGauges | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        gauges: ReplicaGauges | None = None,
+        *,
+        max_frames: int = MAX_FRAMES,
+    ) -> None:
         self.gauges = gauges
         self._layout = layout
+        self._max_frames = max_frames
         self._picture = RackPicture()
         self._stories = ChosenStories()
         self._samples: list[RecordedSample] = []
@@ -72,7 +80,7 @@ class ViewRecorder:
         self._samples.append(RecordedSample(frame, values))
         self._num_rows += len(frame.sessions)
         self._read = self._picture.version
-        if len(self._samples) >= MAX_FRAMES or (
+        if len(self._samples) >= self._max_frames or (
             self._num_rows > MAX_ROWS and len(self._samples) > 2 * LEAST_FRAMES
         ):
             self._thin()
