@@ -43,8 +43,7 @@ class Watcher:
                 self._take_frame(message)
 
     def state_of(self, session: str) -> str:
-        names: list[str] = self.layout["states"]
-        return names[self.sessions[session][1]]
+        return str(self.layout["states"][self.sessions[session][1]])
 
     def _take_frame(self, frame: dict[str, Any]) -> None:
         assert not self.last or frame["t"] >= self.last["t"]
