@@ -23,7 +23,7 @@ from agent_runtime.rack_view.messages import (
     Totals,
     told_s,
 )
-from agent_runtime.rack_view.seen_session import SeenSession
+from agent_runtime.rack_view.seen_session import NOWHERE, SeenSession
 from agent_runtime.rack_view.series_window import SeriesWindow, series_point
 from scheduler.commands import Dispatch, Pull, Refuse
 from scheduler.decision import Decision
@@ -39,7 +39,7 @@ MAX_GONE, MAX_MOVES = 20_000, 2_000
 SERIES_WINDOW_S = 5.0
 """Percentiles are over so long at least."""
 
-Row = TypeVar("Row")
+T = TypeVar("T")
 
 
 class RackPicture:
@@ -66,7 +66,7 @@ class RackPicture:
         self._gone: OrderedDict[SessionId, int] = OrderedDict()
         self._floor = 0  # who has read no further has missed what is gone
         self._moves: deque[tuple[int, MoveRow]] = deque(maxlen=MAX_MOVES)
-        self._latest: deque[tuple[int, LatestRow]] = deque(maxlen=MAX_LATEST)
+        self._latest: deque[tuple[int, TurnStory]] = deque(maxlen=MAX_LATEST)
         self._series = {name: SeriesWindow() for name in SERIES}
         self._num_turns = self._num_prompt = self._num_cached = self._num_output = 0
         self._num_closed = self._num_refused = 0
@@ -97,7 +97,7 @@ class RackPicture:
         self._happened(decision.event, decision.now_s, over)
         for command in decision.commands:
             if isinstance(command, Dispatch):
-                self._dispatched(command, decision.now_s)
+                self._dispatched(command)
             elif isinstance(command, Pull):
                 self._pulled(command, decision.now_s)
             elif isinstance(command, Refuse):
@@ -123,7 +123,7 @@ class RackPicture:
             sessions=self._changed(version),
             gone=[] if whole else self._gone_since(version),
             moves=self._moves_since(version, now_s, whole=whole),
-            latest=_rows_since(self._latest, version),
+            latest=[_latest_row(story) for story in _since(self._latest, version)],
             series=[series_point(window.since(read, lately_s)) for window in self._series.values()],
             totals=self.totals(),
         )
@@ -170,22 +170,14 @@ class RackPicture:
         self._touch(session)
         self._forget_if_many()
 
-    def _dispatched(self, command: Dispatch, now_s: float) -> None:
+    def _dispatched(self, command: Dispatch) -> None:
         story = self.turns.under_way.get(command.turn_id)
         session = None if story is None else self._sessions.get(story.session)
         if story is None or session is None:
             return
         session.dispatched(story)
         self._touch(session)
-        row = LatestRow(
-            story.turn,
-            story.session,
-            command.replica_id,
-            told_s(now_s),
-            told_s(story.held_s),
-            story.expected_cached_tokens,
-        )
-        self._latest.append((self.version, row))
+        self._latest.append((self.version, story))
 
     def _prefilled(self, event: PrefillEnded, now_s: float) -> None:
         story = self.turns.under_way.get(event.turn_id)
@@ -282,7 +274,7 @@ class RackPicture:
         return rows
 
     def _moves_since(self, version: int, now_s: float, *, whole: bool) -> list[MoveRow]:
-        moves = _rows_since(self._moves, version)
+        moves = _since(self._moves, version)
         return [move for move in moves if move.ready_s > now_s] if whole else moves
 
     def _gone_since(self, version: int) -> list[str]:
@@ -295,15 +287,26 @@ class RackPicture:
         return gone
 
 
-def _rows_since(rows: deque[tuple[int, Row]], version: int) -> list[Row]:
-    """Return the rows that came after a version, in order."""
-    found: list[Row] = []
-    for at, row in reversed(rows):
+def _since(entries: deque[tuple[int, T]], version: int) -> list[T]:
+    """Return what came after a version, in order."""
+    found: list[T] = []
+    for at, entry in reversed(entries):
         if at <= version:
             break
-        found.append(row)
+        found.append(entry)
     found.reverse()
     return found
+
+
+def _latest_row(story: TurnStory) -> LatestRow:
+    return LatestRow(
+        story.turn,
+        story.session,
+        NOWHERE if story.replica is None else story.replica,
+        told_s(story.arrived_s if story.dispatched_s is None else story.dispatched_s),
+        told_s(story.held_s),
+        story.expected_cached_tokens,
+    )
 
 
 def _num_output_tokens(event: TurnEnded, story: TurnStory) -> int:

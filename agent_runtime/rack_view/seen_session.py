@@ -69,18 +69,21 @@ class SeenSession:
 
     def dispatched(self, story: TurnStory) -> None:
         """A turn runs."""
-        self._take_out(story.turn)
+        if self._held.pop(story.turn, None) is None:
+            self._take_out(story.turn)
         self._prefilling[story.turn] = story
         self._home = story.replica
 
     def prefilled(self, story: TurnStory) -> None:
         """A turn has its first token."""
-        self._take_out(story.turn)
+        if self._prefilling.pop(story.turn, None) is None:
+            self._take_out(story.turn)
         self._decoding[story.turn] = story
 
     def ended(self, story: TurnStory, num_context_tokens: int) -> None:
         """A turn is over; of one that never ran, no context is left."""
-        self._take_out(story.turn)
+        if self._decoding.pop(story.turn, None) is None:
+            self._take_out(story.turn)
         self.last_ended_s = story.ended_s
         if story.replica is not None:
             self._context_tokens = num_context_tokens
