@@ -12,10 +12,10 @@ on both.
 from __future__ import annotations
 
 import argparse
-import gc
 import time
 from collections.abc import Iterator, Sequence
 
+from agent_runtime.garbage import rare_garbage_collection
 from agent_runtime.rack_view.layouts import emulated_layout
 from agent_runtime.rack_view.live_view import RackView
 from agent_runtime.rack_view.messages import Health, ReplicaRow
@@ -114,12 +114,10 @@ def rows(num_sessions: int, num_replicas: int) -> Iterator[str]:
     for one in loads:
         one.run(2 * one.load.num_sessions)
         one.reset()
-    gc.collect()
-    gc.freeze()
-    for _ in range(NUM_CHUNKS):
-        for one in loads:
-            one.run(CHUNK_TURNS)
-    gc.unfreeze()
+    with rare_garbage_collection():  # as a server does
+        for _ in range(NUM_CHUNKS):
+            for one in loads:
+                one.run(CHUNK_TURNS)
     for one in loads:
         decision_us = 1e6 * one.take_s / one.num_decisions
         turn_us = 1e6 * one.take_s / len(one.load.finished)
