@@ -46,7 +46,7 @@ def check_outputs(args: argparse.Namespace) -> None:
         ConfigError: A target that can't be a file.
     """
     for name in TARGETS:
-        target = getattr(args, name)
+        target = vars(args).get(name)  # not every command has all of them
         if target is None or (target == "-" and name == "json"):
             continue
         path = Path(target)
