@@ -39,6 +39,11 @@ class Clock:
         self._origin_s = self._time() if origin_s is None else origin_s
         self._speed = speed
 
+    @property
+    def speed(self) -> float:
+        """Emulated seconds per second."""
+        return self._speed
+
     def now_s(self) -> float:
         """Return the emulated time."""
         return (self._time() - self._origin_s) * self._speed

@@ -12,11 +12,16 @@ from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.errors import BackendStoppedError
 from agent_runtime.gateway.app import EndpointLimits, Surroundings, create_app
+from agent_runtime.gateway.dashboard import DashboardTerms, open_dashboard
 from agent_runtime.gateway.metrics import ProbedFleet
 from agent_runtime.gateway.tenants import TenantKeys
+from agent_runtime.gateway.view_routes import ViewRoutes
+from agent_runtime.measurement.decision_listeners import all_of
 from agent_runtime.measurement.live_run import LiveRun
 from agent_runtime.measurement.summary import RunLabels
 from agent_runtime.measurement.turn_meter import TurnMeter
+from agent_runtime.rack_view.gauges import EngineGauges
+from agent_runtime.rack_view.layouts import emulated_layout
 from agent_runtime.runtime import Runtime
 from hw_model.claim import Band
 from hw_model.deployment import Deployment
@@ -45,6 +50,7 @@ class ServiceOptions:
         endpoint: What the endpoint takes on.
         any_model_name: Whether the model answers to every name.
         tenants: Whose API keys are taken; None lets everybody in.
+        dashboard: Who may watch the rack; None for no dashboard.
         measured: Whether to keep what a report needs: every turn's times, every session's blocks.
         seed: Of the run, as a report names it.
     """
@@ -56,6 +62,7 @@ class ServiceOptions:
     endpoint: EndpointLimits = field(default_factory=EndpointLimits)
     any_model_name: bool = False
     tenants: TenantKeys | None = None
+    dashboard: DashboardTerms | None = None
     measured: bool = False
     seed: int = 0
 
@@ -75,6 +82,7 @@ class EmulatedService:
 
     Attributes:
         live_run: What is measured; None unless ``options.measured``.
+        dashboard: The routes to its view; None without one.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class EmulatedService:
         if policy_entry(options.policy).uses_priorities:
             limits = replace(limits, policy=SchedulingPolicy.PRIORITY)
         self.rack = EmulatedRack(deployment, options.band, clock, limits)
+        self.dashboard = _dashboard(deployment, options, self.rack, clock)
         setup = PolicySetup(
             ReplicaFleet(
                 deployment.num_replicas,
@@ -105,9 +114,11 @@ class EmulatedService:
         self.scheduler = ClusterScheduler(
             setup.fleet,
             make_policy(options.policy, setup),
-            on_decision,
+            all_of(None if self.dashboard is None else self.dashboard.view.take, on_decision),
             probe,
         )
+        if self.dashboard is not None and on_decision is None:
+            self.dashboard.view.explain_while_watched(self.scheduler)
         front_end = options.ttft_boundary.front_end(deployment.chip, options.band)
         self.live_run = (
             _live_run(deployment, options, self.rack, front_end) if options.measured else None
@@ -132,8 +143,27 @@ class EmulatedService:
                 ProbedFleet(lambda: replicas, probe),
                 unready=lambda: None if self.rack.takes_turns else BackendStoppedError(),
                 tenants=options.tenants,
+                view=self.dashboard,
             ),
         )
+
+    def stop(self) -> None:
+        """End all turns, and let those who watch go."""
+        self.rack.stop()
+        if self.dashboard is not None:
+            self.dashboard.end.end()
+
+
+def _dashboard(
+    deployment: Deployment, options: ServiceOptions, rack: EmulatedRack, clock: Clock
+) -> ViewRoutes | None:
+    if options.dashboard is None:
+        return None
+    layout = emulated_layout(
+        deployment, band=options.band, policy=options.policy, speed=clock.speed
+    )
+    gauges = EngineGauges(rack.engines)
+    return open_dashboard(options.dashboard, lambda: layout, gauges, clock, options.tenants)
 
 
 def _live_run(

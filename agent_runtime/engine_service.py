@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.applications import Starlette
 
@@ -11,7 +12,12 @@ from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import Clock
 from agent_runtime.errors import ConfigError
+from agent_runtime.gateway.dashboard import DashboardTerms, open_dashboard
 from agent_runtime.gateway.relay.relay_app import RelayTerms, create_relay_app
+from agent_runtime.gateway.view_routes import ViewRoutes
+from agent_runtime.measurement.decision_listeners import all_of
+from agent_runtime.rack_view.gauges import FleetGauges
+from agent_runtime.rack_view.layouts import fleet_layout
 from agent_runtime.runtime import Runtime
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.cost import CostModel
@@ -62,6 +68,7 @@ class EngineServiceOptions:
         endpoint: What the endpoint takes on.
         own_key: Whether the gateway has a key of its own for the engines.
         seed: Of what the policy draws at random.
+        dashboard: Who may watch the engines; None for no dashboard.
     """
 
     policy: str
@@ -69,6 +76,7 @@ class EngineServiceOptions:
     max_num_batched_tokens: int = 8192
     relay: RelayTerms = field(default_factory=RelayTerms)
     seed: int = 0
+    dashboard: DashboardTerms | None = None
 
 
 class EngineService:
@@ -80,6 +88,9 @@ class EngineService:
         clock: Real time.
         cost: What work costs on them; by default it is learned from their turns.
         on_decision: Told of every decision of the scheduler.
+
+    Attributes:
+        dashboard: The routes to its view; None without one.
     """
 
     def __init__(
@@ -108,9 +119,15 @@ class EngineService:
             options.seed,
         )
         servers.probe.block_size_tokens = block_size
+        self.dashboard = _dashboard(servers, options, kv_tokens, clock)
         self.scheduler = ClusterScheduler(
-            setup.fleet, make_policy(options.policy, setup), on_decision, servers.probe
+            setup.fleet,
+            make_policy(options.policy, setup),
+            all_of(None if self.dashboard is None else self.dashboard.view.take, on_decision),
+            servers.probe,
         )
+        if self.dashboard is not None and on_decision is None:
+            self.dashboard.view.explain_while_watched(self.scheduler)
         self.runtime = Runtime(self.scheduler, servers, clock, block_size_tokens=block_size)
         up = {slot.replica_id for slot in fleet.up()}
         for slot in fleet.slots:
@@ -118,7 +135,13 @@ class EngineService:
                 self.runtime.replica_changed(ReplicaDown(slot.replica_id))
         self._kv_tokens = kv_tokens
         fleet.on_change = self._replica_changed
-        self.app: Starlette = create_relay_app(self.runtime, servers, options.relay)
+        self.app: Starlette = create_relay_app(self.runtime, servers, options.relay, self.dashboard)
+
+    def stop(self) -> None:
+        """End all turns, and let those who watch go."""
+        self._servers.stop()
+        if self.dashboard is not None:
+            self.dashboard.end.end()
 
     def _replica_changed(self, event: ReplicaDown | ReplicaUp) -> None:
         fleet = self._servers.fleet
@@ -134,6 +157,17 @@ class EngineService:
         """Return what the engines that are up can do."""
         up = self._servers.fleet.up()
         return EngineCapabilities(has_events=bool(up) and all(slot.has_events for slot in up))
+
+
+def _dashboard(
+    servers: VllmServers, options: EngineServiceOptions, kv_tokens: int, clock: Clock
+) -> ViewRoutes | None:
+    if options.dashboard is None:
+        return None
+    fleet = servers.fleet
+    layout = partial(fleet_layout, fleet, policy=options.policy, kv_tokens=kv_tokens)
+    gauges = FleetGauges(fleet, servers.probe)
+    return open_dashboard(options.dashboard, layout, gauges, clock, options.relay.tenants)
 
 
 def replica_kv(fleet: EngineFleet, kv_tokens: int | None) -> tuple[int, int]:

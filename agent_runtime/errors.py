@@ -10,13 +10,16 @@ AgentRuntimeError
 │  ├─ UnknownModelError     404
 │  ├─ UnknownSessionError   404
 │  ├─ UnknownResponseError  404
+│  ├─ UnknownTurnError      404
 │  ├─ AuthenticationError   401
+│  ├─ NotAllowedError       403
 │  ├─ SessionStateError     409
 │  ├─ BodyTooLargeError     413
 │  └─ TooManyRequestsError  429
 ├─ BackendError             what runs turns -> HTTP 5xx
 │  ├─ BackendStoppedError   503
 │  ├─ NoEngineError         503: none is up
+│  ├─ TooManyViewersError   503
 │  ├─ EngineLostError       the connection to an engine failed, or its reply broke off
 │  ├─ UpstreamRefusedError  what another server answered
 │  │  └─ EngineBusyError    an engine answered 503
@@ -121,8 +124,16 @@ class UnknownResponseError(RequestError):
     """A stored response that is not known here, or not any more."""
 
 
+class UnknownTurnError(RequestError):
+    """A turn that is not known here, or not any more."""
+
+
 class AuthenticationError(RequestError):
     """No key, or one that nobody has."""
+
+
+class NotAllowedError(RequestError):
+    """A key that is known, and is not one for this."""
 
 
 class SessionStateError(RequestError):
@@ -177,6 +188,15 @@ class NoEngineError(BackendError):
     def __init__(self) -> None:
         super().__init__(
             "no engine is up; try again in a moment, and see the gateway's log for why"
+        )
+
+
+class TooManyViewersError(BackendError):
+    """As many watch the rack as may."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} viewers watch the rack, which is the limit; close one, or try again later"
         )
 
 

@@ -236,7 +236,7 @@ class Runtime:
         num_context_tokens, gap = request.num_prompt_tokens + turn.num_tokens, request.gap
         if turn.outcome is not None:
             num_context_tokens, gap = turn.outcome.num_context_tokens, turn.outcome.gap
-        self._tell(TurnEnded(request.turn_id, num_context_tokens, gap))
+        self._tell(TurnEnded(request.turn_id, num_context_tokens, gap, turn.num_tokens))
         if self._observer is not None and arrived.dispatch is not None:
             self._observer.turn_ended(
                 request.turn_id,

@@ -26,6 +26,7 @@ from scheduler.ids import ReplicaId, SessionId, TurnId
 from scheduler.minds_replicas import MindsReplicas
 from scheduler.policy import Policy
 from scheduler.rack import Rack, ReplicaFleet, ReplicaProbe
+from scheduler.receipt import Receipt
 from scheduler.session import Session, Turn
 from scheduler.session_view import SessionPhase, SessionView
 
@@ -36,7 +37,8 @@ class ClusterScheduler:
     Args:
         fleet: The replicas.
         policy: Decides.
-        on_decision: Told of every event once it is handled.
+        on_decision: Told of every event once it is handled, with receipts unless ``explains`` is
+            set to False.
         probe: What the replicas report of themselves.
 
     Invariant: every turn that has arrived and not ended is in ``_turns``, held or dispatched;
@@ -60,6 +62,16 @@ class ClusterScheduler:
         self._sessions: dict[SessionId, Session] = {}
         self._turns: dict[TurnId, Turn] = {}
         self._num_opened = 0
+
+    @property
+    def explains(self) -> bool:
+        """Whether policies leave receipts, which they make for whoever is told of decisions."""
+        return self._rack.receipts is not None
+
+    @explains.setter
+    def explains(self, wanted: bool) -> None:
+        if wanted != self.explains:
+            self._rack.receipts = [] if wanted else None
 
     @property
     def max_context_tokens(self) -> int:
@@ -131,9 +143,12 @@ class ClusterScheduler:
         if rack.commands:
             commands = tuple(rack.commands)
             rack.commands.clear()
-        if self._on_decision is not None and rack.receipts is not None:
-            self._on_decision(Decision(now_s, event, commands, tuple(rack.receipts)))
-            rack.receipts.clear()
+        if self._on_decision is not None:
+            receipts: tuple[Receipt, ...] = ()
+            if rack.receipts:
+                receipts = tuple(rack.receipts)
+                rack.receipts.clear()
+            self._on_decision(Decision(now_s, event, commands, receipts))
         return commands
 
     def check_invariants(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from scheduler.ids import ReplicaId, SessionId, TenantId, TurnId
@@ -87,11 +87,14 @@ class TurnEnded:
     Attributes:
         num_context_tokens: Prompt and output as far as it got.
         gap: What the session does next.
+        num_output_tokens: Of these, generated; None where that is the context less the prompt as
+            it was counted on arrival. For whoever watches, and no part of the event.
     """
 
     turn_id: TurnId
     num_context_tokens: int
     gap: GapHint = NO_HINT
+    num_output_tokens: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.cli.rack_server import endpoint_config
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
+from agent_runtime.gateway.dashboard import DashboardTerms
 from agent_runtime.gateway.relay.relay_app import RelayTerms
 from tests.lookalike_engine import LookalikeEngine, Running, running_engine
 
@@ -59,6 +60,7 @@ async def gateway_before(
     wait_for: int | None = None,
     kv_tokens: int | None = None,
     terms: RelayTerms | None = None,
+    dashboard: DashboardTerms | None = None,
 ) -> AsyncIterator[ServedEngines]:
     """Serve the gateway before engines, once ``wait_for`` (all) of them are up."""
     async with open_engine_http() as http, anyio.create_task_group() as tasks:
@@ -72,9 +74,10 @@ async def gateway_before(
         tasks.start_soon(servers.run)
         num_wanted = len(urls) if wait_for is None else wait_for
         await until(lambda: fleet.num_up == num_wanted)
-        service = EngineService(
-            servers, EngineServiceOptions(policy, kv_tokens, relay=terms or RelayTerms()), clock
+        options = EngineServiceOptions(
+            policy, kv_tokens, relay=terms or RelayTerms(), dashboard=dashboard
         )
+        service = EngineService(servers, options, clock)
         server = uvicorn.Server(endpoint_config(service.app, grace_s=1))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             async with anyio.create_task_group() as serving:
@@ -97,6 +100,7 @@ async def served_engines(
     file: str | None = None,
     wait_for: int | None = None,
     terms: RelayTerms | None = None,
+    dashboard: DashboardTerms | None = None,
 ) -> AsyncIterator[ServedEngines]:
     """Serve look-alike engines and the gateway before them."""
     async with AsyncExitStack() as stack:
@@ -107,7 +111,9 @@ async def served_engines(
         urls = [one.url for one in running]
         if file is not None:
             await anyio.Path(file).write_text("\n".join(urls))
-        gateway = gateway_before(urls, policy=policy, file=file, wait_for=wait_for, terms=terms)
+        gateway = gateway_before(
+            urls, policy=policy, file=file, wait_for=wait_for, terms=terms, dashboard=dashboard
+        )
         served = await stack.enter_async_context(gateway)
         served.running = running
         yield served

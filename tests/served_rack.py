@@ -16,6 +16,9 @@ from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.gateway.app import EndpointLimits
+from agent_runtime.gateway.dashboard import DashboardTerms
+from agent_runtime.gateway.tenants import TenantKeys
+from agent_runtime.gateway.view_routes import ViewRoutes
 from hw_model.claim import Band
 from hw_model.engine.step_scheduler import EngineLimits
 from scheduler.cluster_scheduler import ClusterScheduler
@@ -30,6 +33,7 @@ class ServedRack:
     url: str
     rack: EmulatedRack
     scheduler: ClusterScheduler
+    dashboard: ViewRoutes | None
 
     async def wait_until_idle(self) -> None:
         with anyio.fail_after(10):
@@ -46,6 +50,8 @@ async def served_rack(
     max_body_bytes: int = 1 << 20,
     max_sessions: int = 100,
     speaker: EmulatedModel | ChatUpstream | None = None,
+    dashboard: DashboardTerms | None = None,
+    tenants: TenantKeys | None = None,
 ) -> AsyncIterator[ServedRack]:
     plan = deployment(MODEL, num_replicas=2, block_size_tokens=BLOCK)
     options = ServiceOptions(
@@ -53,6 +59,8 @@ async def served_rack(
         "panjiu",
         EngineLimits(),
         endpoint=EndpointLimits(max_body_bytes=max_body_bytes, max_sessions=max_sessions),
+        dashboard=dashboard,
+        tenants=tenants,
     )
     service = EmulatedService(
         plan,
@@ -71,7 +79,7 @@ async def served_rack(
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.serve, [listener])
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                yield ServedRack(url, service.rack, service.scheduler)
+                yield ServedRack(url, service.rack, service.scheduler, service.dashboard)
                 server.should_exit = True
         rack_tasks.cancel_scope.cancel()
 

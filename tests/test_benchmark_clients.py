@@ -219,8 +219,9 @@ def test_schemathesis_finds_the_document_true(tmp_path: Path) -> None:
                 client("schemathesis"), "run", f"{fast.url}/openapi.json",
                 "--phases", "coverage,fuzzing,stateful",
                 "--exclude-checks", "positive_data_acceptance",
+                "--exclude-path", "/view/stream",  # it ends when the client does
                 "--max-examples", "10", "--seed", "1", "--request-timeout", "60",
             ],
             tmp_path,
         )  # fmt: skip
-    assert "Tested: 23" in printed
+    assert "Tested: 25" in printed

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from agent_runtime.cli.rack_options import positive_int
 from agent_runtime.errors import ConfigError
-from agent_runtime.measurement.decision_explanation import TurnStory, read_stories, regret
+from agent_runtime.measurement.decision_explanation import read_stories, regret
+from agent_runtime.measurement.turn_stories import TurnStory
 from agent_runtime.report import quantities
 
 DESCRIPTION = """\
@@ -51,8 +52,7 @@ def run_explain(args: argparse.Namespace) -> int:
     path = Path(args.log)
     if not path.is_file():
         raise ConfigError(f"{args.log}: no such file; write one with simulate --event-log")
-    with path.open(encoding="utf-8") as file:
-        stories = read_stories(file, args.log)
+    stories = read_stories(args.log)
     console = Console()
     if args.turn is None:
         _print_regret(console, stories, args.worst)
@@ -92,7 +92,7 @@ def _print_regret(console: Console, stories: dict[str, TurnStory], num_worst: in
 def _print_story(console: Console, story: TurnStory) -> None:
     console.print(f"[bold]{story.turn}[/bold] of {story.session}: {story.prompt_tokens:,} tokens")
     console.print(f"arrived at {story.arrived_s:.3f} s")
-    holds = [entry for entry in story.receipts if entry[1]["chosen"] is None]
+    holds = [entry for entry in story.receipts if entry[1].chosen is None]
     if holds:
         console.print(
             f"held for {quantities.seconds(story.held_s)}: no replica had a place worth its cost, "
@@ -100,14 +100,14 @@ def _print_story(console: Console, story: TurnStory) -> None:
         )
     if story.choice is not None:
         at_s, receipt = story.choice
-        due = ", for it had been held long enough" if receipt["due"] else ""
-        console.print(f"sent to replica {receipt['chosen']} at {at_s:.3f} s{due}")
+        due = ", for it had been held long enough" if receipt.is_due else ""
+        console.print(f"sent to replica {receipt.chosen} at {at_s:.3f} s{due}")
         table = Table("replica", *(name[:-2] for name in COSTS), "in all", box=box.SIMPLE_HEAD)
-        for option in sorted(receipt["options"], key=lambda o: sum(o[name] for name in COSTS)):
-            mark = "*" if option["replica"] == receipt["chosen"] else ""
-            costs = [option[name] for name in COSTS]
-            cells = [quantities.seconds(cost) for cost in (*costs, sum(costs))]
-            table.add_row(f"{option['replica']}{mark}", *cells)
+        for option in sorted(receipt.options, key=lambda option: option.seconds):
+            mark = "*" if option.replica_id == receipt.chosen else ""
+            costs = [getattr(option, name) for name in COSTS]
+            cells = [quantities.seconds(cost) for cost in (*costs, option.seconds)]
+            table.add_row(f"{option.replica_id}{mark}", *cells)
         console.print(table)
     elif story.replica is not None:
         console.print(f"sent to replica {story.replica}; its policy gives no receipts")

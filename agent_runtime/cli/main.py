@@ -19,6 +19,7 @@ from agent_runtime.cli.explain import add_explain_command
 from agent_runtime.cli.loadtest import add_loadtest_command
 from agent_runtime.cli.plan import add_plan_command
 from agent_runtime.cli.rack import add_models_command, add_rack_command
+from agent_runtime.cli.replay import add_replay_command
 from agent_runtime.cli.run import add_run_command, run_program
 from agent_runtime.cli.serve import add_serve_command
 from agent_runtime.cli.sessions import add_sessions_command
@@ -37,6 +38,8 @@ start here:
                               your own agent program against the rack, in virtual time
   panjiu bench                scheduling policies beside each other, on the same sessions
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
+  panjiu replay RUN.jsonl --out RUN.html
+                              a run to be watched again in a browser
   panjiu emulate              every replica as a vLLM look-alike, for any router in front
   panjiu sessions list FLEET.DB
                               what sessions of an agent program did, and what to resume
@@ -102,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     add_simulate_command(commands)
     add_bench_command(commands)
     add_explain_command(commands)
+    add_replay_command(commands)
     add_run_command(commands)
     add_serve_command(commands)
     add_emulate_command(commands)

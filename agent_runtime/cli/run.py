@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -22,6 +21,11 @@ from agent_runtime.cli.rack_options import (
     emulated_machine,
     positive_float,
 )
+from agent_runtime.cli.recording_option import (
+    RunRecording,
+    add_recording_option,
+    watch_engines,
+)
 from agent_runtime.cli.run_outputs import (
     add_output_options,
     check_outputs,
@@ -34,10 +38,10 @@ from agent_runtime.cli.run_progress import RunProgress
 from agent_runtime.cli.script_run import INTERRUPTED, RunOutcome, ScriptRun, run_live, run_virtual
 from agent_runtime.emulated_service import ServiceOptions
 from agent_runtime.errors import ConfigError
+from agent_runtime.measurement.decision_listeners import all_of
 from agent_runtime.measurement.summary import RunDetail
 from hw_model.claim import Band
 from hw_model.ttft_boundary import TtftBoundary
-from scheduler.decision import Decision
 
 DESCRIPTION = """\
 Run your own agent program, unmodified, against the emulated rack, and report what the rack did.
@@ -57,6 +61,7 @@ examples:
   panjiu run examples/openai_tools.py --speed 20              the same program in real time
   panjiu run agents.py --virtual --band all                   and the slowest and fastest machine
   panjiu run agents.py --virtual --model qwen3-8b --replicas 4 --html report.html
+  panjiu run agents.py --virtual --replay run.html            to be watched in a browser
   panjiu run agents.py --virtual -- --agents 300              arguments of the program after --
 
 exit code: the program's own; 130 interrupted"""
@@ -96,6 +101,7 @@ def add_run_command(commands: argparse._SubParsersAction[argparse.ArgumentParser
     results = parser.add_argument_group("the results")
     add_ttft_boundary_option(results)
     add_output_options(results)
+    add_recording_option(results)
     results.add_argument("--quiet", action="store_true", help="no progress line, no table")
     parser.set_defaults(run=run_program)
 
@@ -111,22 +117,30 @@ def run_program(args: argparse.Namespace) -> int:
     bands = list(Band) if args.band == "all" else [Band(args.band)]
     progress = RunProgress(time.perf_counter, shown=not args.quiet and sys.stderr.isatty())
     outcomes: dict[Band, RunOutcome] = {}
+    recording = RunRecording(args.recording, bands, args.policy)
     with event_log(args.event_log) as log, progress.line():
         for band in sorted(bands, key=lambda band: band is not Band.BASE):
+            deployment = machine.deployment(band, args.block_size)
+            recorder = recording.begin(band, deployment)
             run = ScriptRun(
                 script=script,
                 args=args.script_args,
-                deployment=machine.deployment(band, args.block_size),
+                deployment=deployment,
                 options=_service_options(args, machine, band),
                 emulated_model=model,
                 stopwatch=time.perf_counter,
-                on_decision=_all_of(progress.on_decision, log),
+                on_decision=all_of(
+                    progress.on_decision, log, None if recorder is None else recorder.take
+                ),
+                on_engines=watch_engines(recorder),
             )
             outcomes[band] = _carried_out(args, run, silent=bool(outcomes))
             if outcomes[band].exit_code == INTERRUPTED:
                 break
     runs = [outcomes[band].detail for band in bands if band in outcomes]
     _report(args, machine, runs)
+    if (written := recording.write()) is not None and not args.quiet:
+        Console(stderr=True).print(f"replay: {written}", highlight=False, soft_wrap=True)
     return next(iter(outcomes.values())).exit_code
 
 
@@ -174,17 +188,6 @@ def _fix_hash_seed(args: argparse.Namespace) -> None:
     if args.owns_process and sys.flags.hash_randomization and "PYTHONHASHSEED" not in os.environ:
         environment = {**os.environ, "PYTHONHASHSEED": str(args.seed % 2**32)}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606
-
-
-def _all_of(
-    first: Callable[[Decision], None], second: Callable[[Decision], None] | None
-) -> Callable[[Decision], None]:
-    def both(decision: Decision) -> None:
-        first(decision)
-        if second is not None:
-            second(decision)
-
-    return both
 
 
 def _report(args: argparse.Namespace, machine: EmulatedMachine, runs: list[RunDetail]) -> None:

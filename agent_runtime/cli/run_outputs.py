@@ -21,7 +21,10 @@ from agent_runtime.report.html_page import html_report
 from agent_runtime.report.table import summary_table
 from scheduler.decision import Decision
 
-TARGETS = ("json", "html", "event_log")
+TARGETS = ("json", "html", "event_log", "recording")
+
+OPTIONS = {"recording": "replay"}
+"""Where an option has another name than what it sets."""
 
 
 def add_output_options(group: argparse._ArgumentGroup) -> None:
@@ -43,12 +46,12 @@ def check_outputs(args: argparse.Namespace) -> None:
         ConfigError: A target that can't be a file.
     """
     for name in TARGETS:
-        target = getattr(args, name)
+        target = vars(args).get(name)  # not every command has all of them
         if target is None or (target == "-" and name == "json"):
             continue
         path = Path(target)
         if path.is_dir() or not path.absolute().parent.is_dir():
-            option = name.replace("_", "-")
+            option = OPTIONS.get(name, name.replace("_", "-"))
             raise ConfigError(f"--{option} {target}: not a file in an existing directory")
 
 

@@ -25,6 +25,7 @@ from agent_runtime.simulation.program_time import EPOCH_S
 from agent_runtime.simulation.virtual_clock import VirtualClock
 from agent_runtime.simulation.virtual_program import VirtualProgram
 from hw_model.deployment import Deployment
+from hw_model.engine.engine_core import EngineCore
 from scheduler.decision import Decision
 
 INTERRUPTED = 130
@@ -46,7 +47,8 @@ class ScriptRun:
         options: How; measured.
         emulated_model: Says what is answered.
         stopwatch: Wall seconds from any origin.
-        on_decision: Told of every decision of the scheduler.
+        on_decision: Told of every decision of the scheduler, if anybody is.
+        on_engines: Given the engines, one a replica, before they run.
     """
 
     script: Path
@@ -55,11 +57,12 @@ class ScriptRun:
     options: ServiceOptions
     emulated_model: EmulatedModel
     stopwatch: Callable[[], float]
-    on_decision: Callable[[Decision], None]
+    on_decision: Callable[[Decision], None] | None
+    on_engines: Callable[[Sequence[EngineCore]], None] | None = None
 
     def service(self, clock: Clock, epoch_s: Callable[[], float]) -> EmulatedService:
         """Return the rack, idle."""
-        return EmulatedService(
+        service = EmulatedService(
             self.deployment,
             self.options,
             clock,
@@ -67,6 +70,9 @@ class ScriptRun:
             epoch_s=epoch_s,
             on_decision=self.on_decision,
         )
+        if self.on_engines is not None:
+            self.on_engines(service.rack.engines)
+        return service
 
     def environment(self, base_url: str) -> dict[str, str]:
         """Return the variables through which the program finds the rack."""

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from agent_runtime.cli.endpoint_options import (
     add_endpoint_options,
+    dashboard_line,
+    dashboard_terms,
     endpoint_limits,
     tenant_keys,
 )
@@ -29,6 +31,7 @@ from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
+from agent_runtime.gateway.dashboard import DashboardTerms
 from agent_runtime.gateway.tenants import TenantKeys
 from hw_model.claim import Band
 from scheduler.policies import policy_entry
@@ -103,7 +106,8 @@ def run_serve(args: argparse.Namespace) -> int:
         return _run(args, serve_engines, args, backend_options=loop_options())
     machine = emulated_machine(args)
     check_speaker(args)
-    return _run(args, _serve, args, machine, tenant_keys(args))
+    tenants = tenant_keys(args)
+    return _run(args, _serve, args, machine, tenants, dashboard_terms(args, tenants))
 
 
 def _run(
@@ -125,6 +129,7 @@ async def _serve(
     args: argparse.Namespace,
     machine: EmulatedMachine,
     tenants: TenantKeys | None,
+    dashboard: DashboardTerms | None,
     listener: socket.socket,
 ) -> None:
     band = Band(args.band)
@@ -135,19 +140,18 @@ async def _serve(
         machine.limits,
         endpoint=endpoint_limits(args),
         tenants=tenants,
+        dashboard=dashboard,
     )
     async with chosen_speaker(args) as speaker, anyio.create_task_group() as tasks:
         service = EmulatedService(deployment, options, Clock(args.speed), speaker, epoch_s=epoch_s)
         tasks.start_soon(service.rack.run)
-        host, port = listener.getsockname()[:2]
+        url = "http://{}:{}".format(*listener.getsockname()[:2])
         Console(stderr=True).print(
             f"{machine.model.title} on {machine.rack.title}, band {band}, policy {args.policy}, "
             f"{args.speed:g}x real time\n{deployment.describe()}\n"
-            f"listening on http://{host}:{port}/v1  (Ctrl-C stops)",
+            f"listening on {url}/v1  (Ctrl-C stops)" + dashboard_line(dashboard, tenants, url),
             highlight=False,
             soft_wrap=True,
         )
-        await EndpointServer(endpoint_config(service.app), service.rack.stop).serve(
-            sockets=[listener]
-        )
+        await EndpointServer(endpoint_config(service.app), service.stop).serve(sockets=[listener])
         tasks.cancel_scope.cancel()

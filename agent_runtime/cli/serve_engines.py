@@ -18,7 +18,12 @@ from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.engine_http import EngineHttp
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
-from agent_runtime.cli.endpoint_options import endpoint_limits, tenant_keys
+from agent_runtime.cli.endpoint_options import (
+    dashboard_line,
+    dashboard_terms,
+    endpoint_limits,
+    tenant_keys,
+)
 from agent_runtime.cli.engine_options import (
     engine_key,
     engine_sources,
@@ -59,12 +64,15 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
     fleet = EngineFleet(num_slots(args))
     fleet.notice = notice
     clock = Clock()
+    tenants = tenant_keys(args)
+    dashboard = dashboard_terms(args, tenants)
     options = EngineServiceOptions(
         args.policy,
         args.kv_tokens,
         args.max_num_batched_tokens,
-        relay=RelayTerms(endpoint_limits(args), tenant_keys(args), own_key=key is not None),
+        relay=RelayTerms(endpoint_limits(args), tenants, own_key=key is not None),
         seed=args.seed,
+        dashboard=dashboard,
     )
     with told_plainly():
         async with _engines_http(args, key) as http, anyio.create_task_group() as tasks:
@@ -72,14 +80,14 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
             tasks.start_soon(servers.run)
             await _first_engine(fleet, args.wait_s)
             service = EngineService(servers, options, clock, cost=_known_cost(args))
-            host, port = listener.getsockname()[:2]
+            url = "http://{}:{}".format(*listener.getsockname()[:2])
             notice(
                 f"policy {args.policy}; room for {len(fleet.slots)} engines, "
                 f"{service.runtime.max_context_tokens:,} tokens of KV each\n"
                 f"{service.capabilities().describe()}\n"
-                f"listening on http://{host}:{port}/v1  (Ctrl-C stops)"
+                f"listening on {url}/v1  (Ctrl-C stops)" + dashboard_line(dashboard, tenants, url)
             )
-            await EndpointServer(endpoint_config(service.app), servers.stop).serve(
+            await EndpointServer(endpoint_config(service.app), service.stop).serve(
                 sockets=[listener]
             )
             tasks.cancel_scope.cancel()

@@ -25,6 +25,12 @@ from agent_runtime.cli.rack_options import (
     natural_float,
     positive_int,
 )
+from agent_runtime.cli.recording_option import (
+    HELP,
+    ReplayOption,
+    RunRecording,
+    watch_engines,
+)
 from agent_runtime.cli.run_outputs import (
     add_output_options,
     check_outputs,
@@ -34,6 +40,7 @@ from agent_runtime.cli.run_outputs import (
     write_json,
 )
 from agent_runtime.errors import ConfigError
+from agent_runtime.measurement.decision_listeners import all_of
 from agent_runtime.measurement.summary import RunDetail
 from agent_runtime.simulation.rack_simulation import SimulationOptions
 from agent_runtime.simulation.simulate import simulate
@@ -65,6 +72,7 @@ examples:
                                                       as the AgentX benchmark replays them
   panjiu simulate --policy round_robin --json -       what ignoring the KV cache costs, as JSON
   panjiu simulate --replicas 8 --html report.html     a quarter of the rack, with charts
+  panjiu simulate --replay run.html                   the rack at work, to be watched in a browser
 """
 
 
@@ -88,7 +96,7 @@ def add_simulate_command(commands: argparse._SubParsersAction[argparse.ArgumentP
     )
     add_ttft_boundary_option(group)
     add_output_options(group)
-    parser.set_defaults(run=run_simulate)
+    parser.set_defaults(run=run_simulate, recording=None)
 
 
 def _add_session_options(parser: argparse.ArgumentParser) -> None:
@@ -107,9 +115,11 @@ def _add_session_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--replay",
-        choices=["agentx"],
-        help="by the rules of the AgentX benchmark: --concurrency live sessions, the first ones "
-        "from their middle on, no KV shared between them, long pauses cut (docs/workloads.md)",
+        action=ReplayOption,
+        metavar="agentx|OUT.html",
+        help="agentx: by the rules of the AgentX benchmark: --concurrency live sessions, the first "
+        "ones from their middle on, no KV shared between them, long pauses cut "
+        f"(docs/workloads.md). OUT.html: {HELP}; may be given for both",
     )
     group.add_argument(
         "--concurrency",
@@ -144,26 +154,35 @@ def run_simulate(args: argparse.Namespace) -> int:
     )
     if args.replay == "agentx":
         workload = agentx_replay(workload, num_lanes=args.concurrency, seed=args.seed)
-    bands = list(Band) if args.band == "all" else [Band(args.band)]
+    bands = chosen_bands(args)
     console = Console(stderr=args.json == "-")
+    recording = RunRecording(args.recording, bands, args.policy)
     with event_log(args.event_log) as on_decision:
-        runs = _run_bands(args, machine, workload, bands, on_decision)
+        runs = _run_bands(args, machine, workload, recording, on_decision)
     print_runs(console, runs, workload.report_notes())
     if args.json is not None:
         write_json(args.json, runs, as_list=args.band == "all")
     if args.html is not None:
         write_html(args.html, runs, machine, name=workload.name, notes=workload.report_notes())
         console.print(f"report: {Path(args.html).resolve()}", highlight=False, soft_wrap=True)
+    if (written := recording.write()) is not None:
+        console.print(f"replay: {written}", highlight=False, soft_wrap=True)
     return 0 if any(run.summary.sessions.completed for run in runs) else 1
+
+
+def chosen_bands(args: argparse.Namespace) -> list[Band]:
+    """Return the bands that are run."""
+    return list(Band) if args.band == "all" else [Band(args.band)]
 
 
 def _run_bands(
     args: argparse.Namespace,
     machine: EmulatedMachine,
     workload: Workload,
-    bands: list[Band],
+    recording: RunRecording,
     on_decision: Callable[[Decision], None] | None,
 ) -> list[RunDetail]:
+    bands = chosen_bands(args)
     deployments = [machine.deployment(band, workload.block_size_tokens) for band in bands]
     num_turns = sum(script.num_turns() for script in workload.sessions)
     columns = (
@@ -193,6 +212,7 @@ def _run_bands(
                 if done % PROGRESS_TURNS == 0:
                     progress.update(task, completed=done)
 
+            recorder = recording.begin(band, deployment)
             runs.append(
                 simulate(
                     workload,
@@ -200,7 +220,8 @@ def _run_bands(
                     options,
                     stopwatch=time.perf_counter,
                     on_turn=on_turn,
-                    on_decision=on_decision,
+                    on_decision=all_of(on_decision, None if recorder is None else recorder.take),
+                    on_engines=watch_engines(recorder),
                 )
             )
             progress.update(task, completed=num_turns)

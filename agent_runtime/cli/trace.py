@@ -84,7 +84,6 @@ def run_trace_list(_: argparse.Namespace) -> int:
 
 def run_trace_describe(args: argparse.Namespace) -> int:
     """Describe one source."""
-    args.event_log = None
     check_outputs(args)
     workload = load_workload(
         args.source, limit=args.limit, seed=args.seed, max_gap_s=args.max_gap_s

@@ -42,6 +42,7 @@ from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.tenants import Authentication, TenantKeys
 from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import HoldTerms
+from agent_runtime.gateway.view_routes import ViewRoutes, view_routes
 from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnRunner
 
@@ -80,12 +81,14 @@ class Surroundings:
         fleet: Replicas that report of themselves, for metrics.
         unready: Returns why what is behind the runner takes no turns; None while it does.
         tenants: Whose keys are taken; None lets everybody in, as one tenant.
+        view: The rack to be watched; None for no such routes.
     """
 
     epoch_s: Callable[[], float] = epoch_s
     fleet: ProbedFleet | None = None
     unready: Callable[[], BackendError | None] = _ready
     tenants: TenantKeys | None = None
+    view: ViewRoutes | None = None
 
 
 def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
@@ -130,6 +133,8 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
         answers = AnswerDesk(desk, planner, model, around.epoch_s)
         served = dialect_routes(answers, ResponseStore(limits.responses, around.epoch_s))
     served += common_routes(opening, counts, ServiceRoutes(around.unready))
+    if around.view is not None:
+        served += view_routes(around.view)
     return application(served, around.tenants)
 
 

@@ -21,12 +21,15 @@ from agent_runtime.errors import (
     ContextTooLongError,
     InvalidRequestError,
     NoEngineError,
+    NotAllowedError,
     RequestError,
     SessionStateError,
     TooManyRequestsError,
+    TooManyViewersError,
     UnknownModelError,
     UnknownResponseError,
     UnknownSessionError,
+    UnknownTurnError,
     UpstreamRefusedError,
 )
 
@@ -98,13 +101,15 @@ class HttpError:
         return JSONResponse(body, status_code=self.status, headers=more)
 
 
-_OPENAI_TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 _TABLE: dict[type[AgentRuntimeError], tuple[int, str | None]] = {
     RequestError: (400, None),
     InvalidRequestError: (400, None),
     ContextTooLongError: (400, _TOO_LONG_CODE),
+    UnknownTurnError: (404, "turn_not_found"),
     AuthenticationError: (401, "invalid_api_key"),
+    NotAllowedError: (403, "key_not_allowed"),
     UnknownModelError: (404, "model_not_found"),
     UnknownSessionError: (404, "session_not_found"),
     UnknownResponseError: (404, "response_not_found"),
@@ -114,6 +119,7 @@ _TABLE: dict[type[AgentRuntimeError], tuple[int, str | None]] = {
     BackendError: (502, None),
     BackendStoppedError: (503, None),
     NoEngineError: (503, None),
+    TooManyViewersError: (503, None),
 }
 """By class; an error without a row of its own has its nearest ancestor's."""
 
@@ -126,7 +132,7 @@ def http_error(error: RequestError | BackendError) -> HttpError:
     retry_after_s = None
     if isinstance(error, TooManyRequestsError):
         retry_after_s = error.retry_after_s
-    elif isinstance(error, BackendStoppedError | NoEngineError):
+    elif isinstance(error, BackendStoppedError | NoEngineError | TooManyViewersError):
         retry_after_s = RETRY_STOPPED_S
     param = error.param if isinstance(error, RequestError) else None
     return HttpError(status, str(error), param, code, retry_after_s)

@@ -44,6 +44,8 @@ class Operation:
         status: When it goes well.
         streams: Whether it may answer with server-sent events.
         guarded: Whether it takes an API key where there are any.
+        media_types: Of what it answers, events aside.
+        more_statuses: Of errors that others don't have.
     """
 
     method: str
@@ -54,6 +56,8 @@ class Operation:
     status: int = 200
     streams: bool = False
     guarded: bool = True
+    media_types: tuple[str, ...] = ("application/json",)
+    more_statuses: tuple[int, ...] = ()
 
 
 class OpenApi:
@@ -117,15 +121,13 @@ def _described(operation: Operation) -> dict[str, Any]:
 def _responses(operation: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": HTTPStatus(operation.status).phrase}
     if operation.status != HTTPStatus.NO_CONTENT:
-        kinds = ["application/json"]
+        kinds = list(operation.media_types)
         if operation.streams:
             kinds.append("text/event-stream")
-        if operation.path == "/metrics":
-            kinds = ["text/plain"]
         good["content"] = {kind: {} for kind in kinds}
     responses = {str(operation.status): good}
     shape = "AnthropicError" if operation.path.startswith("/v1/messages") else "OpenAIError"
     content = {"application/json": {"schema": {"$ref": REF.format(model=shape)}}}
-    for status in ERROR_STATUSES if operation.guarded else ():
+    for status in (*ERROR_STATUSES, *operation.more_statuses) if operation.guarded else ():
         responses[str(status)] = {"description": HTTPStatus(status).phrase, "content": content}
     return responses

@@ -127,7 +127,12 @@ def common_routes(
         Served(Operation("get", "/health", "The process lives", guarded=False), service.health),
         Served(Operation("get", "/ready", "Turns are taken", guarded=False), service.ready),
         Served(Operation("get", "/version", "Of the server", guarded=False), service.version),
-        Served(Operation("get", "/metrics", "For Prometheus", guarded=False), counts.answer),
+        Served(
+            Operation(
+                "get", "/metrics", "For Prometheus", guarded=False, media_types=("text/plain",)
+            ),
+            counts.answer,
+        ),
     ]
 
 

@@ -53,18 +53,26 @@ class TenantKeys:
         Raises:
             AuthenticationError: None, or one that nobody has.
         """
-        given = _given_key(headers)
+        given = given_key(headers)
         if given is None:
             raise AuthenticationError(
                 "no API key; send `Authorization: Bearer KEY` or `x-api-key: KEY`"
             )
+        found = self._find(given)
+        if found is None:
+            raise AuthenticationError("the API key is not known here; ask whoever runs the server")
+        return found
+
+    def knows(self, key: str) -> bool:
+        """Return whether a key is somebody's."""
+        return self._find(key) is not None
+
+    def _find(self, given: str) -> TenantId | None:
         digest = sha256(given.encode("latin-1", "replace")).digest()
         found: TenantId | None = None
         for known, tenant_id in self._digests:
             if hmac.compare_digest(known, digest):
                 found = tenant_id
-        if found is None:
-            raise AuthenticationError("the API key is not known here; ask whoever runs the server")
         return found
 
 
@@ -138,7 +146,8 @@ def tenant_of(request: Request) -> TenantId:
     return state.get("tenant_id", NO_TENANT)
 
 
-def _given_key(headers: Mapping[str, str]) -> str | None:
+def given_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a request comes with, None if it has none."""
     scheme, _, key = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and key.strip():
         return key.strip()

@@ -25,18 +25,20 @@ def decision_line(decision: Decision) -> str:
     """Return a decision as JSON, without the end of the line.
 
     Keys: ``t`` (emulated seconds), ``event`` (``turn_arrived``, ``prefill_ended``, ``turn_ended``,
-    ``gap_hinted``, ``session_closed``, ``woken``) with what it says, ``do``: what was asked for, in
-    order, and ``why``: the receipts of turns that were sent or held, with every option's seconds.
+    ``gap_hinted``, ``session_closed``, ``woken``, ``replica_down``, ``replica_up``) with what it
+    says, ``do``: what was asked for, in order, and ``why``: the receipts of turns that were sent or
+    held, with every option's seconds.
     """
     line: dict[str, Any] = {"t": decision.now_s, **_event(decision.event)}
     if decision.commands:
         line["do"] = [_command(command) for command in decision.commands]
     if decision.receipts:
-        line["why"] = [_receipt(receipt) for receipt in decision.receipts]
+        line["why"] = [receipt_entry(receipt) for receipt in decision.receipts]
     return json.dumps(line, ensure_ascii=False, separators=(",", ":"))
 
 
-def _receipt(receipt: Receipt) -> dict[str, Any]:
+def receipt_entry(receipt: Receipt) -> dict[str, Any]:
+    """Return a receipt as the event log has it, under ``why``."""
     return {
         "turn": receipt.turn_id,
         "chosen": receipt.chosen,
@@ -113,6 +115,7 @@ def _command(command: Command) -> dict[str, Any]:
                 "do": "dispatch",
                 "turn": command.turn_id,
                 "replica": command.replica_id,
+                "cached_tokens": command.num_expected_cached_tokens,
             }
         case Refuse():
             return {

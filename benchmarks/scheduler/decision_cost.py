@@ -16,7 +16,7 @@ import gc
 import heapq
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from hw_model.deployment import DeploymentRequest, plan_deployment
 from scheduler.cluster_scheduler import ClusterScheduler
 from scheduler.commands import Dispatch
 from scheduler.cost import TabulatedCost
+from scheduler.decision import Decision
 from scheduler.events import Event, GapCause, GapHint, PrefillEnded, TurnArrived, TurnEnded, Woken
 from scheduler.ids import SessionId, TurnId
 from scheduler.policies import make_policy
@@ -49,7 +50,14 @@ class Cost:
 class Load:
     """Sessions that take turns for ever."""
 
-    def __init__(self, num_sessions: int, num_replicas: int, kv_share: float, policy: str) -> None:
+    def __init__(
+        self,
+        num_sessions: int,
+        num_replicas: int,
+        kv_share: float,
+        policy: str,
+        on_decision: Callable[[Decision], None] | None = None,
+    ) -> None:
         self.num_sessions = num_sessions
         kv_tokens = int(num_sessions * CONTEXT_TOKENS * kv_share / num_replicas)
         kv_tokens = max(kv_tokens, 2 * CONTEXT_TOKENS)
@@ -62,7 +70,8 @@ class Load:
             ReplicaFleet(num_replicas, kv_tokens, BLOCK),
             TabulatedCost.of(deployment, Band.BASE, 8192),
         )
-        self.scheduler = ClusterScheduler(setup.fleet, make_policy(policy, setup))
+        self.scheduler = ClusterScheduler(setup.fleet, make_policy(policy, setup), on_decision)
+        self.scheduler.explains = False
         self._rng = np.random.default_rng(0)
         self._gap_s = GAP_S * num_sessions / (8 * num_replicas)  # the same work for every replica
         self._chains = [

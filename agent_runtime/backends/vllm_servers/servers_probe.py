@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
+from agent_runtime.backends.sent_contexts import SentContexts
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.kv_residency import KvResidency
 from agent_runtime.backends.vllm_servers.session_chains import ChainIndex, SessionChain
@@ -103,31 +103,3 @@ class ServersProbe:
             return like.session_id, float("inf")
         counted = like.num_blocks * self.block_size_tokens
         return like.session_id, counted * self.counts.scale(like.session_id)
-
-
-class SentContexts:
-    """Contexts that turns left on one engine, the oldest forgotten first.
-
-    Invariant: ``_total`` is the sum of the contexts.
-    """
-
-    def __init__(self) -> None:
-        self._contexts: OrderedDict[SessionId, int] = OrderedDict()
-        self._total = 0
-
-    def num_tokens(self, session_id: SessionId) -> int:
-        """Return what should still be there of a session."""
-        return self._contexts.get(session_id, 0)
-
-    def note(self, session_id: SessionId, num_tokens: int, room_tokens: int | None) -> None:
-        """Note a session's context; older ones leave if there is no room for all."""
-        self.forget(session_id)
-        self._contexts[session_id] = num_tokens
-        self._total += num_tokens
-        while room_tokens is not None and self._total > room_tokens and len(self._contexts) > 1:
-            _, lost = self._contexts.popitem(last=False)
-            self._total -= lost
-
-    def forget(self, session_id: SessionId) -> None:
-        """Forget a session."""
-        self._total -= self._contexts.pop(session_id, 0)

@@ -41,6 +41,7 @@ from agent_runtime.gateway.service_routes import ServiceRoutes
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.tenants import TenantKeys
 from agent_runtime.gateway.turn_desk import TurnDesk
+from agent_runtime.gateway.view_routes import ViewRoutes, view_routes
 from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnRunner
 
@@ -61,8 +62,17 @@ class RelayTerms:
     own_key: bool = False
 
 
-def create_relay_app(runner: TurnRunner, servers: VllmServers, terms: RelayTerms) -> Starlette:
-    """Return the endpoint in front of ``runner``, whose turns run on ``servers``."""
+def create_relay_app(
+    runner: TurnRunner, servers: VllmServers, terms: RelayTerms, view: ViewRoutes | None = None
+) -> Starlette:
+    """Return the endpoint in front of ``runner``, whose turns run on ``servers``.
+
+    Args:
+        runner: Runs turns.
+        servers: What it runs them on.
+        terms: How they are served.
+        view: The engines to be watched; None for no such routes.
+    """
     limits, fleet = terms.limits, servers.fleet
     sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
     shares_kv = terms.tenants is not None and terms.tenants.share_kv
@@ -93,5 +103,6 @@ def create_relay_app(runner: TurnRunner, servers: VllmServers, terms: RelayTerms
         Served(TOKENIZE, errands.of_any),
         Served(DETOKENIZE, errands.of_any),
         *common_routes(opening, counts, ServiceRoutes(servers.unready)),
+        *(() if view is None else view_routes(view)),
     ]
     return application(served, terms.tenants)

@@ -1,0 +1,1 @@
+"""What it costs a server that its rack can be watched."""
