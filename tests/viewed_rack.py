@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+import threading  # noqa: TID251 - a server beside a command, which blocks
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -161,16 +164,19 @@ def event(message: dict[str, Any]) -> bytes:
 
 
 class ViewService:
-    """``/view/stream``: each connection gets the next of these lists of messages, then waits.
+    """``/view/stream``: each connection gets the next of these messages, and then waits.
+
+    Args:
+        connections: What each one is sent; ``None`` breaks the connection off.
+        pace_s: Between messages.
 
     Attributes:
-        connections: What each one is sent; ``None`` at a list's end breaks the connection off.
         refusal: Answered instead, if there is one.
         headers: Of the requests that came.
     """
 
-    def __init__(self, *connections: Sequence[dict[str, Any] | None]) -> None:
-        self.connections = list(connections)
+    def __init__(self, *connections: Iterable[dict[str, Any] | None], pace_s: float = 0.0) -> None:
+        self._connections, self._pace_s = list(connections), pace_s
         self.refusal: Response | None = None
         self.headers: list[dict[str, str]] = []
         self.app = Starlette(routes=[Route("/view/stream", self._stream)])
@@ -179,27 +185,54 @@ class ViewService:
         self.headers.append(dict(request.headers))
         if self.refusal is not None:
             return self.refusal
-        if not self.connections:
+        if not self._connections:
             return JSONResponse({"error": {"message": "too many viewers"}}, 503)
-        messages = self.connections.pop(0)
-        return StreamingResponse(_events(messages), media_type="text/event-stream")
+        events = self._events(self._connections.pop(0))
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    async def _events(self, messages: Iterable[dict[str, Any] | None]) -> AsyncIterator[bytes]:
+        yield b": hello\n\n"
+        for message in messages:
+            if message is None:
+                return
+            yield event(message)
+            await anyio.sleep(self._pace_s)
+        await anyio.sleep_forever()
 
 
-async def _events(messages: Sequence[dict[str, Any] | None]) -> AsyncIterator[bytes]:
-    yield b": hello\n\n"
-    for message in messages:
-        if message is None:
-            return
-        yield event(message)
-    await anyio.sleep_forever()
+def busy_service(num_replicas: int = 32, num_connections: int = 1) -> ViewService:
+    """Return the view of a busy rack, a frame each twentieth of a second."""
+    connections = [
+        itertools.chain([layout(num_replicas)], BusyRack(num_replicas).frames())
+        for _ in range(num_connections)
+    ]
+    return ViewService(*connections, pace_s=0.05)
+
+
+def _server(app: Starlette) -> uvicorn.Server:
+    config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none")
+    config.timeout_graceful_shutdown = 1
+    return uvicorn.Server(config)
+
+
+@contextmanager
+def served_beside(app: Starlette) -> Iterator[str]:
+    """Serve on a loopback port in a thread, for commands that block; yield the URL."""
+    server = _server(app)
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=partial(server.run, sockets=[listener]))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @asynccontextmanager
 async def serving(app: Starlette) -> AsyncIterator[str]:
     """Serve on a loopback port; yield the URL."""
-    config = uvicorn.Config(app, log_level="error", lifespan="off", ws="none")
-    config.timeout_graceful_shutdown = 1
-    server = uvicorn.Server(config)
+    server = _server(app)
     with listen("127.0.0.1", 0) as listener:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
@@ -207,19 +240,6 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
             server.should_exit = True
 
 
-async def _busy(request: Request) -> Response:
-    rack = BusyRack(int(sys.argv[1]))
-
-    async def events() -> AsyncIterator[bytes]:
-        yield event(layout(rack.num_replicas))
-        for message in rack.frames():
-            yield event(message)
-            await anyio.sleep(0.5)
-
-    return StreamingResponse(events(), media_type="text/event-stream")
-
-
 if __name__ == "__main__":  # a rack to look at: python -m tests.viewed_rack 128 8000
-    uvicorn.run(
-        Starlette(routes=[Route("/view/stream", _busy)]), port=int(sys.argv[2]), log_level="warning"
-    )
+    app = busy_service(int(sys.argv[1]), num_connections=1_000).app
+    uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")

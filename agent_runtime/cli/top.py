@@ -93,18 +93,14 @@ def run_top(args: argparse.Namespace) -> int:
     key = os.environ.get(KEY_VARIABLE) if args.key is None else args.key
     client = ViewClient(ViewServer.at(args.url, key or None))
     console = Console()
-    try:
-        with told_plainly():
-            if args.json:
-                anyio.run(_pass_on, client)
-            elif args.once or not console.is_terminal:
-                _print(console, anyio.run(_one_picture, client))
-            else:
-                interval_s = INTERVAL_S if args.interval is None else args.interval
-                anyio.run(TopViewer(client, console, interval_s).run)
-    except BrokenPipeError:
-        # Whoever read has had enough; what Python would still flush at its end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with told_plainly():
+        if args.json:
+            anyio.run(_pass_on, client)
+        elif args.once or not console.is_terminal:
+            _print(console, anyio.run(_one_picture, client))
+        else:
+            interval_s = INTERVAL_S if args.interval is None else args.interval
+            anyio.run(TopViewer(client, console, interval_s).run)
     return 0
 
 
@@ -142,11 +138,16 @@ def _print(console: Console, picture: RackPicture) -> None:
 
 
 async def _pass_on(client: ViewClient) -> None:
-    """Write messages, a line each, until interrupted."""
+    """Write messages, a line each, until interrupted or nobody reads them any more."""
 
     def take(data: bytes) -> None:
-        sys.stdout.buffer.write(data.replace(b"\n", b" ") + b"\n")
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.write(data.replace(b"\n", b" ") + b"\n")
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            # Whoever read has had enough; what Python would still flush at its end goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            tasks.cancel_scope.cancel()
 
     errors = Console(stderr=True)
     problem: str | None = None

@@ -115,7 +115,10 @@ class ViewClient:
 
 
 async def follow(
-    client: ViewClient, take: Callable[[bytes], None], told: Callable[[Connection], None]
+    client: ViewClient,
+    take: Callable[[bytes], None],
+    told: Callable[[Connection], None],
+    first_wait_s: float = FIRST_WAIT_S,
 ) -> None:
     """Read messages for ever; connect again, ever more rarely, whenever the connection breaks.
 
@@ -123,13 +126,14 @@ async def follow(
         client: Of the server.
         take: Is given each message.
         told: Is told whenever the connection changes.
+        first_wait_s: Before the first try after a loss; it doubles with each.
 
     Raises:
         ViewLostError: There was no first message.
         ConfigError: As of ``opened``.
         BackendError: As of ``opened``.
     """
-    connected, wait_s = False, FIRST_WAIT_S
+    connected, wait_s = False, first_wait_s
     while True:
         live = False
         try:
@@ -138,7 +142,7 @@ async def follow(
                     take(data)
                     if not live:
                         live = connected = True
-                        wait_s = FIRST_WAIT_S
+                        wait_s = first_wait_s
                         told(Connection())
             raise ViewLostError(f"{client.server.url} ended the stream")  # noqa: TRY301 - as if lost
         except ViewLostError as error:
