@@ -90,7 +90,7 @@ REFUSED = {"error": {"message": "send the dashboard's key"}}
     ("answer", "error", "says"),
     [
         (JSONResponse(REFUSED, 401), ConfigError, "wants a key .*PANJIU_DASHBOARD_KEY.*send the"),
-        (JSONResponse(REFUSED, 403), ConfigError, "wants a key"),
+        (JSONResponse(REFUSED, 403), ConfigError, "does not show its dashboard: send the"),
         (JSONResponse(REFUSED, 404), BackendError, "has no dashboard: .*--no-dashboard"),
         (JSONResponse(REFUSED, 503), ViewLostError, "takes no viewer now: send"),
         (Response(b"oh", 500), BackendError, "/view/stream answered 500: oh"),
@@ -139,6 +139,7 @@ async def test_a_server_of_something_else_is_no_rack() -> None:
     ("written", "meant"),
     [
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        (":8313", "http://127.0.0.1:8313"),
         ("localhost:8000", "http://localhost:8000"),
         ("https://rack.example/panjiu/", "https://rack.example/panjiu"),
         ("http://[::1]:8000/v1", "http://[::1]:8000"),

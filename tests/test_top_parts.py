@@ -230,6 +230,13 @@ def test_every_screen_is_as_large_as_its_room_and_shows_what_it_can() -> None:
         assert {len(line) for line in shown} == {width}
 
 
+def test_a_turn_is_told_with_its_session() -> None:
+    sent = frame(latest=[["turn-7", "coding-1", 1, 0.0, 0.0, 5], ["b#1", "b", 0, 0.0, 0.0, 5]])
+    shown = "\n".join(lines(pictured(sent), Room(80, 24, UNICODE)))
+    assert "0 s coding-1 turn-7 " in shown
+    assert "0 s b#1 " in shown
+
+
 def test_ascii_is_enough() -> None:
     messages = list(itertools.islice(BusyRack(8, 40).frames(), 5))
     for line in lines(pictured(*messages), Room(80, 24, ASCII)):

@@ -46,10 +46,16 @@ def decision_line(
     began_s = entry.dispatched_s if isinstance(entry, LatestRow) else entry.start_s
     ago = quantities.seconds(max(0.0, picture.now_s - began_s))
     columns = _dispatch(entry, glyphs) if isinstance(entry, LatestRow) else _move(entry, glyphs)
-    name = entry.turn_id if isinstance(entry, LatestRow) else entry.session
+    name = _name(entry) if isinstance(entry, LatestRow) else entry.session
     line = Text.assemble((f"{ago:>9} ", FAINT))
     line.append(clipped(name, width - line.cell_len - columns.cell_len))
     return fitted(line.append_text(columns), width)
+
+
+def _name(entry: LatestRow) -> str:
+    """Return a turn's name, which may have its session's in it."""
+    alone = entry.turn_id.startswith(entry.session)
+    return entry.turn_id if alone else f"{entry.session} {entry.turn_id}"
 
 
 def _dispatch(entry: LatestRow, glyphs: Glyphs) -> Text:

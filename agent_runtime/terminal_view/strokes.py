@@ -72,12 +72,10 @@ ASCII = Glyphs(
 def kv_bar(used_permille: int, active_permille: int, width: int, glyphs: Glyphs) -> Text:
     """Return what of a replica's KV is held by running turns, kept besides, and empty.
 
-    Of what there is, however little, a cell is shown.
+    Of what is held a cell is shown, however little it is, and of what is empty, too.
     """
     active = _cells(active_permille, width)
     used = max(active, _cells(used_permille, width))
-    if used == active < width and used_permille > active_permille:
-        used += 1
     return Text.assemble(
         (glyphs.active * active, ACTIVE),
         (glyphs.used * (used - active), USED),

@@ -44,12 +44,12 @@ class ViewServer:
 
     @classmethod
     def at(cls, url: str, key: str | None = None) -> Self:
-        """Return the server at a URL as people write it: ``localhost:8000``, ``http://host/v1``.
+        """Return the server at a URL as people write it: ``:8000``, ``host:8000``, ``http://host/v1``.
 
         Raises:
             ConfigError: It is none.
         """
-        parts = urlsplit(url if "://" in url else f"http://{url}")
+        parts = urlsplit(_with_scheme(url))
         try:
             port = parts.port
         except ValueError as error:
@@ -157,6 +157,12 @@ async def follow(
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
+def _with_scheme(url: str) -> str:
+    if url.startswith(":"):
+        return f"http://127.0.0.1{url}"
+    return url if "://" in url else f"http://{url}"
+
+
 async def _events(response: httpx2.Response) -> AsyncIterator[bytes]:
     parser = EventStreamParser()
     async for chunk in response.aiter_bytes():
@@ -182,7 +188,9 @@ def _reason(error: httpx2.HTTPError) -> str:
 def _refusal(server: ViewServer, status: int, body: bytes) -> Exception:
     said = _message(body)
     match status:
-        case 401 | 403:
+        case 403:
+            return ConfigError(f"{server.url} does not show its dashboard: {said}")
+        case 401:
             wanted = "another key" if server.key is not None else "a key"
             return ConfigError(
                 f"{server.url} wants {wanted} for its dashboard: set PANJIU_DASHBOARD_KEY, or pass "
