@@ -39,22 +39,50 @@ class TurnCounts(Protocol):
         ...
 
 
+TURN_SPAN = "turn_span"
+"""Where the state of a traced request has its ``TurnSpan``."""
+
+
+class TurnSpan(Protocol):
+    """Is told of one request that runs turns, for its trace."""
+
+    def began(self, session_id: str) -> None:
+        """It is known whose turn it is."""
+        ...
+
+    def placed(self, placement: TurnPlacement) -> None:
+        """It runs; told again if it is tried again."""
+        ...
+
+    def first_token(self, ttft_s: float) -> None:
+        """Its first token came, so long after it arrived."""
+        ...
+
+    def ended(self, outcome: Outcome, used: TurnUsage | None) -> None:
+        """It is over."""
+        ...
+
+
 class WatchedTurn:
     """One request on its way, while the context lasts; one that nothing is told of was aborted.
 
     Args:
         counts: Told of it.
         dialect: It came in.
+        span: Told of it too, where requests are traced.
 
     Attributes:
         outcome: How it ended, as far as is known.
         used: What it used, once it is answered.
     """
 
-    __slots__ = ("_counts", "_dialect", "_waiting", "outcome", "used")
+    __slots__ = ("_counts", "_dialect", "_span", "_waiting", "outcome", "used")
 
-    def __init__(self, counts: TurnCounts, dialect: DialectName) -> None:
+    def __init__(
+        self, counts: TurnCounts, dialect: DialectName, span: TurnSpan | None = None
+    ) -> None:
         self._counts = counts
+        self._span = span
         self._dialect = dialect
         self._waiting = True
         self.outcome = Outcome.ABORTED
@@ -67,16 +95,22 @@ class WatchedTurn:
     def __exit__(self, *_: object) -> None:
         self.placed(None)
         self._counts.request_ended(self._dialect, self.outcome, self.used)
+        if self._span is not None:
+            self._span.ended(self.outcome, self.used)
 
     def placed(self, placement: TurnPlacement | None) -> None:
         """It runs, or it never will."""
         if self._waiting:
             self._waiting = False
             self._counts.turn_placed(placement)
+        if self._span is not None and placement is not None:
+            self._span.placed(placement)
 
     def first_token(self, ttft_s: float) -> None:
         """Its first token came."""
         self._counts.first_token(ttft_s)
+        if self._span is not None:
+            self._span.first_token(ttft_s)
 
     def broke(self, error: RequestError | BackendError) -> None:
         """It could not be run, or not to its end."""
