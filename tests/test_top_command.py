@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from starlette.responses import JSONResponse
 
 from agent_runtime.cli.main import main
-from tests.served_command import ROOT
+from tests.served_command import ROOT, served_command
 from tests.viewed_rack import ViewService, busy_service, frame, layout, served_beside
 
 COMMAND = [sys.executable, "-m", "agent_runtime.cli.main", "top"]
@@ -71,6 +72,23 @@ def test_a_rack_that_tells_one_frame_is_shown_without_rates(
     with served_beside(ViewService([layout(2), frame()]).app) as url:
         code, out, _ = run(capsys, url, "--once")
     assert (code, "nobody waits" in out) == (0, True)
+
+
+def test_a_rack_that_is_served_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "Plan the day."}],
+        "max_tokens": 8,
+        "session_id": "agent-1",
+    }
+    with served_command("--model", "qwen3-8b", "--replicas", "3", "--speed", "20") as one:
+        httpx2.post(f"{one.url}/v1/chat/completions", json=body, timeout=30).raise_for_status()
+        code, out, _ = run(capsys, one.url, "--once")
+    assert code == 0
+    assert "Qwen3-8B on Alibaba Panjiu AL128" in out
+    assert "3 replicas by number" in out
+    assert "1 sessions" in out
+    assert re.search(r"turns +1 ", out)
+    assert re.search(r"agent-1.* \u2192\d", out)
 
 
 def test_the_key_is_an_option_or_a_variable(

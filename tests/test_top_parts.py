@@ -33,6 +33,7 @@ from agent_runtime.terminal_view.strokes import (
 )
 from agent_runtime.terminal_view.terminal_keys import KeyReader
 from agent_runtime.terminal_view.view_messages import read_message
+from tests.rack_view_client import validator
 from tests.viewed_rack import DOWN, DRAINING, GAP, HELD, PREFILL, UP, BusyRack, frame, layout
 
 
@@ -167,9 +168,15 @@ def test_what_is_no_message_says_so(data: bytes, says: str) -> None:
         read_message(data)
 
 
+def test_the_made_up_rack_speaks_the_protocol() -> None:
+    told = [layout(32), *itertools.islice(BusyRack(32).frames(), 20), STILL]
+    for message in told:
+        validator().validate(message)
+
+
 def test_messages_of_other_kinds_and_more_members_are_passed_over() -> None:
     assert read_message(b'{"kind":"stories","turns":{}}') is None
-    assert isinstance(read({**layout(2), "fill": "reckoned"}), Layout)
+    assert isinstance(read({**layout(2), "more": "later"}), Layout)
     longer = frame(sessions=[[*row("a", HELD), "more"]])
     assert isinstance(read(longer), Frame)
 
@@ -250,6 +257,11 @@ def test_32_replicas_are_seen_whole_at_80x24() -> None:
     assert "13 down" in text
     for part in ("32 replicas by number", "waiting longest", "latest decisions", "q  quit"):
         assert part in text
+
+
+def test_what_was_reckoned_is_said_to_be() -> None:
+    shown = lines(pictured(STILL, fill="reckoned"), Room(100, 24, UNICODE))
+    assert "KV 95.0 % used, 20.1 % active, reckoned" in shown[6]
 
 
 def test_engines_are_called_by_their_hosts() -> None:

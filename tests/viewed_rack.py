@@ -39,6 +39,7 @@ def layout(num_replicas: int = 32, **changed: Any) -> dict[str, Any]:
         "band": "base",
         "speed": 5.0,
         "kv_tokens": 1_234_567,
+        "fill": "reported",
         "chips": [{"domain": chip // 64} for chip in range(chips)],
         "replicas": [
             {"id": n, "chips": list(range(4 * n, 4 * n + 4)), "label": str(n)}

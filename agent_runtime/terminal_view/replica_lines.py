@@ -108,7 +108,8 @@ def replica_notes(picture: RackPicture) -> list[Text]:
         used = sum(one.used_permille for one in there) / len(there) / PERMILLE
         active = sum(one.active_permille for one in there) / len(there) / PERMILLE
         running, waiting = sum(one.running for one in there), sum(one.waiting for one in there)
-        kv = f"KV {quantities.ratio(used)} used, {quantities.ratio(active)} active"
+        reckoned = ", reckoned" if layout.fill == "reckoned" else ""
+        kv = f"KV {quantities.ratio(used)} used, {quantities.ratio(active)} active{reckoned}"
         notes += [Text(kv, LABEL), Text(f"{running:,} running, {waiting:,} waiting", LABEL)]
     return notes
 
