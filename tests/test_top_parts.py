@@ -34,7 +34,7 @@ from agent_runtime.terminal_view.strokes import (
 from agent_runtime.terminal_view.terminal_keys import KeyReader
 from agent_runtime.terminal_view.view_messages import read_message
 from tests.rack_view_client import validator
-from tests.viewed_rack import DOWN, DRAINING, GAP, HELD, PREFILL, UP, BusyRack, frame, layout
+from tests.viewed_rack import DOWN, DRAINING, EMPTY, GAP, HELD, PREFILL, UP, BusyRack, frame, layout
 
 
 def read(message: dict[str, Any]) -> Any:
@@ -257,6 +257,16 @@ def test_32_replicas_are_seen_whole_at_80x24() -> None:
     assert "13 down" in text
     for part in ("32 replicas by number", "waiting longest", "latest decisions", "q  quit"):
         assert part in text
+
+
+def test_room_for_engines_that_are_not_there_takes_no_room() -> None:
+    empty = frame(replicas=[[1, 0, 500, 100, UP], [0, 0, 0, 0, EMPTY], [0, 0, 0, 0, EMPTY]])
+    shown = lines(pictured(empty), Room(80, 24, UNICODE))
+    assert shown[6].startswith("── 1 replicas by number ─")
+    assert "2 empty · KV 50.0 % used" in shown[6]
+    assert not any("empty" in line for line in shown[7:])
+    none = frame(replicas=[[0, 0, 0, 0, EMPTY]] * 2)
+    assert "0 replicas" in lines(pictured(none), Room(80, 24, UNICODE))[6]
 
 
 def test_what_was_reckoned_is_said_to_be() -> None:

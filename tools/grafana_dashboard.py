@@ -89,7 +89,7 @@ def rate(metric: str, by: str = "", *more: str) -> str:
 
 
 UP, DRAINING = 'state="up"', 'state="draining"'
-FAILED = 'outcome="failed"'
+NOT_FAILED = 'outcome!="failed"'
 HITS = f"{rate('panjiu_cached_prompt_tokens_total')} / {rate('panjiu_prompt_tokens_total')}"
 ENGINE_STATE = (
     f"2 * sum by (replica, url) ({of('panjiu_engine_state', UP)}) "
@@ -127,8 +127,8 @@ NOW = Section(
         Panel("TTFT p95", "stat", "From a request's arrival to its first token.",
               [quantiles("panjiu_time_to_first_token_seconds")[1]], width=4, height=4, unit="s"),
         Panel("Failed turns", "stat", "Of turns in the last minutes, the backend's fault.",
-              [Query(f"{rate('panjiu_turns_total', '', FAILED)} / {rate('panjiu_turns_total')}",
-                     "failed")],
+              [Query(f"1 - {rate('panjiu_turns_total', '', NOT_FAILED)} / "
+                     f"{rate('panjiu_turns_total')}", "failed")],
               width=4, height=4, unit="percentunit"),
     ],
 )  # fmt: skip

@@ -33,7 +33,7 @@ MIN_BAR = 7
 MAX_CELL = 48
 SHARE_FROM_BAR = 16
 """A cell with a bar of so many says the share in numbers too."""
-UP = "up"
+UP, EMPTY = "up", "empty"
 HAVE_KV = frozenset({UP, "draining"})
 
 
@@ -60,11 +60,12 @@ _ORDERS: Mapping[ReplicaOrder, Callable[[NamedReplica], float]] = MappingProxyTy
 
 
 def named_replicas(picture: RackPicture, order: ReplicaOrder) -> list[NamedReplica]:
-    """Return the replicas in an order; those alike stay in the layout's."""
+    """Return the replicas that there are in an order; those alike stay in the layout's."""
     layout = picture.layout
     replicas = [
         NamedReplica(place.id, label_of(place.label), gauges, layout.healths[gauges.health])
         for place, gauges in zip(layout.replicas, picture.replicas, strict=True)
+        if layout.healths[gauges.health] != EMPTY
     ]
     return sorted(replicas, key=_ORDERS[order])
 
