@@ -274,6 +274,17 @@ def test_a_server_that_goes_is_waited_for_in_the_terminal(tmp_path: Path) -> Non
         assert one.process.wait(PATIENCE_S) == 0
 
 
+def test_a_message_that_can_not_be_read_gives_the_terminal_back(tmp_path: Path) -> None:
+    told = [layout(2), *(frame(float(now_s)) for now_s in range(20)), frame(20.0, series=[])]
+    service = ViewService(told, pace_s=0.1)
+    with served_beside(service.app) as url, terminal(url, tmp_path) as one:
+        one.read_until("latest decisions")
+        text = one.read_until("the layout has 3")
+        assert text.index(LEFT) < text.index("series: 0")
+        assert one.process.wait(PATIENCE_S) == 1
+        assert one.modes() == one.before
+
+
 def test_no_server_is_said_on_the_plain_screen(tmp_path: Path) -> None:
     with served_beside(busy_service().app) as url:
         pass

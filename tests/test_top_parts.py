@@ -362,6 +362,16 @@ def test_a_stacked_line_shows_every_part_that_is_there(counts: list[int], width:
         }
 
 
+def test_what_clients_call_their_sessions_is_not_obeyed() -> None:
+    evil = "a\x1b[2Jb\nc\x07"
+    rows = [[evil, HELD, -1, 10, 0.0, "", evil]]
+    sent = [[f"{evil}#1", evil, 0, 0.0, 0.0, 10]]
+    picture = pictured(frame(1.0, sessions=rows, latest=sent), title=evil, policy=evil)
+    drawn = "".join(lines(picture, Room(80, 24, UNICODE)))
+    assert drawn.isprintable()
+    assert "a?[2Jb?c? < a?[2Jb?c?" in drawn
+
+
 def test_names_with_wide_characters_keep_columns() -> None:
     assert clipped("会议记录", 5) == "会议…"
     assert clipped("会议", 6) == "会议  "

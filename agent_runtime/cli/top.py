@@ -96,7 +96,7 @@ def run_top(args: argparse.Namespace) -> int:
     with told_plainly():
         if args.json:
             anyio.run(_pass_on, client)
-        elif args.once or not console.is_terminal:
+        elif args.once or not sys.stdout.isatty() or console.is_dumb_terminal:
             _print(console, anyio.run(_one_picture, client))
         else:
             interval_s = INTERVAL_S if args.interval is None else args.interval

@@ -8,6 +8,7 @@ import anyio
 from rich.console import Console
 
 from agent_runtime.cli.top_terminal import TopTerminal
+from agent_runtime.rack_view.messages import Frame
 from agent_runtime.terminal_view.connection import Connection
 from agent_runtime.terminal_view.look import Key, Look
 from agent_runtime.terminal_view.rack_state import RackPicture, WatchedRack
@@ -57,7 +58,7 @@ class TopViewer:
         message = read_message(data)
         if message is not None:
             self._rack.take(message)
-            if self._rack.picture() is not None:
+            if isinstance(message, Frame):
                 self._first.set()
 
     def _told(self, connection: Connection) -> None:

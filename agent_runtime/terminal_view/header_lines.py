@@ -20,6 +20,7 @@ from agent_runtime.terminal_view.strokes import (
     both_ends,
     fitted,
     joined,
+    shown,
     sparkline,
     stacked_line,
 )
@@ -47,13 +48,13 @@ def header_lines(
         frozen: Whether the picture stands still.
     """
     layout = picture.layout
-    facts = [Text(layout.policy), Text(_source(picture)), Text(_speed(layout.speed))]
+    facts = [Text(shown(layout.policy)), Text(_source(picture)), Text(_speed(layout.speed))]
     if frozen:
         facts.append(Text(f"{glyphs.pause} frozen", ALARM))
     if connection is not None:
         facts.append(_connection(connection, glyphs))
     right = joined(facts, f" {glyphs.separator} ")
-    title = Text(f" {layout.title}", TITLE)
+    title = Text(f" {shown(layout.title)}", TITLE)
     states = stacked_line(
         [(n, _style(s)) for s, n in zip(layout.states, picture.num_in_state, strict=True)],
         width,

@@ -149,9 +149,14 @@ def joined(parts: Iterable[Text], separator: str) -> Text:
     return Text(separator, FAINT).join([part for part in parts if part.cell_len])
 
 
+def shown(text: str) -> str:
+    """Return text from somebody else with nothing in it that a terminal would obey."""
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
 def clipped(text: str, width: int, *, right: bool = False) -> str:
     """Return text in a column: cut where it is too long, at the left or at the right of it."""
-    line = Text(text)
+    line = Text(shown(text))
     line.truncate(width, overflow="ellipsis")
     gap = " " * (width - line.cell_len)
     return gap + line.plain if right else line.plain + gap

@@ -20,6 +20,7 @@ from agent_runtime.errors import (
 )
 from agent_runtime.event_stream import EventStreamParser
 from agent_runtime.terminal_view.connection import Connection
+from agent_runtime.terminal_view.strokes import shown
 
 CONNECT_S = 5.0
 SILENCE_S = 15.0
@@ -186,7 +187,7 @@ def _reason(error: httpx2.HTTPError) -> str:
 
 
 def _refusal(server: ViewServer, status: int, body: bytes) -> Exception:
-    said = _message(body)
+    said = shown(_message(body))
     match status:
         case 403:
             return ConfigError(f"{server.url} does not show its dashboard: {said}")
