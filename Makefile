@@ -66,7 +66,7 @@ test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 $(CLIENTS_VENV)/.installed:
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
-		'aiperf>=0.13,<0.14' 'guidellm>=0.8,<0.9' 'schemathesis>=4.32,<5'
+		'aiperf>=0.13,<0.14' 'guidellm>=0.8,<0.9' 'locust>=2.40,<3' 'schemathesis>=4.32,<5'
 	@touch $@
 
 test-clients: $(VENV)/.installed-dev $(CLIENTS_VENV)/.installed

@@ -23,7 +23,8 @@ AgentRuntimeError
 │  ├─ EngineLostError       the connection to an engine failed, or its reply broke off
 │  ├─ UpstreamRefusedError  what another server answered
 │  │  └─ EngineBusyError    an engine answered 503
-│  └─ WireFormatError       an engine sent what can't be read
+│  ├─ ViewLostError         no rack view: no server, or one that left
+│  └─ WireFormatError       an engine or a rack view sent what can't be read
 ├─ AgentError               an agent's program, in the SDK
 │  ├─ ModelCallError        the server refused or failed
 │  ├─ TurnLimitError        tools and tools, and no answer
@@ -225,8 +226,12 @@ class EngineBusyError(UpstreamRefusedError):
         super().__init__(refused.status, refused.body, refused.retry_after_s)
 
 
+class ViewLostError(BackendError):
+    """A server's rack view could not be reached, or broke off; another try may succeed."""
+
+
 class WireFormatError(BackendError):
-    """An engine sent something that is not what it should be; nothing of it was taken in."""
+    """An engine or a rack view sent what it should not; nothing of it was taken in."""
 
 
 class AgentError(AgentRuntimeError):

@@ -72,6 +72,12 @@ def tokeniser(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module")
+def real_time() -> Iterator[ServedCommand]:
+    with served_command("--model", MODEL, "--replicas", "2") as one:
+        yield one
+
+
 class Emulated:
     """What the rack counted while a program ran."""
 
@@ -206,6 +212,58 @@ def test_vllm_s_bench_sees_the_rack_s_first_tokens(
     assert (told["completed"], told["failed"]) == (6, 0)
     assert rack.turns >= 6  # and one to see whether anybody answers
     rack.check_ttft(told["mean_ttft_ms"] / 1000)
+
+
+EXAMPLES = ROOT / "examples/load_tests"
+
+
+@pytest.mark.parametrize(
+    ("script", "variable", "program", "num_turns"),
+    [
+        ("aiperf.sh", "AIPERF", "aiperf", 32),
+        ("guidellm.sh", "GUIDELLM", "guidellm", 40),
+        pytest.param(
+            "vllm_bench.sh",
+            "VLLM_BENCH",
+            f"{VLLM_PYTHON} {ROOT / 'tests/clients/vllm_bench.py'}",
+            40,
+            marks=with_vllm,
+        ),
+    ],
+)
+def test_examples_of_load_tests_run(  # noqa: PLR0917 - what pytest gives
+    script: str,
+    variable: str,
+    program: str,
+    num_turns: int,
+    real_time: ServedCommand,
+    tokeniser: Path,
+    tmp_path: Path,
+) -> None:
+    named = program if " " in program else str(client(program))
+    more = {variable: named, "OUT": str(tmp_path / "out.json")}
+    with emulated_by(real_time.url) as rack:
+        start(["sh", EXAMPLES / script, tokeniser, real_time.url], tmp_path, more)
+    assert rack.turns == num_turns
+    assert rack.output_tokens >= 64 * num_turns
+
+
+def test_locust_s_users_talk(real_time: ServedCommand, tmp_path: Path) -> None:
+    with emulated_by(real_time.url) as rack:
+        start(
+            [
+                client("locust"), "-f", EXAMPLES / "locustfile.py", "--host", real_time.url,
+                "--headless", "--users", "4", "--spawn-rate", "4", "--run-time", "15s",
+                "--stop-timeout", "30", "--json-file", tmp_path / "told",
+            ],
+            tmp_path,
+        )  # fmt: skip
+    rows = {row["name"]: row for row in json.loads((tmp_path / "told.json").read_text())}
+    whole, first = rows["/v1/chat/completions"], rows["first token"]
+    assert whole["num_requests"] == first["num_requests"] == rack.turns > 8
+    assert whole["num_failures"] == 0
+    assert whole["total_response_time"] > 2 * first["total_response_time"]
+    assert rack.cached_tokens > rack.prompt_tokens / 2
 
 
 def test_schemathesis_finds_the_document_true(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import argparse
 import os
 from pathlib import Path
 
+from starlette.types import ASGIApp
+
 from agent_runtime.cli.rack_options import natural_float, positive_float, positive_int
 from agent_runtime.errors import ConfigError
 from agent_runtime.gateway.app import EndpointLimits
 from agent_runtime.gateway.dashboard import DashboardTerms
 from agent_runtime.gateway.tenants import TenantKeys, read_tenant_keys
 from agent_runtime.gateway.turn_stream import HoldTerms
+from agent_runtime.gateway.turn_tracing import TracedTurns
 from agent_runtime.gateway.view_access import (
     HOW_TO_SET,
     KEY_OPTION,
@@ -58,6 +61,12 @@ def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="seconds that a held turn's stream waits before it begins; until then errors are HTTP "
         "statuses (default: %(default)s)",
+    )
+    group.add_argument(
+        "--otel",
+        action="store_true",
+        help="OpenTelemetry spans of turns, in their callers' traces; start it as "
+        "'opentelemetry-instrument panjiu serve --otel' (docs/metrics.md)",
     )
     group.add_argument(
         "--no-dashboard",
@@ -109,6 +118,15 @@ def dashboard_line(terms: DashboardTerms | None, tenants: TenantKeys | None, url
     if terms.key is None and tenants is not None:
         return f"\ndashboard: needs a key of its own, for there are API keys: {HOW_TO_SET}"
     return f"\ndashboard at {url}/"
+
+
+def traced_app(args: argparse.Namespace, app: ASGIApp) -> ASGIApp:
+    """Return the endpoint as it is served: with spans of its turns, if they are asked for.
+
+    Raises:
+        ConfigError: OpenTelemetry is not installed.
+    """
+    return TracedTurns(app) if args.otel else app
 
 
 def tenant_keys(args: argparse.Namespace) -> TenantKeys | None:

@@ -24,6 +24,7 @@ from agent_runtime.cli.run import add_run_command, run_program
 from agent_runtime.cli.serve import add_serve_command
 from agent_runtime.cli.sessions import add_sessions_command
 from agent_runtime.cli.simulate import add_simulate_command
+from agent_runtime.cli.top import add_top_command
 from agent_runtime.cli.trace import add_trace_command
 
 DESCRIPTION = """\
@@ -38,6 +39,7 @@ start here:
                               your own agent program against the rack, in virtual time
   panjiu bench                scheduling policies beside each other, on the same sessions
   panjiu serve                the rack behind http://127.0.0.1:8000/v1
+  panjiu top                  that rack, live in a terminal
   panjiu replay RUN.jsonl --out RUN.html
                               a run to be watched again in a browser
   panjiu emulate              every replica as a vLLM look-alike, for any router in front
@@ -108,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add_replay_command(commands)
     add_run_command(commands)
     add_serve_command(commands)
+    add_top_command(commands)
     add_emulate_command(commands)
     add_sessions_command(commands)
     add_loadtest_command(commands)

@@ -16,6 +16,7 @@ from agent_runtime.cli.endpoint_options import (
     dashboard_terms,
     endpoint_limits,
     tenant_keys,
+    traced_app,
 )
 from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
 from agent_runtime.cli.rack_options import (
@@ -153,5 +154,6 @@ async def _serve(
             highlight=False,
             soft_wrap=True,
         )
-        await EndpointServer(endpoint_config(service.app), service.stop).serve(sockets=[listener])
+        config = endpoint_config(traced_app(args, service.app))
+        await EndpointServer(config, service.stop).serve(sockets=[listener])
         tasks.cancel_scope.cancel()

@@ -23,6 +23,7 @@ from agent_runtime.cli.endpoint_options import (
     dashboard_terms,
     endpoint_limits,
     tenant_keys,
+    traced_app,
 )
 from agent_runtime.cli.engine_options import (
     engine_key,
@@ -87,9 +88,8 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
                 f"{service.capabilities().describe()}\n"
                 f"listening on {url}/v1  (Ctrl-C stops)" + dashboard_line(dashboard, tenants, url)
             )
-            await EndpointServer(endpoint_config(service.app), service.stop).serve(
-                sockets=[listener]
-            )
+            config = endpoint_config(traced_app(args, service.app))
+            await EndpointServer(config, service.stop).serve(sockets=[listener])
             tasks.cancel_scope.cancel()
 
 

@@ -32,7 +32,7 @@ from agent_runtime.gateway.turn_stream import (
     TurnStream,
     leave_on_disconnect,
 )
-from agent_runtime.gateway.turn_telemetry import TurnCounts, WatchedTurn
+from agent_runtime.gateway.turn_telemetry import TURN_SPAN, TurnCounts, TurnSpan, WatchedTurn
 from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
@@ -117,7 +117,10 @@ class ReadyAnswer(msgspec.Struct, frozen=True):
 async def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> Response:
     """Return the response to a request; its turns run while it is sent, or before."""
     headers = {SESSION_HEADER: header_of(ready.session.public_id)}
-    run = partial(_run, desk, ready)
+    span: TurnSpan | None = (request.scope.get("state") or {}).get(TURN_SPAN)
+    if span is not None:
+        span.began(ready.session.public_id)
+    run = partial(_run, desk, ready, span)
     if ready.streams:
         return TurnStream(partial(_opened_stream, run), ready.ends, headers, desk.hold)
     return await _whole(run, ready.ends, request, headers)
@@ -126,7 +129,9 @@ async def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> Respo
 Run: TypeAlias = Callable[[AsyncExitStack], Awaitable[LiveAnswer]]
 
 
-async def _run(desk: TurnDesk, ready: ReadyAnswer, stack: AsyncExitStack) -> LiveAnswer:
+async def _run(
+    desk: TurnDesk, ready: ReadyAnswer, span: TurnSpan | None, stack: AsyncExitStack
+) -> LiveAnswer:
     """Have the turns run until the stack is left, and count the request.
 
     Raises:
@@ -137,7 +142,7 @@ async def _run(desk: TurnDesk, ready: ReadyAnswer, stack: AsyncExitStack) -> Liv
     is_new = ready.session.is_new
     if is_new:
         desk.line.check_newcomer(ready.session.session_id, anyio.current_time())
-    watched = WatchedTurn(desk.counts, ready.dialect, desk.line, is_new=is_new)
+    watched = WatchedTurn(desk.counts, ready.dialect, desk.line, span, is_new=is_new)
     stack.enter_context(watched)
     try:
         return await ready.begin(watched, stack)

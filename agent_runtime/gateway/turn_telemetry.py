@@ -42,6 +42,30 @@ class TurnCounts(Protocol):
         ...
 
 
+TURN_SPAN = "turn_span"
+"""Where the state of a traced request has its ``TurnSpan``."""
+
+
+class TurnSpan(Protocol):
+    """Is told of one request that runs turns, for its trace."""
+
+    def began(self, session_id: str) -> None:
+        """It is known whose turn it is."""
+        ...
+
+    def placed(self, placement: TurnPlacement) -> None:
+        """It runs; told again if it is tried again."""
+        ...
+
+    def first_token(self, ttft_s: float) -> None:
+        """Its first token came, so long after it arrived."""
+        ...
+
+    def ended(self, outcome: Outcome, used: TurnUsage | None) -> None:
+        """It is over."""
+        ...
+
+
 class WatchedTurn:
     """One request on its way, while the context lasts; one that nothing is told of was aborted.
 
@@ -49,6 +73,7 @@ class WatchedTurn:
         counts: Told of it.
         dialect: It came in.
         line: In which it waits.
+        span: Told of it too, where requests are traced.
         is_new: Whether it is its session's first.
 
     Attributes:
@@ -56,12 +81,21 @@ class WatchedTurn:
         used: What it used, once it is answered.
     """
 
-    __slots__ = ("_counts", "_dialect", "_is_new", "_line", "_waiting", "outcome", "used")
+    __slots__ = (
+        "_counts", "_dialect", "_is_new", "_line", "_span", "_waiting", "outcome", "used",
+    )  # fmt: skip
 
     def __init__(
-        self, counts: TurnCounts, dialect: DialectName, line: WaitingLine, *, is_new: bool
+        self,
+        counts: TurnCounts,
+        dialect: DialectName,
+        line: WaitingLine,
+        span: TurnSpan | None = None,
+        *,
+        is_new: bool,
     ) -> None:
         self._counts = counts
+        self._span = span
         self._dialect = dialect
         self._line = line
         self._is_new = is_new
@@ -77,6 +111,8 @@ class WatchedTurn:
     def __exit__(self, *_: object) -> None:
         self.placed(None)
         self._counts.request_ended(self._dialect, self.outcome, self.used)
+        if self._span is not None:
+            self._span.ended(self.outcome, self.used)
 
     def placed(self, placement: TurnPlacement | None) -> None:
         """It runs, or it never will."""
@@ -85,10 +121,14 @@ class WatchedTurn:
             self._counts.turn_placed(placement)
             waited_s = None if placement is None else placement.waited_s
             self._line.left(anyio.current_time(), waited_s, is_new=self._is_new)
+        if self._span is not None and placement is not None:
+            self._span.placed(placement)
 
     def first_token(self, ttft_s: float) -> None:
         """Its first token came."""
         self._counts.first_token(ttft_s)
+        if self._span is not None:
+            self._span.first_token(ttft_s)
 
     def broke(self, error: RequestError | BackendError) -> None:
         """It could not be run, or not to its end."""
