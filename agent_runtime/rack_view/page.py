@@ -1,7 +1,7 @@
-"""The page that shows a view of the rack, live or from a recording: one document, which loads nothing.
+"""The page that shows a view of the rack, live or from a recording: one document, loading nothing.
 
-Its parts are in ``assets``: markup, styles, and JavaScript modules, which are put together here in the
-order below as one module, without a build step.
+Its parts are in ``assets``: markup, styles, and JavaScript modules, which are put together here in
+the order below as one module, without a build step.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _PLACE = re.compile(r"\{\{(\w+)\}\}")
 def dashboard_page(recording: bytes | None = None) -> str:
     """Return the page as one HTML document.
 
-    Its content security policy names its own script and styles by their hashes and forbids everything
-    else; a live page may talk to the server that it came from, a recording to nobody.
+    Its content security policy names its own script and styles by their hashes and forbids
+    everything else; a live page may talk to the server that it came from, a recording to nobody.
 
     Args:
-        recording: Messages as gzipped JSON lines; None for a page that reads ``view/stream``, beside
-            itself.
+        recording: Messages as gzipped JSON lines; None for a page that reads ``view/stream``,
+            beside itself.
     """
     script, style = _script(), _INDENT.sub("", _asset("page.css"))
     policy = "; ".join(

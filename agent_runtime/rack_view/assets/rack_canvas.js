@@ -5,7 +5,7 @@ import { percent, seconds, tokens } from "./quantities.js";
 const ARROW_MS = 900; // a pull is seen so long at least: it may take less than one picture
 const MAX_ARROWS = 40; // the largest pulls; more would hide the rack
 const LEVEL_MS = 140; // in which a level comes two thirds nearer to where it belongs
-const COLOURS = ["ink", "muted", "rule", "card", "tile", "accent", "accent-soft", "held", "prefill", "decode", "gap", "move", "bad"];
+const COLOURS = ["ink", "muted", "rule", "card", "tile", "accent", "accent-soft", "held", "held-ink", "prefill", "decode", "gap", "move", "bad"];
 const DOT_STATES = ["gap", "decode", "prefill", "held"]; // from the bottom up
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif';
 
@@ -173,7 +173,7 @@ export class RackCanvas {
     const right = health === "up" ? (isNarrow ? `${running + waiting}` : batch) : health;
     const style = { size: isNarrow ? 10 : 11.5, align: "right" };
     if (health === "down") Object.assign(style, { colour: "bad", weight: 600 });
-    else if (waiting && health === "up") style.colour = "held";
+    else if (waiting && health === "up") style.colour = "held-ink";
     this.#write(ctx, right, head.x + head.w, baseline, style);
     const room = head.w - ctx.measureText(right).width - 6 * unit;
     const label = model.layout.replicas[frame.replica].label ?? String(frame.replica);

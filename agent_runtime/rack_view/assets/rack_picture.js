@@ -7,6 +7,7 @@ import { SessionDots } from "./session_dots.js";
 
 const REACH_PX = 12; // of a pointer around a dot; a finger is wider
 const FINGER_REACH_PX = 22;
+const STILL_EVERY_MS = 100; // its words can't be read faster
 
 export class RackPicture {
   #box = byId("rack");
@@ -16,6 +17,8 @@ export class RackPicture {
   #pointed = null; // { session } or { replica }, under the pointer
   #model = null;
   #isDirty = true;
+  #isStillOld = true;
+  #stillAt = -Infinity;
 
   /** @param onOpen told of { session } or { replica }. */
   constructor({ onOpen }) {
@@ -53,8 +56,7 @@ export class RackPicture {
     if (!this.geometry) return;
     this.dots.sync(model, this.geometry, now, spread);
     this.canvas.sync(model, now, spread);
-    this.#describe();
-    this.#repaint();
+    this.#isDirty = this.#isStillOld = true;
     if (this.#pointed) this.#show(this.#pointed);
   }
 
@@ -71,6 +73,11 @@ export class RackPicture {
   /** Paint, if there is anything to; return whether it was. */
   paint(now) {
     if (!this.geometry || !this.#model) return false;
+    if (this.#isStillOld && now - this.#stillAt >= STILL_EVERY_MS) {
+      this.#stillAt = now;
+      this.#describe();
+      this.#repaint();
+    }
     const moving = this.dots.step(now);
     if (!moving && !this.#isDirty) return false;
     const marked = this.#pointed?.session ?? this.selected?.session;
@@ -98,6 +105,7 @@ export class RackPicture {
   #repaint() {
     if (!this.geometry || !this.#model) return;
     this.#isDirty = true;
+    this.#isStillOld = false;
     const focused = document.activeElement === this.#stage ? this.focused : null;
     this.canvas.paintStill(this.#model, this.geometry, { selected: this.selected?.replica ?? null, focused });
   }

@@ -117,12 +117,13 @@ export class DecisionList {
 
   #item(model, decision, isFirst) {
     const label = model.layout.replicas[decision.replica]?.label ?? String(decision.replica);
+    const isNamed = decision.turn.startsWith(decision.session); // a bare number would say nothing
     const held = decision.held >= 0.0005 ? briefSeconds(decision.held) : "0";
     const button = make(
       "button",
       { type: "button", class: this.isTold(decision.turn) ? "decision told" : "decision", tabindex: isFirst ? 0 : -1 },
       make("span", { class: "time" }, moment(decision.at)),
-      make("span", { class: "name", title: decision.turn }, decision.turn),
+      make("span", { class: "name", title: `${decision.turn} of ${decision.session}` }, isNamed ? decision.turn : decision.session),
       make("span", { class: "to", title: `to replica ${label}` }, label),
       make("span", { class: decision.held > 1 ? "number held-long" : "number muted" }, held),
       make("span", { class: "number", title: "tokens of its prompt expected in cache there" }, tokens(decision.cached)),

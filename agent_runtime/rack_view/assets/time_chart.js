@@ -88,7 +88,7 @@ class TimeChart {
     for (let t = Math.ceil(from / step) * step; t <= to; t += step) {
       const x = this.x(t);
       if (x < this.plot.x - 1 || x > this.plot.x + this.plot.w - 0.8 * this.em) continue;
-      ticks.push(makeSvg("text", { x, y: this.plot.y + this.plot.h + this.em, class: "x" }, shortSeconds(Math.round(t * 1000) / 1000)));
+      ticks.push(makeSvg("text", { x, y: this.plot.y + this.plot.h + this.em, class: "x" }, timeTick(t, step)));
     }
     return ticks;
   }
@@ -198,6 +198,10 @@ export class PopulationChart extends TimeChart {
 
 function place(line, x, plot) {
   for (const [name, value] of [["x1", x], ["x2", x], ["y1", plot.y], ["y2", plot.y + plot.h]]) line.setAttribute(name, value);
+}
+
+function timeTick(t, step) {
+  return step >= 60 || t < 60 ? shortSeconds(Math.round(t * 1000) / 1000) : moment(t).replace(/\.\d$/, "");
 }
 
 /** The next step that people count in: 1, 2, 5 of a power of ten, and of a minute or an hour. */
