@@ -6,7 +6,9 @@ whoever reads the stream and to whoever comes, with {"forget": true} drop what w
 {"hang_up": true} end the streams.
 """
 
+import json
 import socket
+import sys
 from typing import Any
 
 import anyio
@@ -83,6 +85,8 @@ def main() -> None:
         ]
     )
     listener = socket.create_server(("127.0.0.1", 0))
+    sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
+    sys.stdout.flush()
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 

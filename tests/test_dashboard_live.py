@@ -173,7 +173,7 @@ def test_a_newer_protocol_is_told_and_not_asked_for_again(server: Server, visite
     [
         ("{not json", "a message is no JSON"),
         (frame(2.0, 5), "frame.replicas has 5 entries, and the layout 2 replicas"),
-        ({"kind": "surprise"}, "unknown kind of message: surprise"),
+        ({"no": "kind"}, "a message has no kind"),
     ],
 )
 def test_a_malformed_message_is_told_and_the_state_asked_for_anew(
@@ -184,6 +184,13 @@ def test_a_malformed_message_is_told_and_the_state_asked_for_anew(
     watched.page.get_by_text(why).first.wait_for()
     server.script(forget=True, say=[LAYOUT, WHOLE])
     watched.wait_for("view.phase === 'open' && view.numDots === 3")
+
+
+def test_a_message_of_a_kind_to_come_is_passed_over(server: Server, visited: Visited) -> None:
+    server.script(say=[LAYOUT, WHOLE, {"kind": "surprise"}, SENT])
+    watched = visited()
+    watched.wait_for("view.t === 2 && view.phase === 'open'")
+    assert "does not know are left out: surprise" in watched.page.locator("#notices").inner_text()
 
 
 def test_frozen_it_stands_while_the_rack_goes_on(server: Server, visited: Visited) -> None:

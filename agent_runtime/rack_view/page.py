@@ -20,6 +20,7 @@ MODULES = (
     "live_stream",
     "geometry",
     "session_dots",
+    "kv_arrows",
     "rack_canvas",
     "rack_picture",
     "time_chart",

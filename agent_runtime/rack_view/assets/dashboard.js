@@ -4,6 +4,7 @@ import { byId, make, say } from "./elements.js";
 import { FrameMeter } from "./frame_meter.js";
 import { Headline, Notices } from "./headline.js";
 import { moment, seconds, tokens } from "./quantities.js";
+import { labelOf } from "./rack_model.js";
 import { replicaSentence, sessionSentence } from "./rack_canvas.js";
 import { RackPicture } from "./rack_picture.js";
 import { SidePanel, storyParts } from "./receipt_panel.js";
@@ -67,7 +68,9 @@ export class Dashboard {
       const title = name.replace(/_s$/, "").toUpperCase();
       return [new LatencyChart(place, { title, onSeek: this.onSeek }), (shown) => shown.series[index]];
     });
-    const states = ["decode", "prefill", "gap", "held"].filter((state) => model.layout.states.includes(state));
+    const states = ["decode", "prefill", "gap", "held"].filter((state) =>
+      model.layout.states.includes(state),
+    );
     const crowd = new PopulationChart(place, { title: "Sessions", states, onSeek: this.onSeek });
     this.#charts.push([crowd, (shown) => shown.population]);
   }
@@ -106,12 +109,18 @@ export class Dashboard {
     if (!session) return undefined;
     if (session.turn) return this.openTurn(session.turn, null, session.id);
     const show = this.#openPanel(session.id, "session", { session: id });
-    return show(make("p", {}, sessionSentence(this.model, session)), make("p", { class: "muted" }, "No turn of it is known here yet."));
+    return show(
+      make("p", {}, sessionSentence(this.model, session)),
+      make("p", { class: "muted" }, "No turn of it is known here yet."),
+    );
   }
 
   openReplica(index) {
-    const show = this.#openPanel(`Replica ${this.model.layout.replicas[index].label ?? index}`, "replica", { replica: index });
-    this.#showPanel = () => show(...replicaParts(this.model, index, (session) => this.open({ session: session.id })));
+    const show = this.#openPanel(`Replica ${labelOf(this.model.layout, index)}`, "replica", {
+      replica: index,
+    });
+    this.#showPanel = () =>
+      show(...replicaParts(this.model, index, (session) => this.open({ session: session.id })));
     this.#showPanel();
   }
 
@@ -119,17 +128,30 @@ export class Dashboard {
   async openTurn(turn, decision = null, sessionId = decision?.session) {
     const show = this.#openPanel(`Turn ${turn}`, "turn", { session: sessionId });
     const session = this.model.sessions.get(sessionId);
-    const lead = session?.turn === turn ? [make("p", { class: "lead" }, `${session.id}: ${sessionSentence(this.model, session)}`)] : [];
+    const lead =
+      session?.turn === turn
+        ? [make("p", { class: "lead" }, `${session.id}: ${sessionSentence(this.model, session)}`)]
+        : [];
     show(...lead, make("p", { class: "muted" }, "Looking for its receipt …"));
     try {
       const story = await this.stories.fetch(turn);
-      show(...lead, ...storyParts(story, this.model.layout.replicas.map((replica) => replica.label)));
+      show(...lead, ...storyParts(story, (replica) => labelOf(this.model.layout, replica)));
     } catch (error) {
       if (decision) {
         const held = decision.held > 0 ? `held for ${seconds(decision.held)}, then ` : "";
-        lead.push(make("p", {}, `${held}sent to replica ${decision.replica} at ${moment(decision.at)}; ${tokens(decision.cached)} tokens were expected in its cache.`));
+        lead.push(
+          make(
+            "p",
+            {},
+            `${held}sent to replica ${labelOf(this.model.layout, decision.replica)} at ${moment(decision.at)}; ${tokens(decision.cached)} tokens were expected in its cache.`,
+          ),
+        );
       }
-      show(...lead, make("p", { class: "notice" }, error.message), ...this.#nearStories(sessionId, decision?.at ?? this.model.t));
+      show(
+        ...lead,
+        make("p", { class: "notice" }, error.message),
+        ...this.#nearStories(sessionId, decision?.at ?? this.model.t),
+      );
     }
   }
 
@@ -141,7 +163,14 @@ export class Dashboard {
       button.addEventListener("click", () => this.openTurn(turn, null, session));
       return make("li", {}, button);
     });
-    return [make("section", {}, make("h3", {}, "Kept, and nearest to it"), make("ul", { class: "link-list" }, ...items))];
+    return [
+      make(
+        "section",
+        {},
+        make("h3", {}, "Kept, and nearest to it"),
+        make("ul", { class: "link-list" }, ...items),
+      ),
+    ];
   }
 
   /** A key of the keyboard that nothing else took; return whether it meant something here. */
@@ -180,7 +209,8 @@ export class Dashboard {
     say(byId("at"), `at ${moment(this.model.t)}`);
     // What somebody is in with the keyboard or the pointer must not be taken from under them.
     const body = byId("panel-body");
-    if (this.#showPanel && !body.matches(":hover") && !body.contains(document.activeElement)) this.#showPanel();
+    if (this.#showPanel && !body.matches(":hover") && !body.contains(document.activeElement))
+      this.#showPanel();
   }
 
   #showCharts(now) {
@@ -200,7 +230,7 @@ export class Dashboard {
       replicas: this.model?.replicas ?? [],
       numDots: this.picture.dots.byId.size,
       numMoving: this.picture.dots.moving.size,
-      numArrows: this.picture.canvas.numArrows,
+      numArrows: this.picture.canvas.arrows.size,
       places: (id) => this.picture.dots.byId.get(id),
       frames: this.picture.geometry?.frames ?? [],
       fps: this.meter.fps,

@@ -13,7 +13,7 @@ const STACK_BELOW = 620; // domains stand below each other on anything narrower
  * @param layout as the protocol has it.
  * @param width of the canvas; `height` too, or null for as much as it takes.
  * @param unit pixels of a design pixel: 1 at a font size of 14 px.
- * @returns {{width, height, queue: Box, groups: Group[], frames: Frame[]}} frames by replica.
+ * @returns {{width, height, queue: Box, groups: Group[], frames: Frame[], byReplica: Map}} a frame a replica.
  */
 export function layOut(layout, width, height, unit) {
   const groups = groupsOf(layout);
@@ -36,7 +36,8 @@ export function layOut(layout, width, height, unit) {
     };
     placeFrames(group, layout, unit, frames);
   });
-  return { width, height: full, unit, queue, groups, frames };
+  const byReplica = new Map(frames.map((frame) => [frame.replica, frame]));
+  return { width, height: full, unit, queue, groups, frames, byReplica };
 }
 
 /** Replicas by the domains that their chips are in, and the chips that none of them has. */
@@ -49,14 +50,22 @@ function groupsOf(layout) {
   };
   const taken = new Set();
   layout.replicas.forEach((replica, index) => {
+    for (const chip of replica.chips) taken.add(chip);
+    if (isFreeSlot(layout, replica)) return;
     const domains = [...new Set(replica.chips.map((chip) => layout.chips[chip].domain))];
     groupOf(domains.sort((a, b) => a - b)).replicas.push(index);
-    for (const chip of replica.chips) taken.add(chip);
   });
   layout.chips.forEach((chip, id) => {
     if (!taken.has(id)) groupOf([chip.domain]).spares.push(id);
   });
-  return [...groups.values()].sort((a, b) => a.domains[0] - b.domains[0] || b.domains.length - a.domains.length);
+  return [...groups.values()].sort(
+    (a, b) => a.domains[0] - b.domains[0] || b.domains.length - a.domains.length,
+  );
+}
+
+/** A place that an engine may take later; it would only take room from those that are there. */
+export function isFreeSlot(layout, replica) {
+  return layout.source === "engines" && !replica.label;
 }
 
 const HEAD = 20;
@@ -66,7 +75,9 @@ function naturalHeight(groups, columns, width, space, unit) {
   const heights = groups.map((group) => {
     const across = Math.max(1, Math.floor((width + GAP * unit) / ((SMALLEST_FRAME.w + GAP) * unit)));
     const rows = Math.ceil(group.replicas.length / across);
-    return HEAD * unit + rows * (SMALLEST_FRAME.h + 16 + GAP) * unit + (group.spares.length ? SPARES * unit : 0);
+    return (
+      HEAD * unit + rows * (SMALLEST_FRAME.h + 16 + GAP) * unit + (group.spares.length ? SPARES * unit : 0)
+    );
   });
   const rows = Math.ceil(groups.length / columns);
   return Math.max(...heights, 0) * rows + space * (rows - 1);
@@ -87,7 +98,7 @@ function placeFrames(group, layout, unit, frames) {
       w: grid.w,
       h: grid.h,
     };
-    frames[replica] = furnish(frame, layout.replicas[replica].chips.length, unit);
+    frames.push(furnish(frame, layout.replicas[replica].chips.length, unit));
   });
   const rows = Math.ceil(group.replicas.length / grid.columns);
   group.spareBox = { x: area.x, y: area.y + rows * (grid.h + gap), w: area.w, h: spares };
@@ -175,7 +186,12 @@ export function commonPitch(fits, before) {
 /** The room for dots in the queue, beside its words. */
 export function queueRoom(queue, unit) {
   const words = Math.min(150 * unit, queue.w * 0.36);
-  return { x: queue.x + words, y: queue.y + 7 * unit, w: queue.w - words - 10 * unit, h: queue.h - 14 * unit };
+  return {
+    x: queue.x + words,
+    y: queue.y + 7 * unit,
+    w: queue.w - words - 10 * unit,
+    h: queue.h - 14 * unit,
+  };
 }
 
 /** Columns of places from the left: the head of the queue is at its left end. */
@@ -203,8 +219,14 @@ export function frameAt(geometry, x, y) {
 
 /** The nearest replica in a direction ("ArrowLeft", …), or the same one. */
 export function neighbour(geometry, replica, key) {
-  const from = geometry.frames[replica];
-  const [alongX, sign] = { ArrowLeft: [true, -1], ArrowRight: [true, 1], ArrowUp: [false, -1], ArrowDown: [false, 1] }[key];
+  const from = geometry.byReplica.get(replica);
+  if (!from) return geometry.frames[0]?.replica ?? replica;
+  const [alongX, sign] = {
+    ArrowLeft: [true, -1],
+    ArrowRight: [true, 1],
+    ArrowUp: [false, -1],
+    ArrowDown: [false, 1],
+  }[key];
   let best = { replica, far: Infinity };
   for (const frame of geometry.frames) {
     const dx = frame.x + frame.w / 2 - from.x - from.w / 2;

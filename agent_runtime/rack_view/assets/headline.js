@@ -14,20 +14,31 @@ export class Headline {
   reset(layout) {
     byId("title").textContent = layout.title ?? "Rack";
     document.title = `${layout.title ?? "Rack"} · Panjiu`;
-    const source = { emulated: "emulated rack", engines: "real engines", recording: "recording" }[layout.source] ?? layout.source;
+    const source =
+      { emulated: "emulated rack", engines: "real engines", recording: "recording" }[layout.source] ??
+      layout.source;
     const facts = [source, layout.policy && `policy ${layout.policy}`, layout.band && `band ${layout.band}`];
-    if (layout.source === "emulated" && layout.speed && layout.speed !== 1) facts.push(`${layout.speed}x real time`);
+    if (layout.source === "emulated" && layout.speed && layout.speed !== 1)
+      facts.push(`${layout.speed}x real time`);
     if (layout.kv_tokens) facts.push(`${tokens(layout.kv_tokens)} tokens of KV a replica`);
     if (layout.fill === "reckoned") facts.push("KV levels reckoned from contexts");
     byId("facts").replaceChildren(...facts.filter(Boolean).map((fact) => make("span", {}, fact)));
     const entry = (place, name, word, title, dot) => {
       const value = make("dd", {}, "–");
-      place.append(make("div", { title }, make("dt", {}, dot ? make("span", { class: `dot ${dot}` }) : null, word), value));
+      place.append(
+        make(
+          "div",
+          { title },
+          make("dt", {}, dot ? make("span", { class: `dot ${dot}` }) : null, word),
+          value,
+        ),
+      );
       return value;
     };
     const strip = byId("strip");
     strip.replaceChildren();
-    for (const state of layout.states) this.#counts[state] = entry(strip, state, state, STATE_WORDS[state], state);
+    for (const state of layout.states)
+      this.#counts[state] = entry(strip, state, state, STATE_WORDS[state], state);
     for (const [name, word, title] of FIGURES) this.#values[name] = entry(strip, name, word, title);
   }
 
@@ -69,7 +80,9 @@ const FIGURES = [
 ];
 
 function summaryOf(model, counts, texts) {
-  const states = Object.entries(counts).map(([state, number]) => `${number} ${state}`).join(", ");
+  const states = Object.entries(counts)
+    .map(([state, number]) => `${number} ${state}`)
+    .join(", ");
   const longest = model.longestHold();
   const down = model.replicas.filter((replica) => replica.health === "down").length;
   return (

@@ -4,10 +4,10 @@ import { Dashboard } from "./dashboard.js";
 import { byId, say } from "./elements.js";
 import { LiveStream } from "./live_stream.js";
 import { Player } from "./player.js";
-import { ProtocolError, RackModel } from "./rack_model.js";
+import { KINDS, ProtocolError, RackModel, unknownKind } from "./rack_model.js";
 import { KeptStories, readRecording, Timeline } from "./recording.js";
 
-const LONGEST_SPREAD_MS = 1000;
+const LONGEST_SPREAD_MS = { live: 1000, replay: 5000 }; // changes are shown so much late at most
 const KEY_STORED_AS = "panjiu-dashboard-key";
 
 /** Play what is inside the page. */
@@ -17,7 +17,7 @@ function replay(messages) {
     stories,
     onSeek: (t) => player.seek(t),
   });
-  const timeline = new Timeline(messages, (error) => dashboard.notices.tell("message", `A message was left out: ${error.message}`));
+  const timeline = new Timeline(messages, (problem) => dashboard.notices.tell("message", problem));
   stories.take(timeline.stories);
   let index = 0;
   let model = timeline.modelAt(0);
@@ -38,7 +38,11 @@ function replay(messages) {
     const from = timeline.frames[index].t;
     while (index < next) model.apply(timeline.frames[(index += 1)]);
     const pause_s = ((timeline.frames[index + 1]?.t ?? model.t) - model.t) / player.speed;
-    dashboard.show(model, now, { from, to: model.t, over_ms: Math.min(pause_s * 1000, LONGEST_SPREAD_MS) });
+    dashboard.show(model, now, {
+      from,
+      to: model.t,
+      over_ms: Math.min(pause_s * 1000, LONGEST_SPREAD_MS.replay),
+    });
   };
   const keys = {
     " ": () => player.toggle(),
@@ -49,7 +53,12 @@ function replay(messages) {
     Home: () => player.seek(timeline.start),
     End: () => player.seek(timeline.end),
   };
-  return { dashboard, keys, onStep, probe: () => ({ mode: "replay", phase: "recording", isPlaying: player.isPlaying, speed: player.speed }) };
+  return {
+    dashboard,
+    keys,
+    onStep,
+    probe: () => ({ mode: "replay", phase: "recording", isPlaying: player.isPlaying, speed: player.speed }),
+  };
 }
 
 /** Follow the server. */
@@ -74,9 +83,11 @@ function live() {
       dashboard.begin(model);
       showFrozen();
     } else if (kind === "frame") {
-      const over_ms = Math.min(now - framedAt, LONGEST_SPREAD_MS);
+      const over_ms = Math.min(now - framedAt, LONGEST_SPREAD_MS.live);
       framedAt = now;
       if (!frozen) dashboard.show(model, now, message.whole ? null : { from: before, to: model.t, over_ms });
+    } else if (!KINDS.includes(kind)) {
+      dashboard.notices.tell("kind", unknownKind(kind));
     }
   };
   const showFrozen = () => {
@@ -95,14 +106,29 @@ function live() {
     if (phase === "waiting" || phase === "ended") dashboard.notices.tell("stream", state.text);
     if (phase === "key") askForKey(state, dashboard, stream);
   };
-  const stream = new LiveStream(new URL("view/stream", location.href), { keys: sessionKeys(), onMessage, onState });
+  const stream = new LiveStream(new URL("view/stream", location.href), {
+    keys: sessionKeys(),
+    onMessage,
+    onState,
+  });
   byId("freeze").hidden = false;
   byId("freeze").addEventListener("click", freeze);
   stream.follow().catch(report(dashboard));
-  return { dashboard, keys: { " ": freeze }, onStep: () => {}, probe: () => ({ mode: "live", phase, isFrozen: frozen !== null }) };
+  return {
+    dashboard,
+    keys: { " ": freeze },
+    onStep: () => {},
+    probe: () => ({ mode: "live", phase, isFrozen: frozen !== null }),
+  };
 }
 
-const PHASES = { connecting: "Connecting", open: "Live", waiting: "Not connected", key: "Key needed", ended: "Ended" };
+const PHASES = {
+  connecting: "Connecting",
+  open: "Live",
+  waiting: "Not connected",
+  key: "Key needed",
+  ended: "Ended",
+};
 
 /** A newer protocol does not become an older one by asking again. */
 function takeMessage(model, message) {

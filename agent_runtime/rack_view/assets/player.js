@@ -23,10 +23,20 @@ export class Player {
     this.isPlaying = false;
     const fit = Math.max((timeline.end - timeline.start) / WHOLE_TAKES_S, 0.1);
     this.speed = fit;
-    const speeds = [[fit, `${+fit.toPrecision(2)}x, all in a minute`], ...SPEEDS.map((speed) => [speed, `${speed}x`])];
-    this.#speedSelect.append(...speeds.map(([speed, text], index) => make("option", { value: speed, selected: index === 0 }, text)));
+    const speeds = [
+      [fit, `${+fit.toPrecision(2)}x, all in a minute`],
+      ...SPEEDS.map((speed) => [speed, `${speed}x`]),
+    ];
+    this.#speedSelect.append(
+      ...speeds.map(([speed, text], index) => make("option", { value: speed, selected: index === 0 }, text)),
+    );
     this.#speedSelect.addEventListener("change", () => (this.speed = Number(this.#speedSelect.value)));
-    Object.assign(this.#scrubber, { min: timeline.start, max: timeline.end, step: "any", value: timeline.start });
+    Object.assign(this.#scrubber, {
+      min: timeline.start,
+      max: timeline.end,
+      step: "any",
+      value: timeline.start,
+    });
     this.#scrubber.addEventListener("input", () => this.seek(Number(this.#scrubber.value)));
     this.#playButton.addEventListener("click", () => this.toggle());
     byId("transport").hidden = false;

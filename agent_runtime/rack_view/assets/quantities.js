@@ -59,7 +59,11 @@ export function count(value) {
 /** How many tokens: "812", "128 k", "1.25 M". */
 export function tokens(value) {
   if (!Number.isFinite(value)) return MISSING;
-  for (const [unit, word] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) {
+  for (const [unit, word] of [
+    [1e9, "B"],
+    [1e6, "M"],
+    [1e3, "k"],
+  ]) {
     if (Math.abs(value) >= unit * 0.9995) return `${digits(value / unit)} ${word}`;
   }
   return count(value);

@@ -1,11 +1,27 @@
 // The rack as a picture: what stands still on one canvas, what moves on another above it.
 
+import { isFreeSlot } from "./geometry.js";
+import { KvArrows } from "./kv_arrows.js";
 import { percent, seconds, tokens } from "./quantities.js";
+import { labelOf } from "./rack_model.js";
 
-const ARROW_MS = 900; // a pull is seen so long at least: it may take less than one picture
-const MAX_ARROWS = 40; // the largest pulls; more would hide the rack
 const LEVEL_MS = 140; // in which a level comes two thirds nearer to where it belongs
-const COLOURS = ["ink", "muted", "rule", "card", "tile", "accent", "accent-soft", "held", "held-ink", "prefill", "decode", "gap", "move", "bad"];
+const COLOURS = [
+  "ink",
+  "muted",
+  "rule",
+  "card",
+  "tile",
+  "accent",
+  "accent-soft",
+  "held",
+  "held-ink",
+  "prefill",
+  "decode",
+  "gap",
+  "move",
+  "bad",
+];
 const DOT_STATES = ["gap", "decode", "prefill", "held"]; // from the bottom up
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif';
 
@@ -15,13 +31,13 @@ export class RackCanvas {
   #colours = {};
   #levels = []; // by replica: what is shown of used and active, and where that goes
   #leveledAt = 0;
-  #arrows = []; // { move, start, lasts }, in milliseconds of the page
   #scale = 1;
 
   constructor(still, live) {
     this.#still = still.getContext("2d");
     this.#live = live.getContext("2d");
     this.instant = false;
+    this.arrows = new KvArrows();
   }
 
   /** Look the colours up again, as after a change of theme. */
@@ -52,16 +68,7 @@ export class RackCanvas {
       (this.#levels[index] ??= { used: 0, active: 0 }).to = replica;
     });
     this.#levels.length = model.replicas.length;
-    if (spread === null) this.#arrows = [];
-    const msPerSecond = spread && spread.to > spread.from ? spread.over_ms / (spread.to - spread.from) : 0;
-    const known = new Set(this.#arrows.map((arrow) => arrow.move));
-    for (const move of model.moves) {
-      if (known.has(move) || move.from === move.to) continue;
-      const wait = spread ? Math.max(0, move.start - spread.from) * msPerSecond : 0;
-      const lasts = Math.max(ARROW_MS, (move.ready - move.start) * msPerSecond);
-      this.#arrows.push({ move, start: now + wait, lasts });
-    }
-    this.#arrows = this.#arrows.filter(({ start, lasts }) => now < start + lasts);
+    this.arrows.sync(model, now, spread);
   }
 
   /** Paint what changes only with a frame of the stream: boxes, words, health. */
@@ -81,14 +88,9 @@ export class RackCanvas {
     this.#paintTails(ctx, dots);
     this.#paintDots(ctx, dots);
     if (marked) this.#paintMarked(ctx, dots, marked);
-    this.#arrows = this.#arrows.filter(({ start, lasts }) => now < start + lasts);
-    this.#paintArrows(ctx, geometry, now);
-    return rising || this.#arrows.length > 0;
-  }
-
-  /** Pulls under way, as far as they are seen; of more than a few dozen only the largest are drawn. */
-  get numArrows() {
-    return this.#arrows.length;
+    ctx.strokeStyle = ctx.fillStyle = this.#colours.move;
+    const pulling = this.arrows.paint(ctx, geometry, now, this.instant);
+    return rising || pulling;
   }
 
   #begin(ctx) {
@@ -98,7 +100,13 @@ export class RackCanvas {
     return ctx;
   }
 
-  #write(ctx, text, x, y, { size = 11, colour = "muted", weight = 400, align = "left", room = Infinity } = {}) {
+  #write(
+    ctx,
+    text,
+    x,
+    y,
+    { size = 11, colour = "muted", weight = 400, align = "left", room = Infinity } = {},
+  ) {
     ctx.font = `${weight} ${size * this.unit}px ${FONT}`;
     ctx.fillStyle = this.#colours[colour];
     ctx.textAlign = align;
@@ -114,7 +122,11 @@ export class RackCanvas {
     ctx.stroke();
     const longest = model.longestHold();
     const says = longest === null ? "nobody waits" : `longest ${seconds(longest)}`;
-    this.#write(ctx, "Held", queue.x + 12 * unit, queue.y + 20 * unit, { size: 13, colour: "ink", weight: 600 });
+    this.#write(ctx, "Held", queue.x + 12 * unit, queue.y + 20 * unit, {
+      size: 13,
+      colour: "ink",
+      weight: 600,
+    });
     this.#write(ctx, says, queue.x + 12 * unit, queue.y + 36 * unit, { size: 11.5 });
   }
 
@@ -125,7 +137,10 @@ export class RackCanvas {
     const name = isRack ? `Domain${domains.length > 1 ? "s" : ""} ${domains.join(", ")}` : "Engines";
     this.#write(ctx, name, box.x, box.y + 12 * unit, { size: 12, colour: "ink", weight: 600 });
     const chips = replicas.reduce((sum, replica) => sum + model.layout.replicas[replica].chips.length, 0);
-    const parts = [`${replicas.length} replica${replicas.length === 1 ? "" : "s"}`];
+    const word = isRack ? "replica" : "engine";
+    const parts = [`${replicas.length} ${word}${replicas.length === 1 ? "" : "s"}`];
+    const numFree = model.layout.replicas.filter((replica) => isFreeSlot(model.layout, replica)).length;
+    if (numFree) parts.push(`room for ${numFree} more`);
     if (isRack) parts.push(`${chips} chip${chips === 1 ? "" : "s"}`);
     this.#write(ctx, parts.join(" · "), box.x + box.w, box.y + 12 * unit, { size: 11.5, align: "right" });
     if (spares.length) this.#paintSpares(ctx, group.spareBox, spares.length);
@@ -139,7 +154,8 @@ export class RackCanvas {
     const step = Math.min(9 * unit, (box.x + box.w - start) / number);
     ctx.strokeStyle = this.#colours.rule;
     ctx.beginPath();
-    for (let index = 0; index < number; index += 1) ctx.rect(start + index * step, box.y + 8 * unit, step * 0.7, 9 * unit);
+    for (let index = 0; index < number; index += 1)
+      ctx.rect(start + index * step, box.y + 8 * unit, step * 0.7, 9 * unit);
     ctx.stroke();
   }
 
@@ -176,8 +192,13 @@ export class RackCanvas {
     else if (waiting && health === "up") style.colour = "held-ink";
     this.#write(ctx, right, head.x + head.w, baseline, style);
     const room = head.w - ctx.measureText(right).width - 6 * unit;
-    const label = model.layout.replicas[frame.replica].label ?? String(frame.replica);
-    this.#write(ctx, label, head.x, baseline, { size: isNarrow ? 10 : 11.5, colour: "ink", weight: 600, room });
+    const label = labelOf(model.layout, frame.replica);
+    this.#write(ctx, label, head.x, baseline, {
+      size: isNarrow ? 10 : 11.5,
+      colour: "ink",
+      weight: 600,
+      room,
+    });
   }
 
   #paintLevels(ctx, geometry, now) {
@@ -274,43 +295,12 @@ export class RackCanvas {
     ctx.arc(dot.x, dot.y, dot.r + 3.5 * this.unit, 0, 2 * Math.PI);
     ctx.stroke();
   }
-
-  /** Pulls: a thin line from replica to replica, and on it an arrow that gets as far as the KV has. */
-  #paintArrows(ctx, geometry, now) {
-    const { unit } = this;
-    ctx.strokeStyle = ctx.fillStyle = this.#colours.move;
-    ctx.lineCap = "round";
-    for (const { move, start, lasts } of this.#largestArrows(now)) {
-      const from = geometry.frames[move.from]?.centre;
-      const to = geometry.frames[move.to]?.centre;
-      if (!from || !to) continue;
-      const share = this.instant ? 1 : Math.min(1, (now - start) / lasts);
-      const eased = share < 0.5 ? 2 * share * share : 1 - 2 * (1 - share) ** 2;
-      const bend = bow(from, to);
-      ctx.globalAlpha = 0.22;
-      ctx.lineWidth = unit;
-      stretch(ctx, from, bend, to, 0, 1);
-      ctx.globalAlpha = this.instant ? 0.9 : Math.min(1, (1 - share) * 6);
-      ctx.lineWidth = Math.min(3.6, 1.2 + Math.sqrt(move.tokens / 60_000)) * unit;
-      const tail = this.instant ? 0 : Math.max(0, eased - 0.3);
-      const tip = stretch(ctx, from, bend, to, tail, eased);
-      if (eased > 0.03) head(ctx, tip, 7.5 * unit);
-    }
-    ctx.globalAlpha = 1;
-    ctx.lineCap = "butt";
-  }
-
-  #largestArrows(now) {
-    const begun = this.#arrows.filter(({ start }) => start <= now);
-    if (begun.length <= MAX_ARROWS) return begun;
-    return begun.sort((a, b) => b.move.tokens - a.move.tokens).slice(0, MAX_ARROWS);
-  }
 }
 
 /** What a replica is, in a sentence; for its tip and for those who do not see the picture. */
 export function replicaSentence(model, index) {
   const replica = model.replicas[index];
-  const label = model.layout.replicas[index].label ?? index;
+  const label = labelOf(model.layout, index);
   if (!replica) return `Replica ${label}`;
   return (
     `Replica ${label}: ${replica.health}, ${replica.running} running, ${replica.waiting} waiting, ` +
@@ -320,8 +310,13 @@ export function replicaSentence(model, index) {
 
 /** What a session is, in a sentence. */
 export function sessionSentence(model, session) {
-  const label = model.layout.replicas[session.replica]?.label;
-  const where = label === undefined ? "" : session.state === "gap" ? `, home is replica ${label}` : ` on replica ${label}`;
+  const label = labelOf(model.layout, session.replica);
+  const where =
+    session.replica < 0
+      ? ""
+      : session.state === "gap"
+        ? `, home is replica ${label}`
+        : ` on replica ${label}`;
   const parent = session.parent ? `, child of ${session.parent}` : "";
   const since = seconds(Math.max(0, model.t - session.since));
   return `${session.state}${where} for ${since}, context of ${tokens(session.context)} tokens${parent}`;
@@ -346,35 +341,4 @@ function fitted(ctx, text, room) {
     if (ctx.measureText(shorter).width <= room) return shorter;
   }
   return "";
-}
-
-function bow(from, to) {
-  const lift = 0.18;
-  return {
-    x: (from.x + to.x) / 2 + (to.y - from.y) * lift,
-    y: (from.y + to.y) / 2 - (to.x - from.x) * lift,
-  };
-}
-
-/** Stroke a piece of a quadratic curve, from `u` to `v` of its 0 to 1; return its end and direction. */
-function stretch(ctx, from, bend, to, u, v) {
-  const blossom = (a, b, axis) =>
-    (1 - a) * (1 - b) * from[axis] + (a * (1 - b) + b * (1 - a)) * bend[axis] + a * b * to[axis];
-  const end = { x: blossom(v, v, "x"), y: blossom(v, v, "y") };
-  const middle = { x: blossom(u, v, "x"), y: blossom(u, v, "y") };
-  ctx.beginPath();
-  ctx.moveTo(blossom(u, u, "x"), blossom(u, u, "y"));
-  ctx.quadraticCurveTo(middle.x, middle.y, end.x, end.y);
-  ctx.stroke();
-  return { ...end, angle: Math.atan2(end.y - middle.y, end.x - middle.x) };
-}
-
-function head(ctx, tip, size) {
-  ctx.beginPath();
-  ctx.moveTo(tip.x + size * 0.5 * Math.cos(tip.angle), tip.y + size * 0.5 * Math.sin(tip.angle));
-  for (const turn of [2.5, -2.5]) {
-    ctx.lineTo(tip.x + size * Math.cos(tip.angle + turn), tip.y + size * Math.sin(tip.angle + turn));
-  }
-  ctx.closePath();
-  ctx.fill();
 }

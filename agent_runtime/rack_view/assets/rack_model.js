@@ -6,6 +6,18 @@ const MAX_LATEST = 50;
 const MAX_SAMPLES = 2400;
 const RATE_WINDOW_S = 10;
 
+/** What a message of a kind of the future is worth saying about. */
+export function unknownKind(kind) {
+  return `Messages of a kind that this page does not know are left out: ${kind.slice(0, 40)}`;
+}
+
+export const KINDS = ["layout", "frame", "stories"];
+
+/** What people call a replica; a free slot for an engine has no name of its own. */
+export function labelOf(layout, replica) {
+  return layout.replicas[replica]?.label || `${replica}`;
+}
+
 /** A message that this page cannot take; says which part, and why. */
 export class ProtocolError extends Error {}
 
@@ -53,7 +65,7 @@ export class RackModel {
   }
 
   /**
-   * Take one message; return its kind.
+   * Take one message; return its kind. Of one that is not known here nothing is taken.
    * @throws {ProtocolError} it is not one of this protocol; the model is then as it was before.
    */
   apply(message) {
@@ -66,8 +78,8 @@ export class RackModel {
       need(this.layout, "a frame came before the layout");
       checkFrame(message, this.layout);
       this.#applyFrame(message);
-    } else if (message.kind !== "stories") {
-      throw new ProtocolError(`unknown kind of message: ${String(message.kind).slice(0, 40)}`);
+    } else {
+      need(typeof message.kind === "string", "a message has no kind");
     }
     return message.kind;
   }
@@ -138,8 +150,7 @@ export class RackModel {
   /** What went through lately, a second; null where too little is known. */
   rates() {
     const now = this.history.at(-1);
-    const since =
-      this.history.findLast((entry) => entry.t <= this.t - RATE_WINDOW_S) ?? this.history[0];
+    const since = this.history.findLast((entry) => entry.t <= this.t - RATE_WINDOW_S) ?? this.history[0];
     const span = now && since ? now.t - since.t : 0;
     if (!(span > 0)) return { turns: null, outputTokens: null, hitRatio: this.hitRatio() };
     const more = (name) => (now.totals[name] ?? 0) - (since.totals[name] ?? 0);
@@ -215,7 +226,10 @@ function checkFrame(frame, layout) {
   need(Array.isArray(frame.sessions), "frame.sessions is no list");
   frame.sessions.forEach((row, index) => {
     const where = `frame.sessions[${index}]`;
-    need(Array.isArray(row) && row.length >= 5 && typeof row[0] === "string", `${where} is not as the protocol says`);
+    need(
+      Array.isArray(row) && row.length >= 5 && typeof row[0] === "string",
+      `${where} is not as the protocol says`,
+    );
     need(isOneOf(row[1], layout.states), `${where} has an unknown state`);
     need(Number.isInteger(row[2]) && row[2] < layout.replicas.length, `${where} is on an unknown replica`);
     need(isNumber(row[3]) && isNumber(row[4]), `${where} has a context or a time that is no number`);

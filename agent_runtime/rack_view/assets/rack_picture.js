@@ -45,8 +45,9 @@ export class RackPicture {
   reset(model) {
     this.#model = model;
     this.dots = Object.assign(new SessionDots(), { instant: this.dots.instant });
-    this.focused = 0;
-    this.#options.replaceChildren(...model.layout.replicas.map((_, index) => make("li", { id: `replica-${index}`, role: "option" })));
+    this.#options.replaceChildren(
+      ...model.layout.replicas.map((_, index) => make("li", { id: `replica-${index}`, role: "option" })),
+    );
     this.#fit();
   }
 
@@ -90,7 +91,9 @@ export class RackPicture {
     if (!width || !this.#model?.layout) return;
     const unit = parseFloat(getComputedStyle(document.documentElement).fontSize) / 14;
     const isFree = getComputedStyle(this.#box).getPropertyValue("--free-height").trim() === "1";
+    const before = this.geometry;
     this.geometry = layOut(this.#model.layout, width, isFree ? null : this.#box.clientHeight, unit);
+    if (!before?.byReplica.has(this.focused)) this.focused = this.geometry.frames[0]?.replica ?? 0;
     this.canvas.resize(width, this.geometry.height, unit);
     this.#stage.style.height = isFree ? `${this.geometry.height}px` : "100%";
     this.canvas.readColours();
@@ -111,7 +114,9 @@ export class RackPicture {
   }
 
   #describe() {
-    this.#model.replicas.forEach((_, index) => say(this.#options.children[index], replicaSentence(this.#model, index)));
+    this.#model.replicas.forEach((_, index) =>
+      say(this.#options.children[index], replicaSentence(this.#model, index)),
+    );
     this.#stage.setAttribute("aria-activedescendant", `replica-${this.focused}`);
   }
 
@@ -154,10 +159,10 @@ export class RackPicture {
   }
 
   #onKey(event) {
-    if (!this.geometry || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.geometry?.frames.length || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key.startsWith("Arrow")) this.#walkTo(neighbour(this.geometry, this.focused, event.key));
-    else if (event.key === "Home") this.#walkTo(0);
-    else if (event.key === "End") this.#walkTo(this.geometry.frames.length - 1);
+    else if (event.key === "Home") this.#walkTo(this.geometry.frames[0].replica);
+    else if (event.key === "End") this.#walkTo(this.geometry.frames.at(-1).replica);
     else if (event.key === "Enter") this.onOpen({ replica: this.focused });
     else return;
     event.preventDefault();

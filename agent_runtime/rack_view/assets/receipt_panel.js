@@ -18,9 +18,8 @@ export function costOf(option) {
   return COSTS.reduce((sum, [name]) => sum + (option[name] ?? 0), 0);
 }
 
-/** The parts of the page that tell a turn's story. */
-export function storyParts(story, labels) {
-  const name = (replica) => labels[replica] ?? String(replica);
+/** The parts of the page that tell a turn's story; `name` says what a replica is called. */
+export function storyParts(story, name) {
   const sent = story.receipts.findLast(([, receipt]) => receipt.chosen !== null);
   return [facts(story, sent, name), outcome(story, sent), decisions(story, name)].filter(Boolean);
 }
@@ -34,15 +33,27 @@ function facts(story, sent, name) {
   const holds = story.receipts.filter(([, receipt]) => receipt.chosen === null).length;
   if (story.dispatched_s != null) {
     const held = story.dispatched_s - story.arrived_s;
-    rows.push(["Held", held > 0 ? `${seconds(held)}${holds ? `, looked at ${holds} times` : ""}` : "not at all"]);
+    rows.push([
+      "Held",
+      held > 0 ? `${seconds(held)}${holds ? `, looked at ${holds} times` : ""}` : "not at all",
+    ]);
     const due = sent?.[1].due ? ", for it had been held long enough" : "";
     rows.push(["Sent", `to replica ${name(story.replica)} at ${moment(story.dispatched_s)}${due}`]);
   } else {
     rows.push(["Held", "still, no replica has a place worth its cost"]);
   }
-  if (story.prefilled_s != null) rows.push(["First token", `after ${seconds(story.prefilled_s - story.arrived_s)}`]);
-  if (story.ended_s != null) rows.push(["Ended", `${moment(story.ended_s)}, ${seconds(story.ended_s - story.arrived_s)} after it came`]);
-  return make("dl", { class: "facts" }, ...rows.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)]));
+  if (story.prefilled_s != null)
+    rows.push(["First token", `after ${seconds(story.prefilled_s - story.arrived_s)}`]);
+  if (story.ended_s != null)
+    rows.push([
+      "Ended",
+      `${moment(story.ended_s)}, ${seconds(story.ended_s - story.arrived_s)} after it came`,
+    ]);
+  return make(
+    "dl",
+    { class: "facts" },
+    ...rows.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)]),
+  );
 }
 
 function cached(story) {
@@ -60,19 +71,36 @@ function outcome(story, sent) {
   const bar = (word, value, kind) => {
     const level = make("span", { class: `level ${kind}` });
     level.style.width = `${((value ?? 0) / longest) * 100}%`;
-    return [make("dt", {}, word), make("dd", {}, make("span", { class: "bar" }, level), make("span", { class: "number" }, value === null ? "not yet" : seconds(value)))];
+    return [
+      make("dt", {}, word),
+      make(
+        "dd",
+        {},
+        make("span", { class: "bar" }, level),
+        make("span", { class: "number" }, value === null ? "not yet" : seconds(value)),
+      ),
+    ];
   };
   return make(
     "section",
     {},
     make("h3", {}, "To the first token, from the decision on"),
-    make("dl", { class: "bars" }, ...bar("predicted", predicted, "predicted"), ...bar("realised", realised, "realised")),
+    make(
+      "dl",
+      { class: "bars" },
+      ...bar("predicted", predicted, "predicted"),
+      ...bar("realised", realised, "realised"),
+    ),
   );
 }
 
 function decisions(story, name) {
   if (!story.receipts.length) {
-    return make("p", { class: "muted" }, "There is no receipt of it: the policy gives none, or nobody watched when it was decided.");
+    return make(
+      "p",
+      { class: "muted" },
+      "There is no receipt of it: the policy gives none, or nobody watched when it was decided.",
+    );
   }
   const place = make("div");
   const show = (index) => place.replaceChildren(...decision(story.receipts[index], name));
@@ -84,7 +112,11 @@ function decisions(story, name) {
   if (last > 0) {
     const choices = story.receipts.map(([t, receipt], index) => {
       const word = receipt.chosen === null ? "held" : `sent to ${name(receipt.chosen)}`;
-      return make("option", { value: index, selected: index === first }, `${index + 1} of ${last + 1}: ${word} at ${moment(t)}`);
+      return make(
+        "option",
+        { value: index, selected: index === first },
+        `${index + 1} of ${last + 1}: ${word} at ${moment(t)}`,
+      );
     });
     const select = make("select", { "aria-label": "Which decision" }, ...choices);
     select.addEventListener("change", () => show(Number(select.value)));
@@ -102,11 +134,33 @@ function decision([, receipt], name) {
     "table",
     { class: "options" },
     make("caption", { class: "hidden" }, "Options by all they cost, in seconds"),
-    make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "replica"), make("th", { scope: "col" }, "in all"), ...heads, make("th", { scope: "col", title: "Tokens of its prompt, there by then" }, "cached"), make("th", { scope: "col", title: "Sessions whose KV would make room" }, "drops"))),
-    make("tbody", {}, ...options.map((option) => optionRow(option, option.replica === receipt.chosen, worst, name))),
+    make(
+      "thead",
+      {},
+      make(
+        "tr",
+        {},
+        make("th", { scope: "col" }, "replica"),
+        make("th", { scope: "col" }, "in all"),
+        ...heads,
+        make("th", { scope: "col", title: "Tokens of its prompt, there by then" }, "cached"),
+        make("th", { scope: "col", title: "Sessions whose KV would make room" }, "drops"),
+      ),
+    ),
+    make(
+      "tbody",
+      {},
+      ...options.map((option) => optionRow(option, option.replica === receipt.chosen, worst, name)),
+    ),
   );
-  const held = receipt.chosen === null ? make("p", { class: "muted" }, "Held: none of these was worth its cost yet.") : null;
-  return [held, make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Options" }, table)].filter(Boolean);
+  const held =
+    receipt.chosen === null
+      ? make("p", { class: "muted" }, "Held: none of these was worth its cost yet.")
+      : null;
+  return [
+    held,
+    make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": "Options" }, table),
+  ].filter(Boolean);
 }
 
 function optionRow(option, isChosen, worst, name) {
@@ -123,7 +177,12 @@ function optionRow(option, isChosen, worst, name) {
     "tr",
     { class: isChosen ? "chosen" : null },
     make("th", { scope: "row" }, name(option.replica), mark),
-    make("td", { class: "all" }, make("span", { class: "bar" }, level), seconds(total)),
+    make(
+      "td",
+      { class: "all" },
+      make("span", { class: "bar" }, level),
+      make("span", { class: "number" }, seconds(total)),
+    ),
     ...cells,
     make("td", {}, tokens(option.cached_tokens)),
     make("td", {}, count(option.dropped_sessions)),

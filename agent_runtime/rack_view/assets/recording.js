@@ -1,6 +1,6 @@
 // A recording inside the page: unpacked, and every moment of it in reach.
 
-import { ProtocolError, RackModel } from "./rack_model.js";
+import { KINDS, ProtocolError, RackModel, unknownKind } from "./rack_model.js";
 
 const FRAMES_BETWEEN_COPIES = 16;
 
@@ -27,7 +27,7 @@ function parsed(line, number) {
 export class Timeline {
   /**
    * @param messages the layout, frames, and perhaps stories.
-   * @param onProblem told of a message that was left out.
+   * @param onProblem told in words of a message that was left out.
    * @throws {ProtocolError} there is nothing in it to show.
    */
   constructor(messages, onProblem) {
@@ -40,12 +40,14 @@ export class Timeline {
         const kind = model.apply(message);
         if (kind === "stories") Object.assign(this.stories, message.turns);
         if (kind === "frame") this.#take(message, model);
+        if (!KINDS.includes(kind)) onProblem(unknownKind(kind));
       } catch (error) {
         if (!(error instanceof ProtocolError) || !model.layout) throw error;
-        onProblem(error);
+        onProblem(`A message was left out: ${error.message}`);
       }
     }
-    if (!this.frames.length) throw new ProtocolError("the recording has no frames: make it anew with --replay");
+    if (!this.frames.length)
+      throw new ProtocolError("the recording has no frames: make it anew with --replay");
     this.whole = model; // its series are those of the whole run
   }
 

@@ -1,6 +1,7 @@
 // Replicas in words: the table that stands for the picture, and the panel of one of them.
 
 import { byId, make, say } from "./elements.js";
+import { labelOf } from "./rack_model.js";
 import { briefSeconds, count, moment, percent, seconds, tokens } from "./quantities.js";
 
 const MAX_LISTED = 200;
@@ -16,8 +17,8 @@ export class ReplicaTable {
   }
 
   reset(layout) {
-    this.#rows = layout.replicas.map((replica, index) => {
-      const button = make("button", { type: "button", class: "link" }, replica.label ?? String(index));
+    this.#rows = layout.replicas.map((_, index) => {
+      const button = make("button", { type: "button", class: "link" }, labelOf(layout, index));
       button.addEventListener("click", () => this.onOpen(index));
       const cells = Array.from({ length: 8 }, () => make("td"));
       return { cells, row: make("tr", {}, make("th", { scope: "row" }, button), ...cells) };
@@ -33,8 +34,14 @@ export class ReplicaTable {
     model.replicas.forEach((replica, index) => {
       const crowd = crowds[index];
       const texts = [
-        replica.health, count(replica.running), count(replica.waiting), percent(replica.used),
-        percent(replica.active), count(crowd.prefill), count(crowd.decode), count(crowd.gap),
+        replica.health,
+        count(replica.running),
+        count(replica.waiting),
+        percent(replica.used),
+        percent(replica.active),
+        count(crowd.prefill),
+        count(crowd.decode),
+        count(crowd.gap),
       ];
       texts.forEach((text, column) => say(this.#rows[index].cells[column], text));
       this.#rows[index].row.className = `is-${replica.health}`;
@@ -53,11 +60,22 @@ export function replicaParts(model, index, onSession) {
   rows.push(["Running", count(replica.running)], ["Waiting", count(replica.waiting)]);
   const used = held ? ` of ${tokens(held)} tokens` : "";
   rows.push(["KV used", `${percent(replica.used)}${used}`], ["by running turns", percent(replica.active)]);
-  const facts = make("dl", { class: "facts" }, ...rows.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)]));
+  const facts = make(
+    "dl",
+    { class: "facts" },
+    ...rows.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)]),
+  );
   const sessions = model.sessionsAt(index);
   const head = make("h3", {}, `${count(sessions.length)} session${sessions.length === 1 ? "" : "s"} here`);
-  const list = make("ul", { class: "session-list" }, ...sessions.slice(0, MAX_LISTED).map((session) => sessionItem(model, session, onSession)));
-  const more = sessions.length > MAX_LISTED ? make("p", { class: "muted" }, `and ${count(sessions.length - MAX_LISTED)} more`) : null;
+  const list = make(
+    "ul",
+    { class: "session-list" },
+    ...sessions.slice(0, MAX_LISTED).map((session) => sessionItem(model, session, onSession)),
+  );
+  const more =
+    sessions.length > MAX_LISTED
+      ? make("p", { class: "muted" }, `and ${count(sessions.length - MAX_LISTED)} more`)
+      : null;
   return [facts, make("section", {}, head, list, more)];
 }
 
@@ -101,7 +119,8 @@ export class DecisionList {
 
   show(model) {
     const more = model.numDispatched - this.#shown;
-    const isHeld = this.#shown >= 0 && more > 0 && (this.#isPointed || this.#list.contains(document.activeElement));
+    const isHeld =
+      this.#shown >= 0 && more > 0 && (this.#isPointed || this.#list.contains(document.activeElement));
     say(this.#note, isHeld ? `${count(more)} newer, shown when you leave the list` : "");
     if (isHeld || more === 0) return;
     this.#shown = model.numDispatched;
@@ -116,17 +135,33 @@ export class DecisionList {
   }
 
   #item(model, decision, isFirst) {
-    const label = model.layout.replicas[decision.replica]?.label ?? String(decision.replica);
+    const label = labelOf(model.layout, decision.replica);
     const isNamed = decision.turn.startsWith(decision.session); // a bare number would say nothing
     const held = decision.held >= 0.0005 ? briefSeconds(decision.held) : "0";
     const button = make(
       "button",
-      { type: "button", class: this.isTold(decision.turn) ? "decision told" : "decision", tabindex: isFirst ? 0 : -1 },
+      {
+        type: "button",
+        class: this.isTold(decision.turn) ? "decision told" : "decision",
+        tabindex: isFirst ? 0 : -1,
+      },
       make("span", { class: "time" }, moment(decision.at)),
-      make("span", { class: "name", title: `${decision.turn} of ${decision.session}` }, isNamed ? decision.turn : decision.session),
-      make("span", { class: "to", title: `to replica ${label}` }, label),
+      make(
+        "span",
+        { class: "name", title: `${decision.turn} of ${decision.session}` },
+        isNamed ? decision.turn : decision.session,
+      ),
+      make(
+        "span",
+        { class: "to", title: `to replica ${label}` },
+        label.length > 7 ? `…${label.slice(-6)}` : label,
+      ),
       make("span", { class: decision.held > 1 ? "number held-long" : "number muted" }, held),
-      make("span", { class: "number", title: "tokens of its prompt expected in cache there" }, tokens(decision.cached)),
+      make(
+        "span",
+        { class: "number", title: "tokens of its prompt expected in cache there" },
+        tokens(decision.cached),
+      ),
     );
     button.addEventListener("click", () => this.onOpen(decision));
     return make("li", {}, button);

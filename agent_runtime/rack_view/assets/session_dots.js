@@ -49,8 +49,15 @@ export class SessionDots {
   /** Give all dots their places. */
   place(model, geometry, now, spread = null) {
     const held = [];
-    for (const dot of this.byId.values()) if (!dot.seat) held.push(dot);
-    held.sort((a, b) => a.session.since - b.session.since || (a.session.id < b.session.id ? -1 : 1));
+    for (const dot of this.byId.values()) {
+      // Whose home is an engine that left has no place of its own either.
+      if (!dot.seat || !geometry.byReplica.has(dot.seat.replica)) held.push(dot);
+    }
+    const waits = (dot) => (dot.session.state === "held" ? 0 : 1);
+    held.sort(
+      (a, b) =>
+        waits(a) - waits(b) || a.session.since - b.session.since || (a.session.id < b.session.id ? -1 : 1),
+    );
     const room = queueRoom(geometry.queue, geometry.unit);
     const pitch = queuePitch(room, held.length, geometry.unit);
     held.forEach((dot, index) => this.#send(dot, queuePlace(room, pitch, index), pitch, now, spread));
@@ -59,18 +66,18 @@ export class SessionDots {
       return bayPitch(bay, running.length, parked.length, geometry.unit);
     });
     this.#pitch = commonPitch(fits, this.#pitch);
-    for (const [replica, bay] of this.#bays) {
-      const frame = geometry.frames[replica];
-      if (!frame) continue;
-      const step = Math.min(this.#pitch, fits[replica]);
+    geometry.frames.forEach((frame, index) => {
+      const bay = this.#bays.get(frame.replica) ?? NOBODY;
+      const step = Math.min(this.#pitch, fits[index]);
       this.#seat(bay.running, frame, step, true, now, spread);
       this.#seat(bay.parked, frame, step, false, now, spread);
-    }
+    });
   }
 
   #seat(places, frame, pitch, isRunning, now, spread) {
     places.forEach((id, index) => {
-      if (id !== null) this.#send(this.byId.get(id), bayPlace(frame.bay, pitch, index, isRunning), pitch, now, spread);
+      if (id !== null)
+        this.#send(this.byId.get(id), bayPlace(frame.bay, pitch, index, isRunning), pitch, now, spread);
     });
   }
 
@@ -122,7 +129,22 @@ export class SessionDots {
   #settle(session, now, spread) {
     let dot = this.byId.get(session.id);
     if (!dot) {
-      dot = { session, shown: session.state, seat: null, x: NaN, y: 0, r: 0, x0: 0, y0: 0, r0: 0, x1: NaN, y1: 0, r1: 0, start: 0, lasts: 1 };
+      dot = {
+        session,
+        shown: session.state,
+        seat: null,
+        x: NaN,
+        y: 0,
+        r: 0,
+        x0: 0,
+        y0: 0,
+        r0: 0,
+        x1: NaN,
+        y1: 0,
+        r1: 0,
+        start: 0,
+        lasts: 1,
+      };
       this.byId.set(session.id, dot);
     } else if (dot.session === session) {
       return;

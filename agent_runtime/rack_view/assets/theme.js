@@ -22,13 +22,18 @@ export class Theme {
   }
 
   get isDark() {
-    return this.choice === "dark" || (this.choice === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+    return (
+      this.choice === "dark" || (this.choice === "auto" && matchMedia("(prefers-color-scheme: dark)").matches)
+    );
   }
 
   #take(choice) {
     this.choice = choice;
     document.documentElement.dataset.theme = choice;
-    this.#button.setAttribute("aria-label", `Colours: ${choice === "auto" ? "as the system has them" : choice}`);
+    this.#button.setAttribute(
+      "aria-label",
+      `Colours: ${choice === "auto" ? "as the system has them" : choice}`,
+    );
     this.#button.title = this.#button.getAttribute("aria-label");
   }
 }

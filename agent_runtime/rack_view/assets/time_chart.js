@@ -24,7 +24,12 @@ class TimeChart {
   constructor(place, { title, onSeek }) {
     this.title = title;
     this.words = make("span", { class: "values" });
-    this.element = make("figure", { class: "chart" }, make("figcaption", {}, make("b", {}, title), this.words), this.#svg);
+    this.element = make(
+      "figure",
+      { class: "chart" },
+      make("figcaption", {}, make("b", {}, title), this.words),
+      this.#svg,
+    );
     const id = `clip-${(numCharts += 1)}`;
     this.#past.setAttribute("clip-path", `url(#${id})`);
     const clip = makeSvg("clipPath", { id }, this.#clip);
@@ -49,7 +54,12 @@ class TimeChart {
     this.samples = samples;
     this.now = now;
     const em = (this.em = parseFloat(getComputedStyle(document.documentElement).fontSize));
-    this.plot = { x: PAD.left * em, y: PAD.top * em, w: width - (PAD.left + PAD.right) * em, h: height - (PAD.top + PAD.bottom) * em };
+    this.plot = {
+      x: PAD.left * em,
+      y: PAD.top * em,
+      w: width - (PAD.left + PAD.right) * em,
+      h: height - (PAD.top + PAD.bottom) * em,
+    };
     this.#span = [from, to > from ? to : from + 1];
     const key = [samples.length, samples.at(-1)?.t, from, to, width, height].join(" ");
     if (key !== this.#drawn) {
@@ -88,7 +98,9 @@ class TimeChart {
     for (let t = Math.ceil(from / step) * step; t <= to; t += step) {
       const x = this.x(t);
       if (x < this.plot.x - 1 || x > this.plot.x + this.plot.w - 0.8 * this.em) continue;
-      ticks.push(makeSvg("text", { x, y: this.plot.y + this.plot.h + this.em, class: "x" }, timeTick(t, step)));
+      ticks.push(
+        makeSvg("text", { x, y: this.plot.y + this.plot.h + this.em, class: "x" }, timeTick(t, step)),
+      );
     }
     return ticks;
   }
@@ -129,7 +141,13 @@ export class LatencyChart extends TimeChart {
     const low = values.length ? values.reduce((a, b) => Math.min(a, b)) : 0.1;
     const high = values.length ? values.reduce((a, b) => Math.max(a, b)) : 1;
     const ticks = TICKS;
-    const first = Math.min(Math.max(0, ticks.findLastIndex((tick) => tick <= low * 1.0001)), ticks.length - 2);
+    const first = Math.min(
+      Math.max(
+        0,
+        ticks.findLastIndex((tick) => tick <= low * 1.0001),
+      ),
+      ticks.length - 2,
+    );
     const above = ticks.findIndex((tick) => tick >= high * 0.9999);
     const last = Math.max(first + 1, above < 0 ? ticks.length - 1 : above);
     this.low = ticks[first];
@@ -147,7 +165,9 @@ export class LatencyChart extends TimeChart {
 
   marks() {
     return ["p99", "p50"].map((name) => {
-      const points = this.samples.map((sample) => `${this.x(sample.t).toFixed(1)} ${this.y(sample[name]).toFixed(1)}`);
+      const points = this.samples.map(
+        (sample) => `${this.x(sample.t).toFixed(1)} ${this.y(sample[name]).toFixed(1)}`,
+      );
       return makeSvg("path", { class: `line ${name}`, d: points.length ? `M${points.join("L")}` : "" });
     });
   }
@@ -171,7 +191,8 @@ export class PopulationChart extends TimeChart {
     const step = Math.max(1, roundStep(most / 2.5));
     this.high = Math.ceil(most / step) * step;
     const ticks = [];
-    for (let tick = 0; tick <= this.high; tick += step) ticks.push(...this.gridLine(this.y(tick), count(tick)));
+    for (let tick = 0; tick <= this.high; tick += step)
+      ticks.push(...this.gridLine(this.y(tick), count(tick)));
     return ticks;
   }
 
@@ -183,10 +204,17 @@ export class PopulationChart extends TimeChart {
     const below = this.samples.map(() => 0);
     if (!this.samples.length) return [];
     return this.states.map((state) => {
-      const floor = this.samples.map((sample, index) => `${this.x(sample.t).toFixed(1)} ${this.y(below[index]).toFixed(1)}`);
+      const floor = this.samples.map(
+        (sample, index) => `${this.x(sample.t).toFixed(1)} ${this.y(below[index]).toFixed(1)}`,
+      );
       this.samples.forEach((sample, index) => (below[index] += sample.counts[state] ?? 0));
-      const roof = this.samples.map((sample, index) => `${this.x(sample.t).toFixed(1)} ${this.y(below[index]).toFixed(1)}`);
-      return makeSvg("path", { class: `area ${state}`, d: `M${roof.join("L")}L${floor.reverse().join("L")}Z` });
+      const roof = this.samples.map(
+        (sample, index) => `${this.x(sample.t).toFixed(1)} ${this.y(below[index]).toFixed(1)}`,
+      );
+      return makeSvg("path", {
+        class: `area ${state}`,
+        d: `M${roof.join("L")}L${floor.reverse().join("L")}Z`,
+      });
     });
   }
 
@@ -197,7 +225,13 @@ export class PopulationChart extends TimeChart {
 }
 
 function place(line, x, plot) {
-  for (const [name, value] of [["x1", x], ["x2", x], ["y1", plot.y], ["y2", plot.y + plot.h]]) line.setAttribute(name, value);
+  for (const [name, value] of [
+    ["x1", x],
+    ["x2", x],
+    ["y1", plot.y],
+    ["y2", plot.y + plot.h],
+  ])
+    line.setAttribute(name, value);
 }
 
 function timeTick(t, step) {
