@@ -2,6 +2,7 @@
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
 # make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
+# make test-dashboard  the dashboard's page in a real browser (installs chromium where there is apt-get)
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
@@ -22,11 +23,12 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes chaos test-vllm test-clients goldens peers check format compile bench \
+.PHONY: help demo test test-compiled test-pythons test-crashes chaos test-vllm test-clients test-dashboard goldens peers \
+	check format compile bench \
 	docs docs-serve clean
 
 help:
-	@sed -n '1,12s/^# //p' Makefile
+	@sed -n '1,13s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -73,6 +75,17 @@ test-clients: $(VENV)/.installed-dev $(CLIENTS_VENV)/.installed
 	PANJIU_CLIENTS_BIN=$(abspath $(CLIENTS_VENV))/bin \
 		PANJIU_VLLM_PYTHON=$(wildcard $(abspath $(VLLM_VENV))/bin/python) \
 		$(BIN)/python -m pytest tests/test_benchmark_clients.py
+
+# Not in dev: playwright has 160 MB on the disk. It would download a browser; Debian's is used instead.
+$(VENV)/.installed-browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	@touch $@
+
+test-dashboard: $(VENV)/.installed-browser
+	@if ! command -v chromium >/dev/null && test -z "$$PANJIU_CHROMIUM"; then \
+		command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null \
+		|| echo "make: no chromium, and apt-get can't install it here: its tests are skipped"; fi
+	$(BIN)/python -m pytest tests/test_dashboard_page.py tests/test_dashboard_access.py tests/test_dashboard_live.py
 
 test-pythons: $(VENV)/.installed-dev
 	$(BIN)/python tools/same_on_every_python.py examples/openai_tools.py examples/sdk_coding_agents.py \
