@@ -84,7 +84,8 @@ def num_options(page: Page, number: int) -> int:
         return 0
     near.nth(number % 8).click()
     page.wait_for_timeout(150)
-    return page.locator("#panel .options tbody tr").count()
+    num_options: int = page.locator("#panel .options tbody tr").count()
+    return num_options
 
 
 def write(page: Page, path: Path) -> None:
