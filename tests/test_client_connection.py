@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio  # noqa: TID251 - transports are its
 import gc
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ import httpx2
 import pytest
 from typing_extensions import override
 
+from agent_runtime.cli import client_connection
 from agent_runtime.cli.client_connection import HeadJoiningTransport
 from agent_runtime.client_departure import EXTENSION, Departure, departure_of
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
@@ -142,3 +144,41 @@ async def test_requests_that_are_over_leave_nothing_to_the_garbage_collector() -
         finally:
             gc.enable()
         assert left == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow: ",
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{",
+        b"GET /health HTTP/1.1\r\nhost: x\r\n\r\nGET /health HTTP/1.1\r\n",
+    ],
+)
+async def test_who_takes_too_long_to_say_what_they_want_is_hung_up_on(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_connection, "REQUEST_S", 0.2)
+    async with served_engines([LookalikeEngine()]) as served:
+        port = int(served.url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as slow:
+            if said:
+                await slow.send(said)
+            received = b""
+            with anyio.fail_after(5), suppress(anyio.BrokenResourceError):
+                async for data in slow:
+                    received += data
+        assert received.count(b"200 OK") == said.count(b"host: x\r\n\r\nGET")
+
+
+async def test_a_request_that_is_whole_may_be_answered_for_as_long_as_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_connection, "REQUEST_S", 0.2)
+    engine = LookalikeEngine()
+    engine.faults.token_s = 0.1
+    async with (
+        served_engines([engine]) as served,
+        httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
+    ):
+        assert b"[DONE]" in await streamed(client, "/v1/chat/completions", chat_body())

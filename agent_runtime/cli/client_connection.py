@@ -1,8 +1,9 @@
-"""A client's connection: uvicorn's protocol on httptools, with two things done for less.
+"""A client's connection: uvicorn's on httptools, with two things done for less and one more.
 
 It tells when the client goes, so that no task has to wait for that (see ``Departure``), and sends
 the head of a response together with what comes right after: uvicorn alone makes two system calls of
-it, and wakes the client twice.
+it, and wakes the client twice. A client that takes too long to say what it wants is hung up on:
+many of them would use up all connections there can be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from agent_runtime.client_departure import EXTENSION, Departure
 
 HEAD_BEGINS = b"HTTP/1.1 "
+REQUEST_S = 60.0
+"""Within which a request must be here, body and all, and the first of a connection begin."""
 
 
 class HeadJoiningTransport:
@@ -72,14 +75,23 @@ class ClientConnection(HttpToolsProtocol):
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._departure = Departure()
+        self._deadline = self.loop.call_later(REQUEST_S, transport.abort)
         super().connection_made(cast("asyncio.Transport", HeadJoiningTransport(transport)))
 
     @override
     def on_message_begin(self) -> None:
+        self._deadline.cancel()
+        self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self._departure}
 
     @override
+    def on_message_complete(self) -> None:
+        self._deadline.cancel()
+        super().on_message_complete()
+
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
+        self._deadline.cancel()
         super().connection_lost(exc)
         self._departure.client_left()
