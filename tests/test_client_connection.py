@@ -182,3 +182,25 @@ async def test_a_request_that_is_whole_may_be_answered_for_as_long_as_it_takes(
         httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
     ):
         assert b"[DONE]" in await streamed(client, "/v1/chat/completions", chat_body())
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_headers_without_end_are_refused(many: bool) -> None:
+    async with served_engines([LookalikeEngine()]) as served:
+        port = int(served.url.rpartition(":")[2])
+        async with await anyio.connect_tcp("127.0.0.1", port) as endless:
+            await endless.send(b"GET /health HTTP/1.1\r\nhost: x\r\nx-long: ")
+            received = b""
+            with anyio.fail_after(10), suppress(anyio.BrokenResourceError):
+                for number in range(10_000):
+                    await endless.send(
+                        b"x-%d: %b\r\n" % (number, b"a" * 1000) if many else b"a" * 1000
+                    )
+            with anyio.fail_after(10), suppress(anyio.BrokenResourceError):
+                async for data in endless:
+                    received += data
+            assert number < 9_999, "it took ten megabytes"
+            assert received[:13] in {b"HTTP/1.1 431 ", b""}  # a reset may overtake it
+        async with httpx2.AsyncClient(base_url=served.url, timeout=20) as client:
+            headers = {"x-long": "a" * 60_000}
+            assert (await client.get("/health", headers=headers)).status_code == 200

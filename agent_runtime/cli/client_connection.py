@@ -2,8 +2,9 @@
 
 It tells when the client goes, so that no task has to wait for that (see ``Departure``), and sends
 the head of a response together with what comes right after: uvicorn alone makes two system calls of
-it, and wakes the client twice. A client that takes too long to say what it wants is hung up on:
-many of them would use up all connections there can be.
+it, and wakes the client twice. A client that takes too long to say what it wants is hung up on, as
+many of them would use up all connections there can be, and so is one whose headers have no end: the
+parser keeps them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ from agent_runtime.client_departure import EXTENSION, Departure
 HEAD_BEGINS = b"HTTP/1.1 "
 REQUEST_S = 60.0
 """Within which a request must be here, body and all, and the first of a connection begin."""
+
+
+MAX_HEAD_BYTES = 256 << 10
+TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-length: 0\r\nconnection: close\r\n\r\n"
+)
 
 
 class HeadJoiningTransport:
@@ -76,14 +84,30 @@ class ClientConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._departure = Departure()
         self._deadline = self.loop.call_later(REQUEST_S, transport.abort)
+        self._is_in_head, self._num_head_bytes = False, 0
         super().connection_made(cast("asyncio.Transport", HeadJoiningTransport(transport)))
 
     @override
     def on_message_begin(self) -> None:
         self._deadline.cancel()
         self._deadline = self.loop.call_later(REQUEST_S, self.transport.abort)
+        self._is_in_head, self._num_head_bytes = True, 0
         super().on_message_begin()
         cast("dict[str, Any]", self.scope)["extensions"] = {EXTENSION: self._departure}
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        super().on_headers_complete()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_in_head:
+            self._num_head_bytes += len(data)
+            if self._num_head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(TOO_LARGE)
+                self.transport.close()
 
     @override
     def on_message_complete(self) -> None:
