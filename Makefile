@@ -5,6 +5,7 @@
 # make test-dashboard  the dashboard's page in a real browser (installs chromium where there is apt-get)
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
+# make fuzz    parsers fed with whatever leads further into them (CASES=1000000; a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
@@ -19,16 +20,17 @@ VLLM_VENV := .venv-vllm
 CLIENTS_VENV := .venv-clients
 PEERS := .venv-peers
 DOCS_VENV := .venv-docs
+FUZZ_VENV := .venv-fuzz
 BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes chaos test-vllm test-clients test-dashboard goldens peers \
+.PHONY: help demo test test-compiled test-pythons test-crashes chaos fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
 	docs docs-serve clean
 
 help:
-	@sed -n '1,13s/^# //p' Makefile
+	@sed -n '1,14s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -99,6 +101,18 @@ SEEDS ?= 500
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
+CASES ?= 1000000
+FUZZ_TARGETS := bodies replies kv_events metrics event_logs
+$(FUZZ_VENV)/.installed:
+	$(PYTHON) -m venv $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4' -e '.[engines]'
+	@touch $@
+
+fuzz: $(FUZZ_VENV)/.installed
+	@for target in $(FUZZ_TARGETS); do echo "fuzzing $$target"; \
+		$(FUZZ_VENV)/bin/python -m tests.fuzz $$target --cases $$(( $(CASES) / 5 )) 2>&1 | grep -v '^#\|^INFO\|WARNING\|NEW_FUNC' \
+		| tail -20; test -z "$$(ls crash-* timeout-* oom-* 2>/dev/null)" || exit 1; done
+
 goldens: $(VLLM_VENV)/.installed
 	$(VLLM_VENV)/bin/python tests/vllm/record.py 0 120 | grep '^{"seed"' | gzip -9 -n > tests/vllm/goldens.jsonl.gz
 
@@ -149,4 +163,4 @@ docs-serve: $(DOCS_VENV)/.installed
 
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
-	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) $(DOCS_VENV) .venv-pythons site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) $(DOCS_VENV) $(FUZZ_VENV) .venv-pythons site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from agent_runtime.loose_json import a_count, a_text, an_object, objects
+
 
 class SpokenMessage:
     """Adds up the deltas of one choice."""
@@ -14,11 +16,11 @@ class SpokenMessage:
 
     def hear(self, chunk: dict[str, Any]) -> None:
         """Take in a chunk."""
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
+        for choice in objects(chunk.get("choices")):
+            delta = an_object(choice.get("delta"))
             if isinstance(delta.get("content"), str):
                 self._content.append(delta["content"])
-            for call in delta.get("tool_calls") or ():
+            for call in objects(delta.get("tool_calls")):
                 self._hear_call(call)
 
     def message(self) -> dict[str, Any]:
@@ -31,10 +33,10 @@ class SpokenMessage:
 
     def _hear_call(self, delta: dict[str, Any]) -> None:
         call = self._calls.setdefault(
-            int(delta.get("index") or 0),
+            a_count(delta.get("index")) or 0,
             {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
         )
-        function = delta.get("function") or {}
-        call["id"] = delta.get("id") or call["id"]
-        call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += function.get("arguments") or ""
+        function = an_object(delta.get("function"))
+        call["id"] = a_text(delta.get("id")) or call["id"]
+        call["function"]["name"] += a_text(function.get("name")) or ""
+        call["function"]["arguments"] += a_text(function.get("arguments")) or ""

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from agent_runtime.errors import WireFormatError
+from agent_runtime.undecodable import UNDECODABLE
 from hw_model.engine.kv_events import AllBlocksCleared, BlocksRemoved, BlocksStored, KvEvent
 
 MAX_PAYLOAD_BYTES = 16 << 20
@@ -119,7 +120,7 @@ def decode_batch(payload: bytes) -> EventBatch:
         )
     try:
         batch = _BATCHES.decode(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         batch = _decode_older(payload, error)
     if len(batch.events) > MAX_EVENTS:
         raise WireFormatError(
@@ -214,7 +215,7 @@ def _decode_older(payload: bytes, reason: Exception) -> EventBatch:
     try:
         older = _OLDER_BATCHES.decode(payload)
         events = [_older_event(values) for values in older.events]
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         raise WireFormatError(f"not a KV event batch: {reason}") from None
     return EventBatch(older.ts, events, older.data_parallel_rank)
 

@@ -11,6 +11,7 @@ from agent_runtime.event_stream import EventStreamParser
 from agent_runtime.load_test.call_errors import CallFailedError, ErrorKind
 from agent_runtime.load_test.chunk_wire import Chunk, Usage, read_chunk
 from agent_runtime.load_test.turn_record import TurnRecord
+from agent_runtime.undecodable import UNDECODABLE
 
 DONE = b"[DONE]"
 
@@ -60,7 +61,7 @@ class ReplyReader:
                     self.is_over = True
                     return
                 self._take_chunk(read_chunk(event), now_s)
-        except (msgspec.DecodeError, WireFormatError) as error:
+        except (*UNDECODABLE, WireFormatError) as error:
             raise CallFailedError(
                 ErrorKind.BROKEN_STREAM, f"an unreadable event: {error}"
             ) from error

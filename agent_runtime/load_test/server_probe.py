@@ -20,6 +20,7 @@ from agent_runtime.load_test.tokenisation import (
     calibration_prompts,
 )
 from agent_runtime.load_test.turn_record import TurnRecord
+from agent_runtime.undecodable import UNDECODABLE
 
 PROBE_TOKENS = 4
 OK = 200
@@ -65,7 +66,7 @@ async def served_model(http: EngineHttp, base_url: str) -> str:
     try:
         status, body = await http.get(url)
         models = msgspec.json.decode(body, type=_Models) if status == OK else None
-    except (EngineUnreachableError, msgspec.DecodeError) as error:
+    except (EngineUnreachableError, *UNDECODABLE) as error:
         raise BackendError(f"can't ask for the server's models: {error}") from error
     if models is None:
         shown = body[:200].decode("utf-8", "replace")
@@ -173,7 +174,7 @@ class ServerProbe:
                 return msgspec.json.decode(text, type=_Tokenized).count
             finally:
                 reply.close()
-        except (EngineUnreachableError, msgspec.DecodeError):
+        except (EngineUnreachableError, *UNDECODABLE):
             return None  # usage will tell
 
     async def _prompt_tokens(self, requests: RequestMaker, messages: Messages) -> int | None:

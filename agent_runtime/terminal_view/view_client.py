@@ -21,6 +21,7 @@ from agent_runtime.errors import (
 from agent_runtime.event_stream import EventStreamParser
 from agent_runtime.terminal_view.connection import Connection
 from agent_runtime.terminal_view.strokes import shown
+from agent_runtime.undecodable import UNDECODABLE
 
 CONNECT_S = 5.0
 SILENCE_S = 15.0
@@ -219,5 +220,5 @@ class _ErrorBody(msgspec.Struct):
 def _message(body: bytes) -> str:
     try:
         return msgspec.json.decode(body, type=_ErrorBody).error.message
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return body[:MAX_SHOWN_BODY].decode("utf-8", "replace")

@@ -78,9 +78,17 @@ def _samples(text: str) -> Iterator[tuple[str, str, float]]:
         found = _SAMPLE.fullmatch(line.rstrip()) if line.startswith(_LOOKED_FOR) else None
         if found is None:
             continue
-        value = float(found[3])
+        value = _number(found[3])
         if math.isfinite(value):
             yield found[1], found[2] or "", value
+
+
+def _number(text: str) -> float:
+    """Return a sample's value; NaN for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _whole(text: str | None) -> int | None:

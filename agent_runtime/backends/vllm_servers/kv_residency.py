@@ -219,6 +219,9 @@ class KvResidency:
             content = _content(event, index, block_hash, tokens[index * size : (index + 1) * size])
             node = self._child(parent, content, size)
             copies = by_hash.get(block_hash)
+            if copies is not None and copies.node is not node:  # it means another block now
+                self._lose(replica_id, block_hash, copies.node)
+                copies = None
             if copies is None:
                 copies = by_hash[block_hash] = _Copies(node)
             if event.medium == "CPU":
@@ -262,8 +265,15 @@ class KvResidency:
             if not copies.num_in_hbm:
                 node.in_hbm &= ~bit
             if not (node.in_hbm | node.in_host) & bit:
-                del by_hash[block_hash]
-                self._prune(node)
+                self._lose(replica_id, block_hash, node)
+
+    def _lose(self, replica_id: ReplicaId, block_hash: WireHash, node: BlockNode) -> None:
+        """Note that a replica has no copy of a block any more."""
+        bit = 1 << replica_id
+        node.in_hbm &= ~bit
+        node.in_host &= ~bit
+        del self._by_hash[replica_id][block_hash]
+        self._prune(node)
 
     def _child(self, parent: BlockNode, content: bytes, num_tokens: int) -> BlockNode:
         key = blake2b(parent.key + content, digest_size=16).digest()

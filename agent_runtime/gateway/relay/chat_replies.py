@@ -23,6 +23,7 @@ from agent_runtime.gateway.relay.passing_events import (
     each,
     parsed,
 )
+from agent_runtime.loose_json import a_count, a_text, an_object, objects
 from agent_runtime.spoken_message import SpokenMessage
 
 DONE = b"[DONE]"
@@ -104,12 +105,11 @@ class StreamedReply:
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
-        details = self._usage.get("prompt_tokens_details") or {}
-        prompt = self._usage.get("prompt_tokens")
+        details = an_object(self._usage.get("prompt_tokens_details"))
         calls = self._heard().message().get("tool_calls", ()) if self._finish_reason else ()
         return ReplyFacts(
-            num_prompt_tokens=prompt,
-            num_cached_tokens=details.get("cached_tokens"),
+            num_prompt_tokens=a_count(self._usage.get("prompt_tokens")),
+            num_cached_tokens=a_count(details.get("cached_tokens")),
             num_output_tokens=self._num_tokens,
             finish_reason=self._finish_reason,
             tool_names=[call["function"]["name"] for call in calls],
@@ -149,7 +149,7 @@ class StreamedReply:
         chunk = parsed(data)
         if chunk is None or "error" in chunk:
             return True
-        choices = chunk.get("choices")
+        choices = objects(chunk.get("choices"))
         if not self._head and choices:
             self._head = event[: event.find(b'"choices"')]
         usage = chunk.get("usage")
@@ -168,7 +168,7 @@ class StreamedReply:
             text = spoken if isinstance(spoken, dict) else {"text": choice.get("text")}
             speaks = any(value for name, value in text.items() if name != "role")
             self._num_tokens += speaks and not self._usage
-            reason = choice.get("finish_reason")
+            reason = a_text(choice.get("finish_reason"))
             if reason and not choice.get("index"):
                 self._finish_reason = reason
             says = says or speaks or bool(reason)
@@ -176,12 +176,12 @@ class StreamedReply:
 
     def _take_usage(self, usage: dict[str, Any]) -> None:
         self._usage = usage
-        told = usage.get("completion_tokens")
-        if isinstance(told, int):
+        told, prompt = a_count(usage.get("completion_tokens")), a_count(usage.get("prompt_tokens"))
+        if told is not None:
             self._num_tokens = told + self._num_tokens_before
-        if self._num_tokens_before and isinstance(usage.get("prompt_tokens"), int):
+        if self._num_tokens_before and prompt is not None:
             # What the engine before generated was part of this one's prompt.
-            usage["prompt_tokens"] = max(1, usage["prompt_tokens"] - self._num_tokens_before)
+            usage["prompt_tokens"] = max(1, prompt - self._num_tokens_before)
 
     def _passed(self, events: bytes) -> bytes:
         if self._head_before is not None:
@@ -204,7 +204,8 @@ class StreamedReply:
             chunk = parsed(data_of(event))
             if chunk is not None and isinstance(chunk.get("usage"), dict):
                 usage = {**self._usage, "completion_tokens": self._num_tokens}
-                usage["total_tokens"] = usage["prompt_tokens"] + self._num_tokens
+                prompt = a_count(usage.get("prompt_tokens")) or 0
+                usage["total_tokens"] = prompt + self._num_tokens
                 event = b"data: " + msgspec.json.encode({**chunk, "usage": usage})  # noqa: PLW2901
             whole.append(event + SEPARATOR)
         return b"".join(whole)
@@ -216,11 +217,11 @@ class StreamedReply:
         return self._said
 
     def _hear(self, chunk: dict[str, Any]) -> None:
-        first = [choice for choice in chunk.get("choices") or () if not choice.get("index")]
+        first = [choice for choice in objects(chunk.get("choices")) if not choice.get("index")]
         for choice in first:
             if "delta" not in choice and isinstance(choice.get("text"), str):
                 choice["delta"] = {"content": choice["text"]}
-            delta = choice.get("delta") or {}
+            delta = an_object(choice.get("delta"))
             if any(value for name, value in delta.items() if name not in _SENT_BACK):
                 self._said_more = True
         self._said.hear({"choices": first})
@@ -249,15 +250,15 @@ class WholeReply(WholeAnswer):
 
     def _read_facts(self) -> ReplyFacts:
         usage = self._usage()
-        details = usage.get("prompt_tokens_details") or {}
+        details = an_object(usage.get("prompt_tokens_details"))
         choice = self._choice()
-        calls = (choice.get("message") or {}).get("tool_calls") or ()
+        calls = objects(an_object(choice.get("message")).get("tool_calls"))
         return ReplyFacts(
-            num_prompt_tokens=usage.get("prompt_tokens"),
-            num_cached_tokens=details.get("cached_tokens"),
-            num_output_tokens=int(usage.get("completion_tokens") or 0),
-            finish_reason=choice.get("finish_reason"),
-            tool_names=[str((call.get("function") or {}).get("name")) for call in calls],
+            num_prompt_tokens=a_count(usage.get("prompt_tokens")),
+            num_cached_tokens=a_count(details.get("cached_tokens")),
+            num_output_tokens=a_count(usage.get("completion_tokens")) or 0,
+            finish_reason=a_text(choice.get("finish_reason")),
+            tool_names=[str(an_object(call.get("function")).get("name")) for call in calls],
         )
 
     def message(self) -> dict[str, Any] | None:
@@ -265,13 +266,12 @@ class WholeReply(WholeAnswer):
         choice = self._choice()
         if "text" in choice:
             return {"role": "assistant", "content": choice["text"]}
-        message: dict[str, Any] | None = choice.get("message")
-        return message
+        message = choice.get("message")
+        return message if isinstance(message, dict) else None
 
     def _usage(self) -> dict[str, Any]:
-        return (self.answer or {}).get("usage") or {}
+        return an_object((self.answer or {}).get("usage"))
 
     def _choice(self) -> dict[str, Any]:
-        choices = (self.answer or {}).get("choices") or [{}]
-        choice: dict[str, Any] = choices[0]
-        return choice
+        choices = objects((self.answer or {}).get("choices"))
+        return choices[0] if choices else {}

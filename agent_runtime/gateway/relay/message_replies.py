@@ -15,6 +15,7 @@ from agent_runtime.engine_call import ReplyFacts
 from agent_runtime.gateway.dialects.call_arguments import parsed_arguments
 from agent_runtime.gateway.relay.message_prompts import chat_messages
 from agent_runtime.gateway.relay.passing_events import PassedEvents, Unheard, WholeAnswer
+from agent_runtime.loose_json import a_count, a_text, an_object, objects
 
 # A line of data holds no line feed, so no text of a reply looks like these.
 _SPEAKS_OF_MORE = re.compile(rb"^event: ?(?:message_|content_block_start|error)", re.MULTILINE)
@@ -38,14 +39,15 @@ class MessageUsage:
         """Take in a ``usage`` object; what is not in it stays as it was."""
         if not isinstance(usage, dict):
             return
-        cached, created = usage.get("cache_read_input_tokens"), 0
-        if isinstance(cached, int):
+        cached, created = a_count(usage.get("cache_read_input_tokens")), 0
+        if cached is not None:
             self.num_cached = cached
-            created = usage.get("cache_creation_input_tokens") or 0
-        if usage.get("input_tokens") or cached:
-            self.num_prompt = int(usage.get("input_tokens") or 0) + int(cached or 0) + created
-        if isinstance(usage.get("output_tokens"), int):
-            self.num_output = usage["output_tokens"]
+            created = a_count(usage.get("cache_creation_input_tokens")) or 0
+        new, output = a_count(usage.get("input_tokens")), a_count(usage.get("output_tokens"))
+        if new or cached:
+            self.num_prompt = (new or 0) + (cached or 0) + created
+        if output is not None:
+            self.num_output = output
 
 
 class StreamedMessage(PassedEvents):
@@ -83,14 +85,14 @@ class StreamedMessage(PassedEvents):
     def _take(self, event: dict[str, Any]) -> None:
         match event.get("type"):
             case "message_start":
-                self._usage.take((event.get("message") or {}).get("usage"))
+                self._usage.take(an_object(event.get("message")).get("usage"))
             case "content_block_start":
-                block = event.get("content_block") or {}
+                block = an_object(event.get("content_block"))
                 if block.get("type") == "tool_use":
                     self._tools.append(str(block.get("name")))
             case "message_delta":
                 self._usage.take(event.get("usage"))
-                self._stop_reason = str((event.get("delta") or {}).get("stop_reason"))
+                self._stop_reason = str(an_object(event.get("delta")).get("stop_reason"))
             case "message_stop" | "error":
                 self._is_complete = True
             case _:
@@ -107,9 +109,9 @@ class StreamedMessage(PassedEvents):
             if not isinstance(index, int):
                 continue
             if event.get("type") == "content_block_start":
-                self._blocks[index] = dict(event.get("content_block") or {})
+                self._blocks[index] = dict(an_object(event.get("content_block")))
             elif event.get("type") == "content_block_delta" and index in self._blocks:
-                delta, block = event.get("delta") or {}, self._blocks[index]
+                delta, block = an_object(event.get("delta")), self._blocks[index]
                 name = _GROWING.get(str(delta.get("type")))
                 if name is not None:
                     block[name] = str(block.get(name) or "") + str(delta.get(name) or "")
@@ -142,7 +144,7 @@ class WholeMessage(WholeAnswer):
             num_prompt_tokens=self._usage.num_prompt,
             num_cached_tokens=self._usage.num_cached,
             num_output_tokens=self.num_output_tokens,
-            finish_reason=message.get("stop_reason"),
+            finish_reason=a_text(message.get("stop_reason")),
             tool_names=tools,
         )
 
@@ -152,7 +154,7 @@ class WholeMessage(WholeAnswer):
 
 
 def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
-    return [block for block in message.get("content") or () if isinstance(block, dict)]
+    return objects(message.get("content"))
 
 
 def _as_chat(blocks: list[dict[str, Any]]) -> dict[str, Any] | None:

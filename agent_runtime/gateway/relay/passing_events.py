@@ -11,6 +11,7 @@ import msgspec
 
 from agent_runtime.errors import WireFormatError
 from agent_runtime.event_stream import MAX_EVENT_BYTES
+from agent_runtime.undecodable import UNDECODABLE
 
 SEPARATOR = b"\n\n"
 MAX_UNHEARD_BYTES = 64 << 10
@@ -169,6 +170,6 @@ def parsed(data: bytes) -> dict[str, Any] | None:
     """Return a JSON object, None for anything else."""
     try:
         value = _decode(data)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
     return value if isinstance(value, dict) else None

@@ -17,6 +17,7 @@ from agent_runtime.gateway.relay.relayed_api import AskedOfEngine, Fields, Relay
 from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
 from agent_runtime.gateway.turn_terms import gap_after
 from agent_runtime.gateway.wire import ServerExtras, invalid_request
+from agent_runtime.undecodable import UNDECODABLE
 from scheduler.events import GapHint
 from scheduler.ids import ReplicaId
 
@@ -112,7 +113,7 @@ def parsed_fields(body: bytes) -> dict[str, Any]:
     """
     try:
         fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidRequestError("the body must be a JSON object")

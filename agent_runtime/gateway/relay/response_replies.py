@@ -14,6 +14,7 @@ from typing_extensions import override
 from agent_runtime.engine_call import ReplyFacts
 from agent_runtime.gateway.relay.passing_events import SEPARATOR, PassedEvents, WholeAnswer
 from agent_runtime.gateway.relay.response_prompts import chat_messages
+from agent_runtime.loose_json import a_count, an_object, objects
 
 ENDS = frozenset({"completed", "incomplete", "failed", "cancelled"})
 
@@ -41,8 +42,8 @@ class StreamedResponse(PassedEvents):
     @property
     def num_output_tokens(self) -> int:
         """Output tokens so far: one a delta, until the usage tells."""
-        told = _usage(self.response).get("output_tokens")
-        return told if self._is_complete and isinstance(told, int) else self._num_deltas
+        told = a_count(_usage(self.response).get("output_tokens"))
+        return told if self._is_complete and told is not None else self._num_deltas
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
@@ -77,7 +78,7 @@ class WholeResponse(WholeAnswer):
     @property
     def num_output_tokens(self) -> int:
         """Output tokens, known at the end."""
-        return int(_usage(self.response).get("output_tokens") or 0)
+        return a_count(_usage(self.response).get("output_tokens")) or 0
 
     def facts(self) -> ReplyFacts:
         """Return what is known."""
@@ -90,18 +91,18 @@ class WholeResponse(WholeAnswer):
 
 def output_of(response: dict[str, Any] | None) -> list[dict[str, Any]]:
     """Return the items of a response's output."""
-    return [item for item in (response or {}).get("output") or () if isinstance(item, dict)]
+    return objects((response or {}).get("output"))
 
 
 def _facts(response: dict[str, Any] | None, num_output_tokens: int) -> ReplyFacts:
     usage, status = _usage(response), (response or {}).get("status")
-    details = usage.get("input_tokens_details") or {}
+    details = an_object(usage.get("input_tokens_details"))
     calls = [item for item in output_of(response) if item.get("type") == "function_call"]
     return ReplyFacts(
-        num_prompt_tokens=usage.get("input_tokens"),
-        num_cached_tokens=details.get("cached_tokens"),
+        num_prompt_tokens=a_count(usage.get("input_tokens")),
+        num_cached_tokens=a_count(details.get("cached_tokens")),
         num_output_tokens=num_output_tokens,
-        finish_reason=status if status in ENDS else None,
+        finish_reason=status if isinstance(status, str) and status in ENDS else None,
         tool_names=[str(call.get("name")) for call in calls],
     )
 
@@ -112,4 +113,4 @@ def _message(response: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _usage(response: dict[str, Any] | None) -> dict[str, Any]:
-    return (response or {}).get("usage") or {}
+    return an_object((response or {}).get("usage"))

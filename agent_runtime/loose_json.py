@@ -1,0 +1,30 @@
+"""Members of JSON that somebody else wrote, as what they should be or as nothing.
+
+Replies of engines pass through untouched, whatever is in them; what is read of them on the way must
+not end the turn because a member is of another kind than it should be.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def an_object(value: object) -> dict[str, Any]:
+    """Return an object; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a list; none of anything else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def a_count(value: object) -> int | None:
+    """Return a whole number, 0 or more; None for anything else."""
+    is_one = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return value if is_one and isinstance(value, int) else None
+
+
+def a_text(value: object) -> str | None:
+    """Return a text; None for anything else."""
+    return value if isinstance(value, str) else None
