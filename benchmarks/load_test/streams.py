@@ -59,7 +59,7 @@ def _wait_for(url: str) -> None:
             return
 
 
-def told_by_client(url: str, num_streams: int, duration: str) -> dict[str, Any]:
+def told_by_client(url: str, num_streams: int, duration: str, gap_scale: float) -> dict[str, Any]:
     """Return the JSON of a run."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "told.json"
@@ -67,7 +67,8 @@ def told_by_client(url: str, num_streams: int, duration: str) -> dict[str, Any]:
             [
                 sys.executable, "-m", "agent_runtime.cli.main", "loadtest", "--url", url,
                 "--model", "fake", "--workload", "api-agents", "--limit", "4000",
-                "--gap-scale", "0", "--sessions", str(num_streams), "--duration", duration,
+                "--gap-scale", str(gap_scale), "--sessions", str(num_streams),
+                "--duration", duration,
                 "--reply-length", "cap", "--json", target,
             ],
             Path(folder), {},
@@ -82,11 +83,17 @@ def main() -> None:
     parser.add_argument("--streams", default="250,500,1000,2000")
     parser.add_argument("--step-ms", type=float, default=50.0)
     parser.add_argument("--duration", default="20s")
+    parser.add_argument(
+        "--gap-scale",
+        type=float,
+        default=0.0,
+        help="of tool gaps; 0 has all sessions take turns in the same moments, the worst case",
+    )
     args = parser.parse_args()
     print(f"{'streams':>8}{'tokens/s':>10}{'core':>7}{'us/token':>10}{'lag p99 ms':>12}  limit")
     with stepping_server(args.step_ms / 1000) as url:
         for num_streams in (int(part) for part in args.streams.split(",")):
-            told = told_by_client(url, num_streams, args.duration)
+            told = told_by_client(url, num_streams, args.duration, args.gap_scale)
             client, rate = told["client"], told["throughput"]["output_tokens_per_s"]
             share, lag_s = client["cpu_share"], client["loop_lag_s"]["p99"]
             print(

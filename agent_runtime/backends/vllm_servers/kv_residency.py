@@ -214,25 +214,35 @@ class KvResidency:
             raise WireFormatError(
                 f"{len(event.block_hashes)} blocks of {size} tokens came with {len(tokens)} tokens"
             )
-        bit = 1 << replica_id
         for index, block_hash in enumerate(event.block_hashes):
             content = _content(event, index, block_hash, tokens[index * size : (index + 1) * size])
-            node = self._child(parent, content, size)
-            copies = by_hash.get(block_hash)
-            if copies is not None and copies.node is not node:  # it means another block now
-                self._lose(replica_id, block_hash, copies.node)
-                copies = None
-            if copies is None:
-                copies = by_hash[block_hash] = _Copies(node)
-            if event.medium == "CPU":
-                copies.num_in_host += 1
-                node.in_host |= bit
-            else:
-                copies.num_in_hbm += 1
-                node.in_hbm |= bit
-            parent = node
+            parent = self._child(parent, content, size)
+            self._name(replica_id, block_hash, parent, in_host=event.medium == "CPU")
         if event.session_id is not None:
             self._end_at(SessionId(event.session_id), parent)
+
+    def _name(
+        self, replica_id: ReplicaId, block_hash: WireHash, node: BlockNode, *, in_host: bool
+    ) -> None:
+        """Note that a replica has a block, under a hash; of two for the same, the first counts."""
+        bit, by_hash = 1 << replica_id, self._by_hash[replica_id]
+        copies = by_hash.get(block_hash)
+        known = copies is not None and copies.node is node
+        has_another_name = not known and bool((node.in_hbm | node.in_host) & bit)
+        if not has_another_name and in_host:
+            node.in_host |= bit
+        elif not has_another_name:
+            node.in_hbm |= bit
+        if copies is not None and not known:  # the hash meant another block before
+            self._lose(replica_id, block_hash, copies.node)
+        if has_another_name:
+            return
+        if copies is None or not known:
+            copies = by_hash[block_hash] = _Copies(node)
+        if in_host:
+            copies.num_in_host += 1
+        else:
+            copies.num_in_hbm += 1
 
     def _counts(self, replica_id: ReplicaId, event: BlockStored) -> bool:
         """Return whether an event tells of blocks that prefixes are found by."""
