@@ -22,6 +22,9 @@ from agent_runtime.gateway.view_access import (
     read_dashboard_key,
 )
 
+MAX_WAIT_S = 30.0
+"""Programs in this process wait for as long as it takes; clients over HTTP have time-outs."""
+
 
 def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
     """Add ``--api-key-file``, the limits and what is said of the dashboard."""
@@ -49,7 +52,7 @@ def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--max-wait",
         type=positive_float,
-        default=limits.max_wait_s,
+        default=MAX_WAIT_S,
         metavar="S",
         help="a new session that would wait for longer gets a 429 that says when to come back; "
         "those under way wait (default: %(default)s)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -63,7 +64,7 @@ class EndpointLimits:
     max_body_bytes: int = 64 << 20
     max_sessions: int = 4_000
     max_under_way: int = 10_000
-    max_wait_s: float = 30.0
+    max_wait_s: float = math.inf
     responses: StoreLimits = field(default_factory=StoreLimits)
     hold: HoldTerms = field(default_factory=HoldTerms)
 
