@@ -39,7 +39,6 @@ class BlockStored(msgspec.Struct, frozen=True, omit_defaults=True, tag=True):
         token_ids: Of all the blocks, in order; an emulated engine may not know them.
         medium: ``GPU``, ``CPU``, ``STORAGE``, or None from engines that don't say.
         session_id: Whose request stored them, where the client named a session.
-        salt: That their request came with, if the first block of all is among them.
     """
 
     block_hashes: list[WireHash]
@@ -162,6 +161,7 @@ class StoredContent:
     Attributes:
         token_ids: Of all the blocks, in order.
         session_id: Whose request stored them, where the client named a session.
+        salt: That their request came with, if the first block of all is among them.
     """
 
     token_ids: Sequence[int] = ()
