@@ -23,7 +23,7 @@ from agent_runtime.gateway.error_mapping import (
     on_runtime_error,
     on_unexpected,
 )
-from agent_runtime.gateway.metrics import ProbedFleet, PrometheusCounts
+from agent_runtime.gateway.metrics import LineMetrics, ProbedFleet, PrometheusCounts
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.paced_completions import PacedCompletions
@@ -123,10 +123,10 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     if sessions is None:
         sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
     shares_kv = around.tenants is not None and around.tenants.share_kv
-    opening = Opening(runner, models, sessions, limits.max_body_bytes, shares_kv)
-    counts = PrometheusCounts(sessions, around.fleet)
-    limit, line = RequestLimit(limits.max_under_way), WaitingLine(limits.max_wait_s)
-    desk = TurnDesk(opening, limit, line, counts, limits.hold)
+    line = WaitingLine(limits.max_wait_s)
+    opening = Opening(runner, models, sessions, limits.max_body_bytes, line, shares_kv)
+    counts = PrometheusCounts(sessions, around.fleet, [LineMetrics(line)])
+    desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     if isinstance(speaker, ChatUpstream):
         served = [chat_route(PacedCompletions(desk, speaker).answer)]
     else:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +22,7 @@ from typing_extensions import override
 from agent_runtime.gateway.dialect import DialectName, TurnUsage
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.turn_telemetry import Outcome
+from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnPlacement
 from scheduler.ids import ReplicaId
 from scheduler.rack import ReplicaProbe
@@ -131,6 +139,26 @@ class _RightNow(Collector):
                 waiting.add_metric(label, probe.num_waiting(replica_id))
                 usage.add_metric(label, probe.kv_usage(replica_id))
         yield from (running, waiting, usage)
+
+
+class LineMetrics(Collector):
+    """A collector of the newcomers' line."""
+
+    def __init__(self, line: WaitingLine) -> None:
+        self._line = line
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "panjiu_waiting_newcomers",
+            "Sessions whose first turn waits to run.",
+            value=self._line.num_waiting,
+        )
+        yield CounterMetricFamily(
+            "panjiu_turned_away",
+            "First turns that were to come later, since too many waited.",
+            value=self._line.num_refused,
+        )
 
 
 def _by_replica(name: str, about: str) -> GaugeMetricFamily:

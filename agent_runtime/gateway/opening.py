@@ -11,7 +11,12 @@ import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
-from agent_runtime.errors import BodyTooLargeError, ContextTooLongError, SessionStateError
+from agent_runtime.errors import (
+    BodyTooLargeError,
+    ContextTooLongError,
+    SessionStateError,
+    TooManyRequestsError,
+)
 from agent_runtime.gateway.kv_salt import kv_salt
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.neutral_request import (
@@ -26,6 +31,7 @@ from agent_runtime.gateway.neutral_request import (
 from agent_runtime.gateway.opened_prompt import OpenedChat, OpenedPrompt, OpenedText
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.session_keys import SessionKeys
+from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.prompts.chat_prompt import chain_digests, render_chat
 from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt, token_array
 from agent_runtime.prompts.tokeniser import tokenise
@@ -42,6 +48,7 @@ class Opening:
         models: What is served.
         sessions: Who is talking.
         max_body_bytes: Larger bodies are refused.
+        line: Of newcomers that wait to run.
         shares_kv: Whether tenants may find each other's KV.
     """
 
@@ -49,6 +56,7 @@ class Opening:
     models: Models
     sessions: SessionDirectory
     max_body_bytes: int
+    line: WaitingLine
     shares_kv: bool = False
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -85,10 +93,11 @@ class Opening:
             UnknownModelError: Another model.
             ContextTooLongError: No replica holds the prompt.
             SessionStateError: The session is paused.
+            TooManyRequestsError: It is new, and as many wait as may be.
         """
         if request.model is not None:
             self.models.check(request.model)
-        return [self._open_prompt(prompt, request.keys) for prompt in request.prompts]
+        return [self._open_prompt(prompt, request) for prompt in request.prompts]
 
     def salt(self, keys: SessionKeys) -> str | None:
         """Return what keeps a prompt's KV apart from others', see ``kv_salt``."""
@@ -102,23 +111,25 @@ class Opening:
         """Return how many tokens a reply may have."""
         return self.runner.max_context_tokens - prompt.num_tokens
 
-    def _open_prompt(self, prompt: NeutralPrompt, keys: SessionKeys) -> OpenedPrompt:
+    def _open_prompt(self, prompt: NeutralPrompt, request: NeutralRequest) -> OpenedPrompt:
         match prompt:
             case ChatPrompt():
-                return self._open_chat(prompt, keys)
+                return self._open_chat(prompt, request)
             case TextPrompt(text=text):
-                return self._open_text(text, tokenise(text), keys)
+                return self._open_text(text, tokenise(text), request)
             case TokenPrompt(tokens=tokens):
                 try:
                     ids = token_array(tokens)
                 except OverflowError as error:
                     raise wrong("prompt", "token ids are from 0 to 2**32 - 1") from error
-                return self._open_text(None, ids, keys)
+                return self._open_text(None, ids, request)
 
-    def _open_chat(self, prompt: ChatPrompt, keys: SessionKeys) -> OpenedChat:
+    def _open_chat(self, prompt: ChatPrompt, request: NeutralRequest) -> OpenedChat:
+        keys = request.keys
         rendered = render_chat(prompt.messages, prompt.tools)
         by_history = keys.exact is None
-        session = self.find_session(keys, chain_digests(rendered) if by_history else ())
+        known_by = chain_digests(rendered) if by_history else ()
+        session = self.find_session(keys, known_by, request.hints.parent_session_id)
         num_tokens = session.memory.open_prompt(rendered, self.salt(keys))
         digests = session.memory.digests(rendered)
         if num_tokens >= self.runner.max_context_tokens:
@@ -127,22 +138,35 @@ class Opening:
         own_digests = digests[len(digests) - len(prompt.messages) :]
         return OpenedChat(session, prompt.messages, own_digests, num_tokens, rendered)
 
-    def _open_text(self, text: str | None, tokens: array[int], keys: SessionKeys) -> OpenedText:
+    def _open_text(
+        self, text: str | None, tokens: array[int], request: NeutralRequest
+    ) -> OpenedText:
         if not tokens:
             raise wrong("prompt", "an empty prompt can't be gone on with")
         if len(tokens) >= self.runner.max_context_tokens:
             raise self._too_long(len(tokens), "prompt")
-        raw = RawPrompt(tokens, self.runner.block_size_tokens, self.salt(keys))
         trail = PromptTrail(tokens.tobytes()) if text is None else PromptTrail.of_text(text)
-        session = self.find_session(keys, trail.digests)
+        keys = request.keys
+        session = self.find_session(keys, trail.digests, request.hints.parent_session_id)
+        raw = RawPrompt(tokens, self.runner.block_size_tokens, self.salt(keys))
         return OpenedText(session, text, raw, trail)
 
-    def find_session(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession:
+    def find_session(
+        self, keys: SessionKeys, digests: Sequence[bytes], parent_id: str | None
+    ) -> ChatSession:
         """Return whose turn it is; a new session if nothing is known of it.
+
+        A newcomer is turned away here, before its conversation is cut into tokens.
+
+        Args:
+            keys: What the request says of it.
+            digests: Of the request's messages, for those it does not name.
+            parent_id: The session that started it, if the request says: it is that from then on.
 
         Raises:
             InvalidRequestError: An id that can't be one.
             SessionStateError: The session is paused.
+            TooManyRequestsError: It is new, and as many wait as may be.
         """
         now_s = anyio.current_time()
         for forgotten in self.sessions.forget_old(now_s):
@@ -154,6 +178,13 @@ class Opening:
                 f"POST /v1/sessions/{session.public_id}/resume lets its turns run.",
                 param="session_id",
             )
+        session.started_by(parent_id)
+        if session.is_new:
+            try:
+                self.line.check(session.session_id, now_s)
+            except TooManyRequestsError:
+                self.sessions.turned_away(session)
+                raise
         return session
 
     def _too_long(self, num_tokens: int, param: str) -> ContextTooLongError:

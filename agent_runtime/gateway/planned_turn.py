@@ -121,7 +121,6 @@ class TurnPlanner:
         opened = self.opening.open(request)
         choices = []
         for index, prompt in enumerate(opened):
-            prompt.session.started_by(request.hints.parent_session_id)
             choices += self._choices(request, index, prompt)
         return PlannedTurn(
             request,

@@ -1,8 +1,8 @@
 """Whose turn a request is: by its session id, or by the conversation it goes on with.
 
 Invariants: every mark that leads to a session is one of that session's, and goes with it; sessions
-stand in the order in which they were last seen; every session has one entry in ``_expiries``, not
-later than it may be forgotten.
+stand in the order in which they were last seen, those turned away before all others; every session
+has one entry in ``_expiries``, not later than it may be forgotten.
 """
 
 from __future__ import annotations
@@ -198,6 +198,10 @@ class SessionDirectory:
     def remember(self, session: ChatSession, keys: SessionKeys, digest: bytes) -> None:
         """Let a request whose messages begin with this history find ``session``."""
         self._mark(session, _answer_mark(keys, digest))
+
+    def turned_away(self, session: ChatSession) -> None:
+        """Note that its first turn was refused: where there are too many, it is forgotten first."""
+        self._sessions.move_to_end(session.session_id, last=False)
 
     def forget_old(self, now_s: float) -> list[SessionId]:
         """Forget sessions beyond the limits, but none with a turn under way; return their ids.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
 
-import anyio
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,7 +32,6 @@ from agent_runtime.gateway.turn_stream import (
     leave_on_disconnect,
 )
 from agent_runtime.gateway.turn_telemetry import TURN_SPAN, TurnCounts, TurnSpan, WatchedTurn
-from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
 
@@ -45,14 +43,12 @@ class TurnDesk:
     Attributes:
         opening: Reads requests and finds their sessions.
         limit: Of requests under way.
-        line: Of turns that wait to run.
         counts: Told of every request.
         hold: How streams behave while their turns are held.
     """
 
     opening: Opening
     limit: RequestLimit
-    line: WaitingLine
     counts: TurnCounts
     hold: HoldTerms
 
@@ -139,11 +135,8 @@ async def _run(
         BackendError: The backend takes none.
     """
     stack.enter_context(desk.limit.under_way())
-    is_new = ready.session.is_new
-    if is_new:
-        desk.line.check_newcomer(ready.session.session_id, anyio.current_time())
-    watched = WatchedTurn(desk.counts, ready.dialect, desk.line, span, is_new=is_new)
-    stack.enter_context(watched)
+    line = desk.opening.line if ready.session.is_new else None
+    watched = stack.enter_context(WatchedTurn(desk.counts, ready.dialect, line, span))
     try:
         return await ready.begin(watched, stack)
     except (RequestError, BackendError) as error:

@@ -72,9 +72,8 @@ class WatchedTurn:
     Args:
         counts: Told of it.
         dialect: It came in.
-        line: In which it waits.
+        line: In which it waits, if it is a newcomer's.
         span: Told of it too, where requests are traced.
-        is_new: Whether it is its session's first.
 
     Attributes:
         outcome: How it ended, as far as is known.
@@ -82,30 +81,28 @@ class WatchedTurn:
     """
 
     __slots__ = (
-        "_counts", "_dialect", "_is_new", "_line", "_span", "_waiting", "outcome", "used",
+        "_counts", "_dialect", "_line", "_span", "_waiting", "outcome", "used",
     )  # fmt: skip
 
     def __init__(
         self,
         counts: TurnCounts,
         dialect: DialectName,
-        line: WaitingLine,
+        line: WaitingLine | None = None,
         span: TurnSpan | None = None,
-        *,
-        is_new: bool,
     ) -> None:
         self._counts = counts
         self._span = span
         self._dialect = dialect
         self._line = line
-        self._is_new = is_new
         self._waiting = True
         self.outcome = Outcome.ABORTED
         self.used: TurnUsage | None = None
 
     def __enter__(self) -> Self:
         self._counts.turn_arrived()
-        self._line.joined(anyio.current_time(), is_new=self._is_new)
+        if self._line is not None:
+            self._line.joined(anyio.current_time())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,8 +116,9 @@ class WatchedTurn:
         if self._waiting:
             self._waiting = False
             self._counts.turn_placed(placement)
-            waited_s = None if placement is None else placement.waited_s
-            self._line.left(anyio.current_time(), waited_s, is_new=self._is_new)
+            if self._line is not None:
+                waited_s = None if placement is None else placement.waited_s
+                self._line.left(anyio.current_time(), waited_s)
         if self._span is not None and placement is not None:
             self._span.placed(placement)
 

@@ -36,7 +36,6 @@ def turn_terms(hints: ClientHints, session: ChatSession, now_s: float) -> TurnTe
         session: Whose turn it is.
         now_s: On the runtime's clock, when it was asked.
     """
-    session.started_by(hints.parent_session_id)
     priority = session.priority if hints.priority is None else hints.priority
     seconds = hints.deadline_s
     return TurnTerms(

@@ -1,10 +1,10 @@
 """When more is asked for than can be run: who is turned away, and when to come back.
 
-Turns that the scheduler holds stand in a line. *Newcomers* are sessions whose first turn it would
-be; by Little's law, one more of them waits for as long as the line takes to let through as many as
-wait already. Where that is too long they are refused. Sessions under way are let in, since an agent
-that is turned away throws away all it has done, and its KV with it; there are only as many of them
-as were let in before.
+*Newcomers* are sessions whose first turn it would be. Those that the scheduler holds stand in a
+line; by Little's law, one more waits for as long as the line takes to let through as many as wait
+already. Where that is too long they are refused. Sessions under way are let in, since an agent that
+is turned away throws away all it has done, and its KV with it; there are only as many of them as
+were let in before.
 
 Who is refused has a place from then on: places lie as far apart as newcomers get to run, each
 refusal tells the time of its own, and a session that comes back then is let in, before any that
@@ -63,59 +63,54 @@ class Pace:
 
 
 class WaitingLine:
-    """The turns that wait to run. Sans-IO.
+    """The newcomers that wait to run. Sans-IO.
 
     Args:
         max_wait_s: Newcomers who would wait for longer are refused.
 
     Attributes:
         num_waiting: In the line.
-        num_newcomers: Those of them who are newcomers.
-        num_refused: So far.
+        num_refused: Turned away so far, those who came back too early included.
 
     Invariant: ``_places`` has the sessions that were refused and may come back, by when.
     """
 
     __slots__ = (
-        "_as_of_s", "_max_wait_s", "_next_place_s", "_pace", "_places", "num_newcomers",
-        "num_refused", "num_waiting",
+        "_as_of_s", "_max_wait_s", "_next_place_s", "_pace", "_places", "num_refused",
+        "num_waiting",
     )  # fmt: skip
 
     def __init__(self, max_wait_s: float) -> None:
         self._max_wait_s = max_wait_s
-        self._pace = Pace()  # of newcomers
+        self._pace = Pace()
         self._places: OrderedDict[SessionId, float] = OrderedDict()
         self._as_of_s = self._next_place_s = -math.inf
-        self.num_waiting = self.num_newcomers = 0
-        self.num_refused = 0
+        self.num_waiting = self.num_refused = 0
 
-    def joined(self, now_s: float, *, is_new: bool) -> None:
+    def joined(self, now_s: float) -> None:
         """One waits."""
         self._pass_time(now_s)
         self.num_waiting += 1
-        self.num_newcomers += is_new
 
-    def left(self, now_s: float, waited_s: float | None, *, is_new: bool) -> None:
+    def left(self, now_s: float, waited_s: float | None) -> None:
         """One waits no more.
 
         Args:
             now_s: Now.
             waited_s: How long it was held before it ran; None for one that was withdrawn.
-            is_new: Whether it is a newcomer's.
         """
         self._pass_time(now_s)
         self.num_waiting -= 1
-        self.num_newcomers -= is_new
-        if is_new and waited_s is not None and (waited_s > 0.0 or self.num_newcomers):
+        if waited_s is not None and (waited_s > 0.0 or self.num_waiting):
             self._pace.one_passed()
 
     def expected_wait_s(self, now_s: float) -> float:
         """Return how long a newcomer will wait; 0 while that can't be told."""
         self._pass_time(now_s)
         pace = self._pace.per_s
-        return self.num_newcomers / pace if pace else 0.0
+        return self.num_waiting / pace if pace else 0.0
 
-    def check_newcomer(self, session_id: SessionId, now_s: float) -> None:
+    def check(self, session_id: SessionId, now_s: float) -> None:
         """Raise if a session that has had no turn should come later.
 
         Raises:
@@ -138,7 +133,7 @@ class WaitingLine:
         self.num_refused += 1
         retry_after_s = min(LONGEST_S, place_s - now_s)
         raise TooManyRequestsError(
-            f"{self.num_newcomers} new sessions wait already, for {wait_s:.0f} s; come back in "
+            f"{self.num_waiting} new sessions wait already, for {wait_s:.0f} s; come back in "
             f"{math.ceil(retry_after_s)} s",
             retry_after_s=retry_after_s,
         )
@@ -165,6 +160,6 @@ class WaitingLine:
         passed_s = now_s - self._as_of_s
         if passed_s <= 0.0:
             return
-        if self.num_newcomers and passed_s < math.inf:
+        if self.num_waiting and passed_s < math.inf:
             self._pace.pass_time(passed_s)
         self._as_of_s = now_s

@@ -10,7 +10,7 @@ from agent_runtime.backends.vllm_servers.engine_fleet import SlotState
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import epoch_s
 from agent_runtime.gateway.app import EndpointLimits, application
-from agent_runtime.gateway.metrics import ProbedFleet, PrometheusCounts
+from agent_runtime.gateway.metrics import LineMetrics, ProbedFleet, PrometheusCounts
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
@@ -76,12 +76,12 @@ def create_relay_app(
     limits, fleet = terms.limits, servers.fleet
     sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
     shares_kv = terms.tenants is not None and terms.tenants.share_kv
-    opening = Opening(runner, Models(fleet.cards), sessions, limits.max_body_bytes, shares_kv)
+    line = WaitingLine(limits.max_wait_s)
+    opening = Opening(runner, Models(fleet.cards), sessions, limits.max_body_bytes, line, shares_kv)
     about_engines = FleetMetrics(fleet, servers.probe.residency)
     probed = ProbedFleet(about_engines.replicas, servers.probe)
-    counts = PrometheusCounts(sessions, probed, [about_engines])
-    limit, line = RequestLimit(limits.max_under_way), WaitingLine(limits.max_wait_s)
-    desk = TurnDesk(opening, limit, line, counts, limits.hold)
+    counts = PrometheusCounts(sessions, probed, [LineMetrics(line), about_engines])
+    desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     replicas = frozenset(slot.replica_id for slot in fleet.slots)
     calls = RelayOpening(opening, servers.unready, replicas, servers.probe.counts)
     headers = PassedHeaders(with_keys=not terms.own_key and terms.tenants is None)

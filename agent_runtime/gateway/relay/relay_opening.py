@@ -79,13 +79,15 @@ class RelayOpening:
             InvalidRequestError: A session id that can't be one.
             UnknownModelError: A model that no engine serves.
             SessionStateError: The session is paused.
+            TooManyRequestsError: It is new, and as many wait as may be.
         """
         if call.model is not None:
             self.opening.models.check(call.model)
         prompt = call.prompt()
         # Who names a session is not looked for by what was said.
         digests = prompt.history.digests() if call.keys.exact is None else ()
-        session = self.opening.find_session(call.keys, digests)
+        parent_id = call.hints.parent_session_id
+        session = self.opening.find_session(call.keys, digests, parent_id)
         memory, limit = session.memory, self.runner.max_context_tokens
         salt = self.opening.salt(call.keys)
         num_counted = memory.open_prompt(prompt.pieces, salt)
