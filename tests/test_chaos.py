@@ -22,6 +22,11 @@ def test_every_fault_alone_is_lived_through(fault: Fault) -> None:
     assert any(fault in line for line in outcome.log)
 
 
+@pytest.mark.parametrize("seed", [14381, 15566])
+def test_an_engine_that_comes_to_the_expected_number_anew_is_told_apart(seed: int) -> None:
+    assert run_plan(plan_of(seed)).problem is None
+
+
 def test_a_seed_is_the_same_run_every_time() -> None:
     first, second = (run_plan(plan_of(11)) for _ in range(2))
     assert first.log == second.log

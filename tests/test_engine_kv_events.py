@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.backends.kv_event_wire import AllCleared, BlockRemoved, BlockStored, wire_events
-from agent_runtime.backends.vllm_servers.kv_feed import Arrival, EventOrder
+from agent_runtime.backends.vllm_servers.event_order import Arrival, EventOrder
 from agent_runtime.backends.vllm_servers.kv_residency import KvResidency
 from agent_runtime.backends.vllm_servers.session_chains import ChainIndex, SessionChain
 from agent_runtime.errors import WireFormatError
@@ -159,6 +159,21 @@ def test_the_order_of_batches_tells_gaps_repetitions_and_restarts() -> None:
     assert order.arrival(8, 1.2) is Arrival.AFTER_A_GAP
     assert order.arrival(5, 1.0) is Arrival.OLD
     assert order.arrival(0, 2.0) is Arrival.RESTARTED
+
+
+def test_a_number_that_was_another_batchs_tells_a_restart_until_the_engine_confirmed_it() -> None:
+    order = EventOrder()
+    for sequence in range(5):
+        order.took(sequence, float(sequence))
+    assert order.arrival(2, 2.0) is Arrival.OLD
+    assert order.arrival(2, 2.5) is Arrival.RESTARTED
+    order.confirmed()
+    assert order.unconfirmed == {4: 4.0}
+    assert order.arrival(2, 2.5) is Arrival.OLD
+    assert order.arrival(4, 3.5) is Arrival.RESTARTED
+    order.restart()
+    assert order.unconfirmed == {}
+    assert order.arrival(0, 1.0) is Arrival.NEXT
 
 
 async def talk(

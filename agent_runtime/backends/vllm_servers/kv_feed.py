@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from enum import Enum, auto
 
 import anyio
 
 from agent_runtime.backends.kv_event_wire import EventBatch, WireEvent, parse_frames
 from agent_runtime.backends.vllm_servers.engine_facts import EventSource
+from agent_runtime.backends.vllm_servers.event_order import Arrival, EventOrder
 from agent_runtime.backends.vllm_servers.kv_event_lines import EventLines, OpenEventLines
 from agent_runtime.errors import WireFormatError
 
@@ -21,56 +21,10 @@ REPLAY_S = 5.0
 """How long an engine may take for each batch of a replay; its publisher looks every 0.1 s."""
 
 QUIET_S = 30.0
-"""After so long without events an engine is asked for its last ones: they may have got lost, or it
-may have been started again."""
+"""After so long without events an engine is asked for the last ones again: some may have got lost,
+or it may have been started again."""
 
 END_OF_REPLAY = -1
-
-
-class Arrival(Enum):
-    """What a batch is, by its number."""
-
-    NEXT = auto()
-    OLD = auto()
-    """Known already."""
-    AFTER_A_GAP = auto()
-    RESTARTED = auto()
-    """The first ones of an engine that counts anew."""
-
-
-class EventOrder:
-    """Which batch comes next. Sans-IO.
-
-    Invariant: all batches below ``expected`` are known, or given up for lost.
-    """
-
-    __slots__ = ("_last_ts", "expected")
-
-    def __init__(self) -> None:
-        self.expected: int | None = None
-        self._last_ts = float("-inf")
-
-    @property
-    def last(self) -> tuple[int, float] | None:
-        """Number and time of the last batch that is known, None if none is."""
-        return (self.expected - 1, self._last_ts) if self.expected else None
-
-    def arrival(self, sequence: int, ts: float) -> Arrival:
-        """Return what a batch is."""
-        if self.expected is None or sequence == self.expected:
-            return Arrival.NEXT
-        if sequence > self.expected:
-            return Arrival.AFTER_A_GAP
-        return Arrival.RESTARTED if ts > self._last_ts else Arrival.OLD
-
-    def took(self, sequence: int, ts: float) -> None:
-        """Note that a batch is known now."""
-        self.expected = sequence + 1
-        self._last_ts = max(self._last_ts, ts)
-
-    def restart(self) -> None:
-        """Expect the first batch of all."""
-        self.expected = 0
 
 
 class KvFeed:
@@ -103,7 +57,6 @@ class KvFeed:
         self._purge = purge
         self._notice = notice
         self._order = EventOrder()
-        self._answers = False
         self.on_reached: Callable[[], None] = lambda: None
         self.num_batches = 0
         self.num_gaps = 0
@@ -162,13 +115,16 @@ class KvFeed:
         arrival = self._order.arrival(sequence, batch.ts)
         if arrival is Arrival.AFTER_A_GAP:
             self._forget(f"KV events {self._order.expected} to {sequence - 1} are lost")
-        if arrival is not Arrival.OLD:
+        if arrival in {Arrival.NEXT, Arrival.AFTER_A_GAP}:
             self._know(sequence, batch)
 
     async def _catch_up(self, lines: EventLines, first: int) -> None:
         """Have an engine repeat its batches from ``first`` on, and take them in."""
-        async with aclosing(self._repeated(lines, first)) as batches:
-            async for sequence, batch in batches:
+        async with aclosing(self._repeated(lines, first)) as repeated:
+            async for one in repeated:
+                if one is None:
+                    return
+                sequence, batch = one
                 if self._order.arrival(sequence, batch.ts) is Arrival.AFTER_A_GAP:
                     self._forget(f"it keeps KV events from {sequence} on only, not from {first}")
                 if self._order.arrival(sequence, batch.ts) is not Arrival.OLD:
@@ -176,31 +132,33 @@ class KvFeed:
 
     async def _confirm(self, lines: EventLines) -> None:
         """See that a silent engine is the one it was, and has said no more than was heard."""
-        last = self._order.last
-        if last is None:
-            await self._catch_up(lines, 0)
-            return
-        is_the_same = False
-        async with aclosing(self._repeated(lines, last[0])) as batches:
-            async for sequence, batch in batches:
-                is_the_same = is_the_same or (sequence, batch.ts) == last
-                if not is_the_same:
+        known = self._order.unconfirmed
+        answered = is_the_same = False
+        async with aclosing(self._repeated(lines, next(iter(known), 0))) as repeated:
+            async for one in repeated:
+                answered = True
+                if one is None:
                     break
+                sequence, batch = one
                 if self._order.arrival(sequence, batch.ts) is Arrival.NEXT:
                     self._know(sequence, batch)
-        if not is_the_same and self._answers:
+                is_the_same = known.get(sequence, batch.ts) == batch.ts
+                if not is_the_same:
+                    break
+        if is_the_same:
+            self._order.confirmed()
+        elif answered and known:
             self._forget("it does not know its last KV events any more")
             self._order.restart()
             await self._catch_up(lines, 0)
 
     async def _repeated(
         self, lines: EventLines, first: int
-    ) -> AsyncGenerator[tuple[int, EventBatch], None]:
-        """Have an engine repeat its batches from ``first`` on.
+    ) -> AsyncGenerator[tuple[int, EventBatch] | None, None]:
+        """Have an engine repeat its batches from ``first`` on; None says that these were all.
 
-        ``_answers`` is then whether it said anything.
+        There is no None from an engine that does not repeat, or not in time.
         """
-        self._answers = False
         if self._source.replay_endpoint is None:
             return
         with lines.replayed(self._source.replay_endpoint, first) as repeated:
@@ -211,9 +169,9 @@ class KvFeed:
                     self._notice("it does not repeat its KV events in time")
                     return
                 self.on_reached()
-                self._answers = True
                 topic, number, payload = message[-3:]
                 if int.from_bytes(number, "big", signed=True) == END_OF_REPLAY:
+                    yield None
                     return
                 _, sequence, batch = parse_frames([topic, number, payload])
                 yield sequence, batch

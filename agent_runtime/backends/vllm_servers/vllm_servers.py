@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
@@ -316,7 +316,7 @@ def _as_sent(call: EngineCall, request: TurnRequest, priority: int) -> EngineCal
         headers = {**headers, SESSION_HEADER: header_of(request.session_id)}
         if priority:
             headers[PRIORITY_HEADER] = str(priority)
-    added = json.dumps(members, separators=(",", ":"))[1:-1].encode()
+    added = msgspec.json.encode(members)[1:-1]
     return _with(call, with_members(call.body, added), headers)
 
 
