@@ -1,12 +1,23 @@
-"""How hypothesis runs: no deadlines, since machines differ; in CI the same examples every time."""
+"""How hypothesis runs: no deadlines, since machines differ; in CI the same examples every time.
+
+And the browser that the dashboard's tests share.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from tests.browser import Opened, opened_recordings, started_browser
 from tools.compile_hot_modules import ROOT, compiled_files
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -27,3 +38,17 @@ def pytest_report_header() -> str:
 
 def _source(compiled: Path) -> Path:
     return compiled.with_name(compiled.name.split(".")[0] + ".py")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser; tests that need one are skipped where it is not installed."""
+    with started_browser() as started:
+        yield started
+
+
+@pytest.fixture
+def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
+    """Opens recordings in it."""
+    with opened_recordings(browser, tmp_path) as open_one:
+        yield open_one

@@ -9,14 +9,12 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
-import msgspec
 import uvicorn
 import zmq
 from starlette.applications import Starlette
@@ -24,15 +22,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent_runtime.backends.kv_event_wire import (
-    BlockRemoved,
-    BlockStored,
-    EventBatch,
-    WireEvent,
-    frames,
-)
+from agent_runtime.backends.kv_event_wire import EventBatch, WireEvent, frames
+from tests.word_kv import BLOCK, WordKv, chat_words
 
-BLOCK = 4
 MODEL = "lookalike"
 
 
@@ -83,7 +75,6 @@ class LookalikeEngine:
     num_sent: int = 0
     model: str = MODEL
     padding: str = ""
-    cached: OrderedDict[tuple[str, ...], int] = field(default_factory=OrderedDict)
     sent_events: list[tuple[int, list[bytes]]] = field(default_factory=list)
     lost: set[int] = field(default_factory=set)
     kept_from: int = 0
@@ -91,6 +82,9 @@ class LookalikeEngine:
     ports: tuple[int | str, int | str] | None = None
     dies: Callable[[], bool] = lambda: True
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def __post_init__(self) -> None:
+        self.kv = WordKv(self.salt, self.num_blocks, self.publish)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -105,47 +99,6 @@ class LookalikeEngine:
                 Route("/kv_event_sources", self._sources),
             ]
         )
-
-    # What it computes.
-
-    def compute(self, words: list[str], session_id: str | None) -> int:
-        """Put a context into the KV; return how many of its leading words were there."""
-        num_full = len(words) // BLOCK
-        prefixes = [tuple(words[: (i + 1) * BLOCK]) for i in range(num_full)]
-        num_hit = 0
-        while num_hit < num_full and prefixes[num_hit] in self.cached:
-            num_hit += 1
-        for prefix in prefixes[:num_hit]:
-            self.cached.move_to_end(prefix)
-        new = prefixes[num_hit:]
-        events: list[WireEvent] = []
-        left = [self.cached.pop(prefix) for prefix in new if prefix in self.cached]
-        events += [BlockRemoved([block_hash], "GPU", group_idx=0) for block_hash in left]
-        while new and len(self.cached) + len(new) > self.num_blocks:
-            _, block_hash = self.cached.popitem(last=False)
-            events.append(BlockRemoved([block_hash], "GPU", group_idx=0))
-        if new:
-            hashes: list[int | bytes] = [self._hash(prefix) for prefix in new]
-            parent = self._hash(prefixes[num_hit - 1]) if num_hit else None
-            tokens = [hash(w) & 0x7FFFFFFF for w in words[num_hit * BLOCK : num_full * BLOCK]]
-            for prefix in new:
-                self.cached[prefix] = self._hash(prefix)
-            stored = BlockStored(hashes, parent, tokens, BLOCK, None, "GPU", None)
-            details = {"group_idx": 0, "kv_cache_spec_kind": "full_attention"}
-            events.append(msgspec.structs.replace(stored, **details, session_id=session_id))
-        if events:
-            self.publish(events)
-        return num_hit * BLOCK
-
-    def _hash(self, prefix: tuple[str, ...]) -> int:
-        return hash((self.salt, prefix)) & (2**64 - 1)
-
-    def num_there(self, words: list[str]) -> int:
-        """Return how many leading words of a context are in the KV: the truth."""
-        num = 0
-        while (num + 1) * BLOCK <= len(words) and tuple(words[: (num + 1) * BLOCK]) in self.cached:
-            num += 1
-        return num * BLOCK
 
     def publish(self, events: list[WireEvent]) -> None:
         sequence = len(self.sent_events)
@@ -175,7 +128,7 @@ class LookalikeEngine:
         reply = [f"w{first + i}" for i in range(limit)]
         calls = [{"name": "look_up", "arguments": "{}"}] if body.get("tools") else []
         session = body.get("session_id")
-        num_cached = self.compute(words, session)
+        num_cached = self.kv.compute(words, session)
         usage = {
             "prompt_tokens": len(words),
             "completion_tokens": limit,
@@ -188,7 +141,7 @@ class LookalikeEngine:
         if self.faults.hang_after_tokens is not None:
             await anyio.sleep_forever()
         await anyio.sleep(self.faults.token_s * limit)
-        self.compute(words + reply, session)
+        self.kv.compute(words + reply, session)
         text = " ".join(reply)
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if calls:
@@ -226,7 +179,7 @@ class LookalikeEngine:
                 choice["finish_reason"] = "length" if last else None
                 self.num_sent += 1
                 yield _event({**head, "choices": [choice]})
-            self.compute(words + reply, body.get("session_id"))
+            self.kv.compute(words + reply, body.get("session_id"))
             if (body.get("stream_options") or {}).get("include_usage"):
                 yield _event({**head, "choices": [], "usage": usage})
             yield b"data: [DONE]\n\n"
@@ -296,15 +249,6 @@ class LookalikeEngine:
                         router.send_multipart([client, b"", *message])
                 end = (-1).to_bytes(8, "big", signed=True)
                 router.send_multipart([client, b"", b"", end, b""])
-
-
-def chat_words(messages: list[dict[str, Any]]) -> list[str]:
-    """Return a conversation's tokens."""
-    words = []
-    for message in messages:
-        words.append(f"<{message['role']}>")
-        words += str(message.get("content") or "").split()
-    return words
 
 
 def _choice(delta: dict[str, Any]) -> dict[str, Any]:

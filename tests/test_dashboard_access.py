@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browser import STILL, Opened, opened_recordings, started_browser
+from tests.browser import STILL, Opened
 from tests.rack_messages import run, small_run
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with started_browser() as started:
-        yield started
-
-
-@pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
-    with opened_recordings(browser, tmp_path) as open_one:
-        yield open_one
+    pass
 
 
 def test_the_keyboard_walks_the_replicas_and_opens_one(opened: Opened) -> None:

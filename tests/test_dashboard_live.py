@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from tests.browser import Watched, started_browser
+from tests.browser import Watched
 from tests.rack_messages import DECODE, GAP, HELD, PREFILL, frame, layout
 from tests.served_command import ROOT
 
@@ -32,12 +32,6 @@ class Server:
     def script(self, **told: Any) -> None:
         said = [m if isinstance(m, str) else json.dumps(m) for m in told.pop("say", [])]
         httpx2.post(f"{self.url}/script", json={**told, "say": said}).raise_for_status()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with started_browser() as started:
-        yield started
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from scheduler.ids import ReplicaId, SessionId
 from tests.engines import engine, request
 from tests.look_alike_rack import BLOCK as EMULATED_BLOCK
 from tests.look_alike_rack import served_look_alikes
-from tests.lookalike_engine import BLOCK, LookalikeEngine, chat_words
+from tests.lookalike_engine import LookalikeEngine
 from tests.served_engines import (
     ServedEngines,
     chat_body,
@@ -31,6 +31,7 @@ from tests.served_engines import (
     streamed,
     until,
 )
+from tests.word_kv import BLOCK, chat_words
 
 R0, R1 = ReplicaId(0), ReplicaId(1)
 CHAT = "/v1/chat/completions"
@@ -197,7 +198,7 @@ def residency_is_true(served: ServedEngines, contexts: dict[str, list[dict[str, 
         truth = served.engine_of(slot.address.url)
         for key, messages in contexts.items():
             known = residency.num_cached_tokens(slot.replica_id, SessionId(key))
-            if known != truth.num_there([*chat_words(messages[:-1])]):
+            if known != truth.kv.num_there([*chat_words(messages[:-1])]):
                 return False
     return True
 
@@ -218,7 +219,7 @@ async def test_live_events_tell_what_engines_have_with_room_and_without(num_bloc
 @pytest.mark.anyio
 async def test_events_from_before_the_gateway_came_are_asked_for() -> None:
     first = LookalikeEngine(salt=1)
-    first.compute(chat_words([{"role": "user", "content": "a b c d e f g h"}]), "early")
+    first.kv.compute(chat_words([{"role": "user", "content": "a b c d e f g h"}]), "early")
     async with served_engines([first], events=True) as served:
         residency = served.servers.probe.residency
         await until(lambda: residency.num_cached_tokens(R0, SessionId("early")) == 8)

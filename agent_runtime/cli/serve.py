@@ -10,14 +10,7 @@ from functools import partial
 import anyio
 from rich.console import Console
 
-from agent_runtime.cli.endpoint_options import (
-    add_endpoint_options,
-    dashboard_line,
-    dashboard_terms,
-    endpoint_limits,
-    tenant_keys,
-    traced_app,
-)
+from agent_runtime.cli.endpoint_options import add_endpoint_options, endpoint_limits, tenant_keys
 from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
@@ -30,6 +23,12 @@ from agent_runtime.cli.rack_options import (
 from agent_runtime.cli.rack_server import EndpointServer, endpoint_config, listen
 from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
+from agent_runtime.cli.watch_options import (
+    add_watch_options,
+    dashboard_line,
+    dashboard_terms,
+    traced_app,
+)
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
 from agent_runtime.gateway.dashboard import DashboardTerms
@@ -93,6 +92,7 @@ def add_serve_command(commands: argparse._SubParsersAction[argparse.ArgumentPars
     )
     add_service_options(group)
     add_endpoint_options(group)
+    add_watch_options(group)
     add_engine_options(parser)
     add_rack_options(parser)
     add_speaker_options(parser)

@@ -18,13 +18,7 @@ from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.engine_http import EngineHttp
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
-from agent_runtime.cli.endpoint_options import (
-    dashboard_line,
-    dashboard_terms,
-    endpoint_limits,
-    tenant_keys,
-    traced_app,
-)
+from agent_runtime.cli.endpoint_options import endpoint_limits, tenant_keys
 from agent_runtime.cli.engine_options import (
     engine_key,
     engine_sources,
@@ -33,6 +27,7 @@ from agent_runtime.cli.engine_options import (
 )
 from agent_runtime.cli.rack_options import emulated_machine
 from agent_runtime.cli.rack_server import EndpointServer, endpoint_config
+from agent_runtime.cli.watch_options import dashboard_line, dashboard_terms, traced_app
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
 from agent_runtime.errors import BackendError, told_plainly

@@ -13,7 +13,7 @@ import anyio
 
 from agent_runtime.backends.kv_event_wire import EventBatch, WireEvent, frames
 from agent_runtime.backends.vllm_servers.engine_http import EngineUnreachableError
-from tests.chaos.word_kv import BLOCK, WordKv
+from tests.word_kv import BLOCK, WordKv, chat_words
 
 MODEL = "words"
 BUSY = 503
@@ -213,14 +213,6 @@ class SimReply:
             raise EngineUnreachableError(self._broken, refused=False)
         if self._closed:
             raise EngineUnreachableError("the reply was closed", refused=False)
-
-
-def chat_words(messages: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a conversation's tokens."""
-    words = []
-    for message in messages:
-        words += [f"<{message['role']}>", *str(message.get("content") or "").split()]
-    return words
 
 
 def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
 from tests.chaos.sim_engine import SimEngine
 from tests.chaos.sim_network import SimNetwork
-from tests.chaos.word_kv import BLOCK
+from tests.word_kv import BLOCK
 
 
 class GatewayDownError(Exception):

@@ -17,10 +17,11 @@ from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 from scheduler.ids import SessionId
 from tests.chaos.fault_plan import Plan, Planned
 from tests.chaos.sim_client import SimClient, ViolationError
-from tests.chaos.sim_engine import SimEngine, chat_words
+from tests.chaos.sim_engine import SimEngine
 from tests.chaos.sim_gateway import SimGateway
 from tests.chaos.sim_network import SimNetwork
 from tests.chaos.strikes import BEGIN, END, Struck
+from tests.word_kv import chat_words
 
 BOUND_S = 120.0
 SETTLE_S = 90.0

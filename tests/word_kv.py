@@ -1,8 +1,9 @@
-"""The prefix cache of a simulated engine: blocks of words, the longest unused evicted first."""
+"""What engines of words hold: blocks of a conversation, the longest unused evicted first."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -64,3 +65,11 @@ class WordKv:
     def _hash(self, prefix: tuple[str, ...]) -> int:
         data = f"{self._salt}\0{' '.join(prefix)}".encode()
         return int.from_bytes(blake2b(data, digest_size=8).digest())
+
+
+def chat_words(messages: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a conversation's tokens."""
+    words = []
+    for message in messages:
+        words += [f"<{message['role']}>", *str(message.get("content") or "").split()]
+    return words
