@@ -100,16 +100,7 @@ class EmulatedService:
             limits = replace(limits, policy=SchedulingPolicy.PRIORITY)
         self.rack = EmulatedRack(deployment, options.band, clock, limits)
         self.dashboard = _dashboard(deployment, options, self.rack, clock)
-        setup = PolicySetup(
-            ReplicaFleet(
-                deployment.num_replicas,
-                deployment.kv_tokens,
-                deployment.block_size_tokens,
-                limits.max_num_batched_tokens,
-            ),
-            TabulatedCost.of(deployment, options.band, limits.max_num_batched_tokens),
-            options.seed,
-        )
+        setup = _policy_setup(deployment, options)
         probe = EngineProbe(self.rack.engines)
         self.scheduler = ClusterScheduler(
             setup.fleet,
@@ -152,6 +143,14 @@ class EmulatedService:
         self.rack.stop()
         if self.dashboard is not None:
             self.dashboard.end.end()
+
+
+def _policy_setup(deployment: Deployment, options: ServiceOptions) -> PolicySetup:
+    step_tokens = options.limits.max_num_batched_tokens
+    fleet = ReplicaFleet(
+        deployment.num_replicas, deployment.kv_tokens, deployment.block_size_tokens, step_tokens
+    )
+    return PolicySetup(fleet, TabulatedCost.of(deployment, options.band, step_tokens), options.seed)
 
 
 def _dashboard(

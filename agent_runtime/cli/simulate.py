@@ -175,6 +175,20 @@ def chosen_bands(args: argparse.Namespace) -> list[Band]:
     return list(Band) if args.band == "all" else [Band(args.band)]
 
 
+def _options(args: argparse.Namespace, machine: EmulatedMachine, band: Band) -> SimulationOptions:
+    return SimulationOptions(
+        band=band,
+        policy=args.policy,
+        seed=args.seed,
+        start_window_s=args.start_window_s,
+        limits=machine.limits,
+        concurrency=args.concurrency,
+        max_idle_s=MAX_IDLE_S if args.replay == "agentx" else float("inf"),
+        host_bytes_per_chip=args.host_kv_gb * 1e9,
+        ttft_boundary=TtftBoundary(args.ttft_boundary),
+    )
+
+
 def _run_bands(
     args: argparse.Namespace,
     machine: EmulatedMachine,
@@ -196,17 +210,6 @@ def _run_bands(
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         tasks = [progress.add_task(band.value, total=num_turns) for band in bands]
         for band, deployment, task in zip(bands, deployments, tasks, strict=True):
-            options = SimulationOptions(
-                band=band,
-                policy=args.policy,
-                seed=args.seed,
-                start_window_s=args.start_window_s,
-                limits=machine.limits,
-                concurrency=args.concurrency,
-                max_idle_s=MAX_IDLE_S if args.replay == "agentx" else float("inf"),
-                host_bytes_per_chip=args.host_kv_gb * 1e9,
-                ttft_boundary=TtftBoundary(args.ttft_boundary),
-            )
 
             def on_turn(done: int, task: TaskID = task) -> None:
                 if done % PROGRESS_TURNS == 0:
@@ -217,7 +220,7 @@ def _run_bands(
                 simulate(
                     workload,
                     deployment,
-                    options,
+                    _options(args, machine, band),
                     stopwatch=time.perf_counter,
                     on_turn=on_turn,
                     on_decision=all_of(on_decision, None if recorder is None else recorder.take),
