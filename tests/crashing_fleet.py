@@ -33,7 +33,7 @@ from starlette.routing import Route
 
 from agent_runtime.errors import JournalError, ModelCallError, RunCancelledError
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, Tool, ToolContext, agent_tool
-from agent_runtime.sdk.sqlite_journal.schema import opened_to_read
+from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
 from agent_runtime.sdk.sqlite_journal.stored import (
     StoredStep,
     in_order,
@@ -250,7 +250,7 @@ def recorded(folder: Path) -> tuple[set[Any], set[Any], dict[str, Any]]:
     conversations: dict[str, Any] = {}
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(opened_to_read(path))
+            connection = stack.enter_context(JOURNAL.opened_to_read(path))
         except JournalError as error:
             if "no such file" in str(error) or "it is empty" in str(error):
                 return asked, done, conversations

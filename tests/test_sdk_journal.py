@@ -27,7 +27,7 @@ from agent_runtime.errors import (
 from agent_runtime.sdk import Agent, Runtime, agent_tool, tool
 from agent_runtime.sdk.journal import SessionOpened, StepBegun, StepKind
 from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.schema import opened_to_read
+from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
 from agent_runtime.sdk.sqlite_journal.stored import read_stored_steps, read_summaries
 from tests.journal_places import in_virtual_time, live, telling
 from tests.test_sdk import ScriptedServer, add, calling, look_up
@@ -40,7 +40,7 @@ def says(*texts: str) -> ScriptedServer:
 
 
 def states(journal: Path) -> list[tuple[str, str, list[str]]]:
-    with opened_to_read(journal) as connection:
+    with JOURNAL.opened_to_read(journal) as connection:
         return [
             (
                 summary.session_id,

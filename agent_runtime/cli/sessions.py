@@ -17,12 +17,12 @@ from agent_runtime.cli.session_report import (
     show_session,
     summary_as_json,
 )
+from agent_runtime.database_file.ownership import is_owned
 from agent_runtime.errors import ConfigError
 from agent_runtime.sdk.agent import Agent
 from agent_runtime.sdk.events import RunResult
 from agent_runtime.sdk.runtime import Runtime, RuntimeOptions
-from agent_runtime.sdk.sqlite_journal.ownership import is_owned
-from agent_runtime.sdk.sqlite_journal.schema import opened_to_read
+from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
 from agent_runtime.sdk.sqlite_journal.stored import (
     check_unfinished,
     last_of_id,
@@ -152,7 +152,7 @@ def _add_resume(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_list(args: argparse.Namespace) -> int:
     """Carry out ``list``; return its exit code."""
-    with opened_to_read(args.journal) as connection:
+    with JOURNAL.opened_to_read(args.journal) as connection:
         summaries = read_summaries(connection)
     if args.state is not None:
         summaries = [summary for summary in summaries if summary.state.value in args.state]
@@ -170,7 +170,7 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """Carry out ``show``; return its exit code."""
-    with opened_to_read(args.journal) as connection:
+    with JOURNAL.opened_to_read(args.journal) as connection:
         summary = last_of_id(connection, args.session_id, args.journal)
         steps = read_stored_steps(connection, summary.row_id)
     if args.json:
@@ -184,7 +184,7 @@ def run_show(args: argparse.Namespace) -> int:
 def run_resume(args: argparse.Namespace) -> int:
     """Carry out ``resume``; return its exit code."""
     agent = None if args.agent is None else named_agent(args.agent)
-    with opened_to_read(args.journal) as connection:
+    with JOURNAL.opened_to_read(args.journal) as connection:
         summary = last_of_id(connection, args.session_id, args.journal)
         check_unfinished(summary, read_stored_steps(connection, summary.row_id))
     model = args.model or (agent and agent.model) or summary.model

@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, tool
 from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.schema import opened_to_read
+from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
 from agent_runtime.sdk.sqlite_journal.stored import read_summaries
 
 ROUNDS = 5
@@ -108,7 +108,7 @@ async def with_journal(args: argparse.Namespace, path: Path) -> Lived:
             wall_s, cpu_s = await live(args, journal)
     finally:
         sqlite3.connect = connect
-    with opened_to_read(path) as connection:
+    with JOURNAL.opened_to_read(path) as connection:
         num_turns = sum(summary.num_turns for summary in read_summaries(connection))
     if num_turns != args.sessions * args.turns:
         raise SystemExit(f"the journal has {num_turns} turns")

@@ -15,9 +15,9 @@ import anyio
 import anyio.to_thread  # noqa: TID251 - opening recovers what a crash left, which may take a while
 
 from agent_runtime.clock import epoch_s
+from agent_runtime.database_file.ownership import owned, sign
 from agent_runtime.errors import JournalError
 from agent_runtime.sdk.journal import SessionJournal, SessionOpened
-from agent_runtime.sdk.sqlite_journal.ownership import owned, sign
 from agent_runtime.sdk.sqlite_journal.rows import (
     SessionRow,
     StepRow,
@@ -25,7 +25,7 @@ from agent_runtime.sdk.sqlite_journal.rows import (
     insert_session,
     read_steps,
 )
-from agent_runtime.sdk.sqlite_journal.schema import open_to_write
+from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
 from agent_runtime.sdk.sqlite_journal.session import SqliteSession, Tables
 from agent_runtime.sdk.sqlite_journal.stored import (
     SessionSummary,
@@ -81,8 +81,8 @@ class SqliteJournal:
                 the way out: something could not be written.
         """
         place = Path(path)
-        with owned(place):
-            connection = await anyio.to_thread.run_sync(open_to_write, place)  # noqa: TID251
+        with owned(place, JOURNAL):
+            connection = await anyio.to_thread.run_sync(JOURNAL.open_to_write, place)  # noqa: TID251
             try:
                 writer = Writer(connection, place)
                 async with writer.running():

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias, TypeVar, cast
 import anyio
 import anyio.to_thread  # noqa: TID251 - an fsync must not stop the others
 
+from agent_runtime.database_file.errors import journal_errors
 from agent_runtime.errors import JournalError
-from agent_runtime.sdk.sqlite_journal.schema import journal_errors
 
 T = TypeVar("T")
 Job: TypeAlias = Callable[[sqlite3.Connection], T]

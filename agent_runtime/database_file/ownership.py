@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from agent_runtime.database_file.errors import journal_errors
+from agent_runtime.database_file.opening import FileKind
 from agent_runtime.errors import JournalError
-from agent_runtime.sdk.sqlite_journal.schema import journal_errors, opened_to_read
 
 
 @contextmanager
-def owned(path: Path) -> Iterator[None]:
+def owned(path: Path, kind: FileKind) -> Iterator[None]:
     """Keep other programs, and other runtimes of this one, from writing a journal.
 
     The lock is SQLite's own, on an empty database beside the journal: it is there on every system,
@@ -35,8 +36,8 @@ def owned(path: Path) -> Iterator[None]:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                     raise
                 raise JournalError(
-                    f"journal {path} is in use by {_owner(path)}; wait until it is done, stop it, "
-                    "or give this program a journal of its own"
+                    f"journal {path} is in use by {_owner(path, kind)}; wait until it is done, "
+                    "stop it, or give this program a journal of its own"
                 ) from error
             yield
         finally:
@@ -74,8 +75,8 @@ def is_owned(path: Path) -> bool:
     return False
 
 
-def _owner(path: Path) -> str:
-    with opened_to_read(path) as connection:
+def _owner(path: Path, kind: FileKind) -> str:
+    with kind.opened_to_read(path) as connection:
         row = connection.execute("SELECT process, host, command, since_epoch_s FROM owner")
         told = row.fetchone()
     if told is None:
