@@ -13,6 +13,7 @@ from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.errors import BackendStoppedError
 from agent_runtime.gateway.app import EndpointLimits, Surroundings, create_app
 from agent_runtime.gateway.dashboard import DashboardTerms, open_dashboard
+from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
 from agent_runtime.gateway.metrics import ProbedFleet
 from agent_runtime.gateway.tenants import TenantKeys
 from agent_runtime.gateway.view_routes import ViewRoutes
@@ -53,6 +54,7 @@ class ServiceOptions:
         dashboard: Who may watch the rack; None for no dashboard.
         measured: Whether to keep what a report needs: every turn's times, every session's blocks.
         seed: Of the run, as a report names it.
+        journal: What of the endpoint outlives the process; None where nothing does.
     """
 
     band: Band
@@ -65,6 +67,7 @@ class ServiceOptions:
     dashboard: DashboardTerms | None = None
     measured: bool = False
     seed: int = 0
+    journal: GatewayJournal | None = None
 
 
 class EmulatedService:
@@ -135,6 +138,7 @@ class EmulatedService:
                 unready=lambda: None if self.rack.takes_turns else BackendStoppedError(),
                 tenants=options.tenants,
                 view=self.dashboard,
+                journal=options.journal,
             ),
         )
 

@@ -146,15 +146,15 @@ def test_who_is_turned_away_pushes_nobody_out_and_sub_agents_are_not() -> None:
     opening = Opening(FakeRunner(), models, sessions, 1000, line)
     under_way = [sessions.find(SessionKeys(exact=f"old-{n}"), (), now_s) for n in range(4)]
     for session in under_way:
-        session.turn_ended(10, 0)
+        sessions.turn_ended(session, 10, 0)
 
     async def newcomers_come() -> None:
         await anyio.sleep_until(now_s)
         for number in range(40):
             keys = SessionKeys(exact=f"new-{number}")
             with pytest.raises(TooManyRequestsError):
-                opening.open(NeutralRequest(None, (TextPrompt("word " * 50),), keys=keys))
-        child = opening.find_session(SessionKeys(exact="child"), (), "old-0")
+                await opening.open(NeutralRequest(None, (TextPrompt("word " * 50),), keys=keys))
+        child = await opening.find_session(SessionKeys(exact="child"), (), "old-0")
         assert child.parent_id == "old-0"
 
     anyio.run(newcomers_come, backend_options={"loop_factory": VirtualTimeLoop})

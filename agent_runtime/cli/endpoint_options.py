@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent_runtime.cli.rack_options import natural_float, positive_float, positive_int
 from agent_runtime.errors import ConfigError
 from agent_runtime.gateway.app import EndpointLimits
+from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
 from agent_runtime.gateway.tenants import TenantKeys, read_tenant_keys
 from agent_runtime.gateway.turn_stream import HoldTerms
+from agent_runtime.records import open_records
 
 MAX_WAIT_S = 30.0
 """Programs in this process wait for as long as it takes; clients over HTTP have time-outs."""
@@ -19,6 +23,13 @@ def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
     """Add whose keys are taken, and the limits."""
     _add_tenants(group)
     _add_limits(group)
+    group.add_argument(
+        "--journal",
+        metavar="PLACE",
+        help="what outlives a restart, kept answers and what was told of sessions: a FILE, or a "
+        "Redis that several gateways share, redis://HOST:6379/0 (pip install 'panjiu[redis]'); "
+        "without it a restart forgets them",
+    )
 
 
 def _add_tenants(group: argparse._ArgumentGroup) -> None:
@@ -71,6 +82,27 @@ def endpoint_limits(args: argparse.Namespace) -> EndpointLimits:
         max_wait_s=args.max_wait,
         hold=HoldTerms(grace_s=args.hold_grace),
     )
+
+
+@asynccontextmanager
+async def opened_journal(
+    args: argparse.Namespace, notice: Callable[[str], None]
+) -> AsyncIterator[GatewayJournal | None]:
+    """Open the journal that the options name; None where they name none.
+
+    Args:
+        args: The options.
+        notice: Told of what is wrong with it.
+
+    Raises:
+        ConfigError: A place that can't be one.
+        JournalError: It can't be opened.
+    """
+    if args.journal is None:
+        yield None
+        return
+    async with open_records(args.journal, notice) as records:
+        yield GatewayJournal(records)
 
 
 def tenant_keys(args: argparse.Namespace) -> TenantKeys | None:

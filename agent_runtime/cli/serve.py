@@ -10,7 +10,12 @@ from functools import partial
 import anyio
 from rich.console import Console
 
-from agent_runtime.cli.endpoint_options import add_endpoint_options, endpoint_limits, tenant_keys
+from agent_runtime.cli.endpoint_options import (
+    add_endpoint_options,
+    endpoint_limits,
+    opened_journal,
+    tenant_keys,
+)
 from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
@@ -135,19 +140,25 @@ async def _serve(
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)
-    options = ServiceOptions(
-        band,
-        args.policy,
-        machine.limits,
-        endpoint=endpoint_limits(args),
-        tenants=tenants,
-        dashboard=dashboard,
-    )
-    async with chosen_speaker(args) as speaker, anyio.create_task_group() as tasks:
+    console = Console(stderr=True)
+    async with (
+        opened_journal(args, console.print) as journal,
+        chosen_speaker(args) as speaker,
+        anyio.create_task_group() as tasks,
+    ):
+        options = ServiceOptions(
+            band,
+            args.policy,
+            machine.limits,
+            endpoint=endpoint_limits(args),
+            tenants=tenants,
+            dashboard=dashboard,
+            journal=journal,
+        )
         service = EmulatedService(deployment, options, Clock(args.speed), speaker, epoch_s=epoch_s)
         tasks.start_soon(service.rack.run)
         url = "http://{}:{}".format(*listener.getsockname()[:2])
-        Console(stderr=True).print(
+        console.print(
             f"{machine.model.title} on {machine.rack.title}, band {band}, policy {args.policy}, "
             f"{args.speed:g}x real time\n{deployment.describe()}\n"
             f"listening on {url}/v1  (Ctrl-C stops)" + dashboard_line(dashboard, tenants, url),

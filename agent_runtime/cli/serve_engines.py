@@ -18,7 +18,7 @@ from agent_runtime.backends.vllm_servers.engine_discovery import EngineDirectory
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.engine_http import EngineHttp
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
-from agent_runtime.cli.endpoint_options import endpoint_limits, tenant_keys
+from agent_runtime.cli.endpoint_options import endpoint_limits, opened_journal, tenant_keys
 from agent_runtime.cli.engine_options import (
     engine_key,
     engine_sources,
@@ -62,16 +62,21 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
     clock = Clock()
     tenants = tenant_keys(args)
     dashboard = dashboard_terms(args, tenants)
-    options = EngineServiceOptions(
-        args.policy,
-        args.kv_tokens,
-        args.max_num_batched_tokens,
-        relay=RelayTerms(endpoint_limits(args), tenants, own_key=key is not None),
-        seed=args.seed,
-        dashboard=dashboard,
-    )
     with told_plainly():
-        async with _engines_http(args, key) as http, anyio.create_task_group() as tasks:
+        async with (
+            opened_journal(args, notice) as journal,
+            _engines_http(args, key) as http,
+            anyio.create_task_group() as tasks,
+        ):
+            relay = RelayTerms(endpoint_limits(args), tenants, key is not None, journal)
+            options = EngineServiceOptions(
+                args.policy,
+                args.kv_tokens,
+                args.max_num_batched_tokens,
+                relay,
+                args.seed,
+                dashboard,
+            )
             servers = VllmServers(fleet, http, EngineDirectory(sources, notice), clock)
             tasks.start_soon(servers.run)
             await _first_engine(fleet, args.wait_s)

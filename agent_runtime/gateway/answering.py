@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.errors import BackendError, RequestError
-from agent_runtime.gateway.dialect import AnswerForm, AnswerHead, Cancellable, Dialect
+from agent_runtime.gateway.dialect import AnswerForm, AnswerHead, Dialect, Kept
 from agent_runtime.gateway.error_mapping import error_response
 from agent_runtime.gateway.planned_turn import PlannedTurn, TurnPlanner
 from agent_runtime.gateway.running_answer import RunningAnswer, TurnBooks, run_answer
@@ -57,8 +57,8 @@ class Answering(Generic[R]):
         """Answer one request."""
         desk = self.desk
         body, caller = await desk.turns.take(request)
-        asked, neutral = self.dialect.read(body, caller)
-        turn = desk.planner.plan(neutral, caller)
+        asked, neutral = await self.dialect.read(body, caller)
+        turn = await desk.planner.plan(neutral, caller)
         head = AnswerHead(request.state.request_id, int(desk.epoch_s()), desk.model)
         form = self.dialect.form(asked, turn, head)
         ready = ReadyAnswer(
@@ -101,13 +101,23 @@ class FormedAnswer:
         async for number, step in self.running:
             if event := self.form.step(number, step):
                 yield event
-        yield self.form.closing(self.running.used)
+        closing = self.form.closing(self.running.used)
+        await _settle(self.form)
+        yield closing
 
     async def whole(self) -> Response:
         """Return the response."""
         async for _ in self.running:
             pass
-        return JSONResponse(self.form.whole(self.running.used))
+        whole = self.form.whole(self.running.used)
+        await _settle(self.form)
+        return JSONResponse(whole)
+
+
+async def _settle(form: AnswerForm) -> None:
+    """Let nobody go on with an answer that a restart would forget."""
+    if isinstance(form, Kept):
+        await form.settled()
 
 
 def _ends_of(form: AnswerForm, path: str) -> StreamEnds:
@@ -115,7 +125,7 @@ def _ends_of(form: AnswerForm, path: str) -> StreamEnds:
         form.failure(error)  # it has to know: some forms are kept
         return error_response(error, path)
 
-    if not isinstance(form, Cancellable):
+    if not isinstance(form, Kept):
         return StreamEnds(form.failure, response)
     return StreamEnds(
         form.failure,

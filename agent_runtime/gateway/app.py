@@ -23,14 +23,17 @@ from agent_runtime.gateway.error_mapping import (
     on_runtime_error,
     on_unexpected,
 )
-from agent_runtime.gateway.metrics import LineMetrics, ProbedFleet, PrometheusCounts
+from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
+from agent_runtime.gateway.journal.response_journal import ResponseJournal, stored_response
+from agent_runtime.gateway.journal.session_journal import SessionJournal
+from agent_runtime.gateway.metrics import JournalMetrics, LineMetrics, ProbedFleet, PrometheusCounts
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.paced_completions import PacedCompletions
 from agent_runtime.gateway.planned_turn import TurnPlanner
 from agent_runtime.gateway.request_id import RequestIds
 from agent_runtime.gateway.request_limit import RequestLimit
-from agent_runtime.gateway.response_store import ResponseStore, StoreLimits
+from agent_runtime.gateway.response_store import ResponseStore, StoredResponse, StoreLimits
 from agent_runtime.gateway.routes import (
     Served,
     chat_route,
@@ -83,6 +86,7 @@ class Surroundings:
         unready: Returns why what is behind the runner takes no turns; None while it does.
         tenants: Whose keys are taken; None lets everybody in, as one tenant.
         view: The rack to be watched; None for no such routes.
+        journal: What outlives the process; None where nothing does.
     """
 
     epoch_s: Callable[[], float] = epoch_s
@@ -90,6 +94,7 @@ class Surroundings:
     unready: Callable[[], BackendError | None] = _ready
     tenants: TenantKeys | None = None
     view: ViewRoutes | None = None
+    journal: GatewayJournal | None = None
 
 
 def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
@@ -121,22 +126,49 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
         model, int(around.epoch_s()), runner.max_context_tokens, any_name=any_model_name
     )
     if sessions is None:
-        sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
+        sessions = session_directory(runner, limits, around.journal)
     shares_kv = around.tenants is not None and around.tenants.share_kv
     line = WaitingLine(limits.max_wait_s)
-    opening = Opening(runner, models, sessions, limits.max_body_bytes, line, shares_kv)
-    counts = PrometheusCounts(sessions, around.fleet, [LineMetrics(line)])
+    known = None if around.journal is None else session_journal(around.journal, sessions, runner)
+    opening = Opening(runner, models, sessions, limits.max_body_bytes, line, shares_kv, known)
+    more = [LineMetrics(line), JournalMetrics(around.journal)]
+    counts = PrometheusCounts(sessions, around.fleet, more)
     desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     if isinstance(speaker, ChatUpstream):
         served = [chat_route(PacedCompletions(desk, speaker).answer)]
     else:
         planner = TurnPlanner(opening, SeededModel() if speaker is None else speaker)
         answers = AnswerDesk(desk, planner, model, around.epoch_s)
-        served = dialect_routes(answers, ResponseStore(limits.responses, around.epoch_s))
+        served = dialect_routes(answers, _response_store(limits, around))
     served += common_routes(opening, counts, ServiceRoutes(around.unready))
     if around.view is not None:
         served += view_routes(around.view)
     return application(served, around.tenants)
+
+
+def session_directory(
+    runner: TurnRunner, limits: EndpointLimits, journal: GatewayJournal | None
+) -> SessionDirectory:
+    """Return an empty directory."""
+    era = "" if journal is None else f"{journal.era}-"
+    return SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions, era=era)
+
+
+def session_journal(
+    journal: GatewayJournal, sessions: SessionDirectory, runner: TurnRunner
+) -> SessionJournal:
+    """Have the sessions of a directory taken down."""
+    taken_down = SessionJournal(journal, sessions, runner.now_s, runner.close_session)
+    sessions.listener = taken_down
+    return taken_down
+
+
+def _response_store(limits: EndpointLimits, around: Surroundings) -> ResponseStore[StoredResponse]:
+    journal, terms = around.journal, limits.responses
+    if journal is None:
+        return ResponseStore(terms, around.epoch_s)
+    taken_down = ResponseJournal(journal, stored_response, terms.ttl_s)
+    return ResponseStore(terms, around.epoch_s, taken_down)
 
 
 def application(served: Sequence[Served], tenants: TenantKeys | None) -> Starlette:

@@ -86,8 +86,8 @@ class AnswerForm(Protocol):
 
 
 @runtime_checkable
-class Cancellable(Protocol):
-    """A form whose answer somebody beside the client can end."""
+class Kept(Protocol):
+    """A form whose answer is kept, and which somebody beside the client can end."""
 
     @property
     def cancelled(self) -> anyio.Event:
@@ -102,6 +102,10 @@ class Cancellable(Protocol):
         """Return the events that end such a stream."""
         ...
 
+    async def settled(self) -> None:
+        """Return once an answer that ended outlives the process, if it is to."""
+        ...
+
 
 R = TypeVar("R")
 
@@ -114,7 +118,7 @@ class Dialect(Protocol[R]):
         """Which."""
         ...
 
-    def read(self, body: bytes, caller: Caller) -> tuple[R, NeutralRequest]:
+    async def read(self, body: bytes, caller: Caller) -> tuple[R, NeutralRequest]:
         """Read a body.
 
         Raises:

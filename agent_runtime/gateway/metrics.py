@@ -20,6 +20,7 @@ from starlette.responses import Response
 from typing_extensions import override
 
 from agent_runtime.gateway.dialect import DialectName, TurnUsage
+from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.turn_telemetry import Outcome
 from agent_runtime.gateway.waiting_line import WaitingLine
@@ -158,6 +159,21 @@ class LineMetrics(Collector):
             "panjiu_turned_away",
             "First turns that were to come later, since too many waited.",
             value=self._line.num_refused,
+        )
+
+
+class JournalMetrics(Collector):
+    """A collector of the journal's troubles, none where there is no journal."""
+
+    def __init__(self, journal: GatewayJournal | None) -> None:
+        self._journal = journal
+
+    @override
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "panjiu_journal_problems",
+            "Writings or readings of the journal that failed, and are tried again.",
+            value=0 if self._journal is None else self._journal.records.num_problems,
         )
 
 

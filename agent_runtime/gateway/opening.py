@@ -17,6 +17,7 @@ from agent_runtime.errors import (
     SessionStateError,
     TooManyRequestsError,
 )
+from agent_runtime.gateway.journal.session_journal import SessionJournal
 from agent_runtime.gateway.kv_salt import kv_salt
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.neutral_request import (
@@ -50,6 +51,7 @@ class Opening:
         max_body_bytes: Larger bodies are refused.
         line: Of newcomers that wait to run.
         shares_kv: Whether tenants may find each other's KV.
+        journal: Of sessions that are not known here; None where none are taken down.
     """
 
     runner: TurnRunner
@@ -58,6 +60,7 @@ class Opening:
     max_body_bytes: int
     line: WaitingLine
     shares_kv: bool = False
+    journal: SessionJournal | None = None
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def read(self, request: Request) -> bytes:
@@ -85,7 +88,7 @@ class Opening:
             raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
         return b"".join(chunks)
 
-    def open(self, request: NeutralRequest) -> list[OpenedPrompt]:
+    async def open(self, request: NeutralRequest) -> list[OpenedPrompt]:
         """Find the session of every prompt, and bring its memory up to it.
 
         Raises:
@@ -97,7 +100,7 @@ class Opening:
         """
         if request.model is not None:
             self.models.check(request.model)
-        return [self._open_prompt(prompt, request) for prompt in request.prompts]
+        return [await self._open_prompt(prompt, request) for prompt in request.prompts]
 
     def salt(self, keys: SessionKeys) -> str | None:
         """Return what keeps a prompt's KV apart from others', see ``kv_salt``."""
@@ -111,25 +114,25 @@ class Opening:
         """Return how many tokens a reply may have."""
         return self.runner.max_context_tokens - prompt.num_tokens
 
-    def _open_prompt(self, prompt: NeutralPrompt, request: NeutralRequest) -> OpenedPrompt:
+    async def _open_prompt(self, prompt: NeutralPrompt, request: NeutralRequest) -> OpenedPrompt:
         match prompt:
             case ChatPrompt():
-                return self._open_chat(prompt, request)
+                return await self._open_chat(prompt, request)
             case TextPrompt(text=text):
-                return self._open_text(text, tokenise(text), request)
+                return await self._open_text(text, tokenise(text), request)
             case TokenPrompt(tokens=tokens):
                 try:
                     ids = token_array(tokens)
                 except OverflowError as error:
                     raise wrong("prompt", "token ids are from 0 to 2**32 - 1") from error
-                return self._open_text(None, ids, request)
+                return await self._open_text(None, ids, request)
 
-    def _open_chat(self, prompt: ChatPrompt, request: NeutralRequest) -> OpenedChat:
+    async def _open_chat(self, prompt: ChatPrompt, request: NeutralRequest) -> OpenedChat:
         keys = request.keys
         rendered = render_chat(prompt.messages, prompt.tools)
         by_history = keys.exact is None
         known_by = chain_digests(rendered) if by_history else ()
-        session = self.find_session(keys, known_by, request.hints.parent_session_id)
+        session = await self.find_session(keys, known_by, request.hints.parent_session_id)
         num_tokens = session.memory.open_prompt(rendered, self.salt(keys))
         digests = session.memory.digests(rendered)
         if num_tokens >= self.runner.max_context_tokens:
@@ -138,7 +141,7 @@ class Opening:
         own_digests = digests[len(digests) - len(prompt.messages) :]
         return OpenedChat(session, prompt.messages, own_digests, num_tokens, rendered)
 
-    def _open_text(
+    async def _open_text(
         self, text: str | None, tokens: array[int], request: NeutralRequest
     ) -> OpenedText:
         if not tokens:
@@ -147,11 +150,11 @@ class Opening:
             raise self._too_long(len(tokens), "prompt")
         trail = PromptTrail(tokens.tobytes()) if text is None else PromptTrail.of_text(text)
         keys = request.keys
-        session = self.find_session(keys, trail.digests, request.hints.parent_session_id)
+        session = await self.find_session(keys, trail.digests, request.hints.parent_session_id)
         raw = RawPrompt(tokens, self.runner.block_size_tokens, self.salt(keys))
         return OpenedText(session, text, raw, trail)
 
-    def find_session(
+    async def find_session(
         self, keys: SessionKeys, digests: Sequence[bytes], parent_id: str | None
     ) -> ChatSession:
         """Return whose turn it is; a new session if nothing is known of it.
@@ -168,6 +171,8 @@ class Opening:
             SessionStateError: The session is paused.
             TooManyRequestsError: It is new, and as many wait as may be.
         """
+        if self.journal is not None:
+            await self.journal.recall(keys, digests)
         now_s = anyio.current_time()
         for forgotten in self.sessions.forget_old(now_s):
             self.runner.close_session(forgotten)

@@ -77,7 +77,7 @@ class PacedCompletions:
         chat, neutral = read_chat(body, caller)
         if neutral.num_choices > 1:
             raise InvalidRequestError("n: a paced answer has one choice", param="n")
-        (prompt,) = self.desk.opening.open(neutral)
+        (prompt,) = await self.desk.opening.open(neutral)
         paced = PacedChat(chat, json.loads(body), neutral, prompt)
         headers = {SESSION_HEADER: header_of(prompt.session.public_id)}
         if neutral.stream:

@@ -112,13 +112,13 @@ class TurnPlanner:
     opening: Opening
     emulated_model: EmulatedModel
 
-    def plan(self, request: NeutralRequest, caller: Caller) -> PlannedTurn:
+    async def plan(self, request: NeutralRequest, caller: Caller) -> PlannedTurn:
         """Plan a request.
 
         Raises:
             RequestError: It can't be served.
         """
-        opened = self.opening.open(request)
+        opened = await self.opening.open(request)
         choices = []
         for index, prompt in enumerate(opened):
             choices += self._choices(request, index, prompt)

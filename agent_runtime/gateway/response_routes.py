@@ -24,13 +24,14 @@ class ResponseRoutes:
 
     async def get(self, request: Request) -> Response:
         """Answer ``GET /v1/responses/{id}``."""
-        kept = self.store.get(tenant_of(request), request.path_params["response_id"])
+        kept = await self._known(request)
         return JSONResponse(kept.body)
 
     async def delete(self, request: Request) -> Response:
         """Answer ``DELETE /v1/responses/{id}``."""
-        response_id = request.path_params["response_id"]
+        response_id = (await self._known(request)).response_id
         self.store.delete(tenant_of(request), response_id)
+        await self.store.settled()
         return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel(self, request: Request) -> Response:
@@ -39,8 +40,8 @@ class ResponseRoutes:
         Raises:
             InvalidRequestError: It has ended.
         """
-        response_id = request.path_params["response_id"]
-        kept = self.store.get(tenant_of(request), response_id)
+        kept = await self._known(request)
+        response_id = kept.response_id
         if kept.cancelled is None:
             status = kept.body["status"]
             raise InvalidRequestError(
@@ -49,3 +50,8 @@ class ResponseRoutes:
             )
         kept.cancelled.set()
         return JSONResponse({**kept.body, "status": "cancelled"})
+
+    async def _known(self, request: Request) -> StoredResponse:
+        tenant_id, response_id = tenant_of(request), request.path_params["response_id"]
+        await self.store.recall(tenant_id, response_id)
+        return self.store.get(tenant_id, response_id)

@@ -76,11 +76,10 @@ class RunningAnswer:
                 self._num_cached += step.num_cached_tokens
         self._num_output += step.num_new_tokens
         if step.finished:
-            choice = turn.choices[number]
-            choice.session.turn_ended(choice.prompt.num_tokens, step.num_cached_tokens)
+            choice, sessions = turn.choices[number], self._books.opening.sessions
+            sessions.turn_ended(choice.session, choice.prompt.num_tokens, step.num_cached_tokens)
             if choice.digest is not None:
-                sessions, keys = self._books.opening.sessions, turn.request.keys
-                sessions.remember(choice.session, keys, choice.digest)
+                sessions.remember(choice.session, turn.request.keys, choice.digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from typing import Protocol
 
 from agent_runtime.errors import InvalidRequestError, SessionStateError, UnknownSessionError
 from agent_runtime.gateway.session_keys import SessionKeys
@@ -83,11 +84,21 @@ class ChatSession:
         finally:
             self.num_active_turns -= 1
 
-    def turn_ended(self, num_prompt_tokens: int, num_cached_tokens: int) -> None:
-        """Count a turn that ended well."""
-        self.num_turns += 1
-        self.num_prompt_tokens += num_prompt_tokens
-        self.num_cached_tokens += num_cached_tokens
+
+class SessionListener(Protocol):
+    """Is told of what clients would miss, were the sessions forgotten."""
+
+    def changed(self, session: ChatSession) -> None:
+        """A turn of it ended, or its owner told something of it."""
+        ...
+
+    def closed(self, session: ChatSession) -> None:
+        """Its owner said that it is over."""
+        ...
+
+    def marked(self, session: ChatSession, mark: bytes) -> None:
+        """There is another mark that leads to it."""
+        ...
 
 
 class SessionDirectory:
@@ -98,12 +109,23 @@ class SessionDirectory:
         max_sessions: The longest unseen ones beyond this many are forgotten. A session of 120k
             tokens takes about 0.6 MB.
         idle_ttl_s: So are sessions unseen for this long, unless they have a time of their own.
+        era: In the ids of sessions that nobody named; ids in other eras are others.
+
+    Attributes:
+        listener: Told of changes; None for nobody.
     """
 
     def __init__(
-        self, block_size_tokens: int, *, max_sessions: int = 4_000, idle_ttl_s: float = 3600.0
+        self,
+        block_size_tokens: int,
+        *,
+        max_sessions: int = 4_000,
+        idle_ttl_s: float = 3600.0,
+        era: str = "",
     ) -> None:
+        self.listener: SessionListener | None = None
         self._block_size_tokens = block_size_tokens
+        self._era = era
         self._max_sessions = max_sessions
         self._idle_ttl_s = idle_ttl_s
         self._sessions: OrderedDict[SessionId, ChatSession] = OrderedDict()  # longest unseen first
@@ -128,14 +150,12 @@ class SessionDirectory:
         """
         if keys.exact is not None:
             check_session_id(keys.exact)
-            session = self._sessions.get(scheduler_id(keys.tenant_id, keys.exact))
-        else:
-            session = self._by_history(keys, digests)
+        session = self.known(keys, digests)
         if session is None:
             session = self._create(keys.tenant_id, keys.exact, self._idle_ttl_s, now_s)
         self._seen(session, now_s)
         if keys.exact is None and digests and (keys.scope or keys.thread):
-            self._mark(session, _prompt_mark(keys, digests[-1]))
+            self._mark_anew(session, _prompt_mark(keys, digests[-1]))
         return session
 
     def create(
@@ -160,13 +180,29 @@ class SessionDirectory:
         self._seen(session, now_s)
         return session
 
+    def restore(
+        self, tenant_id: TenantId, public_id: str, ttl_s: float, now_s: float
+    ) -> ChatSession:
+        """Return a session that was known before, or elsewhere, and is not known here."""
+        return self._create(tenant_id, public_id, ttl_s, now_s)
+
+    def find_named(self, tenant_id: TenantId, public_id: str) -> ChatSession | None:
+        """Return a session, None where nothing is known of it."""
+        return self._sessions.get(scheduler_id(tenant_id, public_id))
+
+    def known(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession | None:
+        """Return the session of a request, None if nothing is known of it. See ``find``."""
+        if keys.exact is not None:
+            return self.find_named(keys.tenant_id, keys.exact)
+        return self._by_history(keys, digests)
+
     def get(self, tenant_id: TenantId, public_id: str) -> ChatSession:
         """Return a session.
 
         Raises:
             UnknownSessionError: Nothing is known of it.
         """
-        session = self._sessions.get(scheduler_id(tenant_id, public_id))
+        session = self.find_named(tenant_id, public_id)
         if session is None:
             raise UnknownSessionError(
                 f"The session `{public_id}` does not exist, or was forgotten.", param="session_id"
@@ -192,12 +228,49 @@ class SessionDirectory:
 
     def close(self, session: ChatSession) -> None:
         """Forget a session that its owner says is over."""
+        self.forget(session)
+        if self.listener is not None:
+            self.listener.closed(session)
+
+    def forget(self, session: ChatSession) -> None:
+        """Know a session no more; whoever else knows it still does."""
         if self._sessions.get(session.session_id) is session:
             self._forget(session)
 
+    def turn_ended(
+        self, session: ChatSession, num_prompt_tokens: int, num_cached_tokens: int
+    ) -> None:
+        """Count a turn that ended well."""
+        session.num_turns += 1
+        session.num_prompt_tokens += num_prompt_tokens
+        session.num_cached_tokens += num_cached_tokens
+        self.changed(session)
+
+    def changed(self, session: ChatSession) -> None:
+        """Take in that something was told of a session."""
+        if self.listener is not None:
+            self.listener.changed(session)
+
     def remember(self, session: ChatSession, keys: SessionKeys, digest: bytes) -> None:
         """Let a request whose messages begin with this history find ``session``."""
-        self._mark(session, _answer_mark(keys, digest))
+        self._mark_anew(session, _answer_mark(keys, digest))
+
+    def sought_marks(self, keys: SessionKeys, digests: Sequence[bytes]) -> Iterator[bytes]:
+        """Return the marks by which a request's session may be found, best first."""
+        for digest in reversed(digests):
+            yield _answer_mark(keys, digest)
+        if keys.scope is not None or keys.thread is not None:
+            for digest in reversed(digests[:-1]):  # its turn before, though the reply was replaced
+                yield _prompt_mark(keys, digest)
+
+    def mark(self, session: ChatSession, mark: bytes) -> bool:
+        """Let a mark lead to a session; return whether it did not."""
+        known = self._by_mark.get(mark) is session  # a turn that was tried again
+        if known or self._sessions.get(session.session_id) is not session:
+            return False
+        session.marks.append(mark)
+        self._by_mark[mark] = session
+        return True
 
     def turned_away(self, session: ChatSession) -> None:
         """Note that its first turn was refused: where there are too many, it is forgotten first."""
@@ -246,11 +319,9 @@ class SessionDirectory:
             if self._by_mark.get(mark) is session:
                 del self._by_mark[mark]
 
-    def _mark(self, session: ChatSession, mark: bytes) -> None:
-        known = self._by_mark.get(mark) is session  # a turn that was tried again
-        if not known and self._sessions.get(session.session_id) is session:
-            session.marks.append(mark)
-            self._by_mark[mark] = session
+    def _mark_anew(self, session: ChatSession, mark: bytes) -> None:
+        if self.mark(session, mark) and self.listener is not None:
+            self.listener.marked(session, mark)
 
     def _by_history(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession | None:
         for digest in reversed(digests):
@@ -279,7 +350,7 @@ class SessionDirectory:
     def _fresh_id(self, tenant_id: TenantId) -> str:
         while True:
             self._num_created += 1
-            public_id = f"found-{self._num_created}"
+            public_id = f"found-{self._era}{self._num_created}"
             if scheduler_id(tenant_id, public_id) not in self._sessions:
                 return public_id
 

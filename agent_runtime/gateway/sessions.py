@@ -38,18 +38,21 @@ class Sessions:
         tenant_id = tenant_of(request)
         if asked.parent_session_id is not None:
             check_session_id(asked.parent_session_id)
-        session = self._make(request, asked.id, asked.ttl_s)
+        session = await self._make(request, asked.id, asked.ttl_s)
         session.priority = asked.priority
         if asked.parent_session_id is not None:
             session.parent_id = scheduler_id(tenant_id, asked.parent_session_id)
         if asked.deadline_s is not None:
             session.deadline_s = self.opening.runner.now_s() + asked.deadline_s
+        await self._changed(session)
         return JSONResponse(self._card(session), status_code=201)
 
     async def list_all(self, request: Request) -> Response:
         """Answer ``GET /v1/sessions?limit=&after=``."""
         limit = _limit(request.query_params.get("limit"))
         after = request.query_params.get("after")
+        if self.opening.journal is not None:
+            await self.opening.journal.recall_all(tenant_of(request))
         page, has_more = self.opening.sessions.page(tenant_of(request), after, limit)
         data = [self._card(session) for session in page]
         ends = {"first_id": None, "last_id": None}
@@ -59,29 +62,32 @@ class Sessions:
 
     async def get(self, request: Request) -> Response:
         """Answer ``GET /v1/sessions/{id}``."""
-        return JSONResponse(self._card(self._known(request)))
+        return JSONResponse(self._card(await self._known(request)))
 
     async def fork(self, request: Request) -> Response:
         """Answer ``POST /v1/sessions/{id}/fork``: another one whose conversation begins as this."""
-        source = self._known(request)
+        source = await self._known(request)
         asked = parse_body(ForkedSession, await self.opening.read(request) or NOTHING)
-        session = self._make(request, asked.id, asked.ttl_s)
+        session = await self._make(request, asked.id, asked.ttl_s)
         session.memory = source.memory.copy()
         session.forked_from = source.public_id
         session.priority, session.deadline_s = source.priority, source.deadline_s
+        await self._changed(session)
         return JSONResponse(self._card(session), status_code=201)
 
     async def pause(self, request: Request) -> Response:
         """Answer ``POST /v1/sessions/{id}/pause``: no turns from now on, its KV may be given up."""
-        session = self._known(request)
+        session = await self._known(request)
         session.paused = True
         self.opening.runner.close_session(session.session_id)
+        await self._changed(session)
         return JSONResponse(self._card(session))
 
     async def resume(self, request: Request) -> Response:
         """Answer ``POST /v1/sessions/{id}/resume``."""
-        session = self._known(request)
+        session = await self._known(request)
         session.paused = False
+        await self._changed(session)
         return JSONResponse(self._card(session))
 
     async def hint(self, request: Request) -> Response:
@@ -90,7 +96,7 @@ class Sessions:
         Raises:
             SessionStateError: It is in no gap.
         """
-        session = self._known(request)
+        session = await self._known(request)
         asked = parse_body(SessionHint, await self.opening.read(request))
         view = self._view(session)
         if view is None or view.phase is not SessionPhase.GAP:
@@ -105,16 +111,32 @@ class Sessions:
 
     async def close(self, request: Request) -> Response:
         """Answer ``DELETE /v1/sessions/{id}``: it will not return, its KV is worth nothing."""
-        session = self._known(request)
+        session = await self._known(request)
         self.opening.sessions.close(session)
         self.opening.runner.close_session(session.session_id)
+        await self._settled()
         return Response(status_code=204)
 
-    def _known(self, request: Request) -> ChatSession:
+    async def _known(self, request: Request) -> ChatSession:
         public_id = request.path_params["session_id"]
+        if self.opening.journal is not None:
+            await self.opening.journal.recall_named(tenant_of(request), public_id)
         return self.opening.sessions.get(tenant_of(request), public_id)
 
-    def _make(self, request: Request, public_id: str | None, ttl_s: float | None) -> ChatSession:
+    async def _changed(self, session: ChatSession) -> None:
+        """Have it outlive the process, if anything does."""
+        self.opening.sessions.changed(session)
+        await self._settled()
+
+    async def _settled(self) -> None:
+        if self.opening.journal is not None:
+            await self.opening.journal.settled()
+
+    async def _make(
+        self, request: Request, public_id: str | None, ttl_s: float | None
+    ) -> ChatSession:
+        if self.opening.journal is not None and public_id is not None:
+            await self.opening.journal.recall_named(tenant_of(request), public_id)
         now_s = anyio.current_time()
         sessions, runner = self.opening.sessions, self.opening.runner
         session = sessions.create(tenant_of(request), public_id, ttl_s, now_s)

@@ -29,7 +29,7 @@ class ChatDialect:
 
     name: DialectName = DialectName.CHAT
 
-    def read(self, body: bytes, caller: Caller) -> tuple[ChatRequest, NeutralRequest]:
+    async def read(self, body: bytes, caller: Caller) -> tuple[ChatRequest, NeutralRequest]:
         """Read a body."""
         return read_chat(body, caller)
 

@@ -34,7 +34,7 @@ class CompletionsDialect:
 
     name: DialectName = DialectName.COMPLETIONS
 
-    def read(self, body: bytes, caller: Caller) -> tuple[CompletionRequest, NeutralRequest]:
+    async def read(self, body: bytes, caller: Caller) -> tuple[CompletionRequest, NeutralRequest]:
         """Read a body."""
         return read_completion(body, caller)
 

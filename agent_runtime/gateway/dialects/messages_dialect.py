@@ -29,7 +29,7 @@ class MessagesDialect:
 
     name: DialectName = DialectName.MESSAGES
 
-    def read(self, body: bytes, caller: Caller) -> tuple[MessagesRequest, NeutralRequest]:
+    async def read(self, body: bytes, caller: Caller) -> tuple[MessagesRequest, NeutralRequest]:
         """Read a body."""
         return read_messages(body, caller)
 

@@ -16,6 +16,8 @@ ROLES = frozenset({"user", "assistant", "system", "developer"})
 CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
 OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
 
+REFERENCE = "item_reference"
+
 
 class ReadItems:
     """Puts a conversation together item by item.
@@ -42,8 +44,8 @@ class ReadItems:
             self._take(item, f"input[{index}]")
 
     def _take(self, item: dict[str, Any], place: str) -> None:
-        kind = item.get("type") or ("message" if "role" in item else "item_reference")
-        if kind == "item_reference":
+        kind = _kind(item)
+        if kind == REFERENCE:
             if not isinstance(item.get("id"), str):
                 raise wrong(place, "an item has a type or a role; a reference has an id")
             item = self._referred(item["id"])
@@ -89,3 +91,13 @@ class ReadItems:
     def _append(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
         self._said = None
+
+
+def referenced_item(item: dict[str, Any]) -> str | None:
+    """Return the id of the item that is meant by one; None where it says everything itself."""
+    item_id = item.get("id")
+    return item_id if _kind(item) == REFERENCE and isinstance(item_id, str) else None
+
+
+def _kind(item: dict[str, Any]) -> object:
+    return item.get("type") or ("message" if "role" in item else REFERENCE)

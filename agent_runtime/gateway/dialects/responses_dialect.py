@@ -17,13 +17,14 @@ from agent_runtime.gateway.dialects.response_object import (
     output_items,
     response_head,
 )
-from agent_runtime.gateway.dialects.responses_reading import read_responses
+from agent_runtime.gateway.dialects.responses_reading import read_responses, referenced_items
 from agent_runtime.gateway.dialects.responses_wire import ResponsesRequest
 from agent_runtime.gateway.error_mapping import http_error
 from agent_runtime.gateway.neutral_request import ChatPrompt, NeutralRequest
 from agent_runtime.gateway.planned_turn import PlannedTurn
 from agent_runtime.gateway.response_store import ResponseStore, StoredResponse
 from agent_runtime.gateway.session_keys import Caller
+from agent_runtime.gateway.wire import parse_body
 from agent_runtime.turns import TurnProgress
 
 
@@ -38,9 +39,14 @@ class ResponsesDialect:
     store: ResponseStore[StoredResponse]
     name: DialectName = DialectName.RESPONSES
 
-    def read(self, body: bytes, caller: Caller) -> tuple[ResponsesRequest, NeutralRequest]:
+    async def read(self, body: bytes, caller: Caller) -> tuple[ResponsesRequest, NeutralRequest]:
         """Read a body."""
-        return read_responses(body, caller, self.store)
+        asked = parse_body(ResponsesRequest, body)
+        if asked.previous_response_id is not None:
+            await self.store.recall(caller.tenant_id, asked.previous_response_id)
+        for item_id in referenced_items(asked):
+            await self.store.recall_item(caller.tenant_id, item_id)
+        return asked, read_responses(asked, caller, self.store)
 
     def form(self, request: ResponsesRequest, turn: PlannedTurn, head: AnswerHead) -> ResponsesForm:
         """Return what writes the answer."""
@@ -120,6 +126,11 @@ class ResponsesForm:
         """Return the event that ends such a stream."""
         return self._events.event("response.incomplete", response=self.cut_short())
 
+    async def settled(self) -> None:
+        """Return once an answer that ended outlives the process, if it is to."""
+        if self._kept is not None:
+            await self._store.settled()
+
     def _end(self, response: dict[str, Any]) -> dict[str, Any]:
         if self._kept is not None:
             self._store.ended(self._kept, response)
@@ -131,7 +142,7 @@ class ResponsesForm:
         if request.instructions:
             del messages[0]  # they are not taken over by what goes on with it
         num_bytes = sum(len(str(message.get("content") or "")) for message in messages)
-        return StoredResponse(
+        stored = StoredResponse(
             response_id=self._head["id"],
             tenant_id=turn.request.keys.tenant_id,
             session_id=turn.session.public_id,
@@ -140,6 +151,10 @@ class ResponsesForm:
             body=self._head,
             cancelled=self.cancelled,
         )
+        if request.previous_response_id is not None:
+            tenant_id = stored.tenant_id
+            stored.goes_on_with(self._store.find(tenant_id, request.previous_response_id))
+        return stored
 
 
 def _as_sent_back(reply: Reply) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent_runtime.gateway.client_hints import client_hints
 from agent_runtime.gateway.dialects.prompt_cache_terms import retention_lease_s
-from agent_runtime.gateway.dialects.response_items import ReadItems
+from agent_runtime.gateway.dialects.response_items import ReadItems, referenced_item
 from agent_runtime.gateway.dialects.responses_wire import (
     ResponsesRequest,
     ResponseTool,
@@ -28,19 +28,23 @@ from agent_runtime.gateway.neutral_request import (
 )
 from agent_runtime.gateway.response_store import ResponseStore, StoredResponse
 from agent_runtime.gateway.session_keys import Caller, session_keys
-from agent_runtime.gateway.wire import parse_body
+
+
+def referenced_items(asked: ResponsesRequest) -> list[str]:
+    """Return the ids of items of earlier answers that a request names instead of sending them."""
+    items = () if asked.input is None or isinstance(asked.input, str) else asked.input
+    return [item_id for item in items if (item_id := referenced_item(item)) is not None]
 
 
 def read_responses(
-    body: bytes, caller: Caller, store: ResponseStore[StoredResponse]
-) -> tuple[ResponsesRequest, NeutralRequest]:
+    asked: ResponsesRequest, caller: Caller, store: ResponseStore[StoredResponse]
+) -> NeutralRequest:
     """Read a request.
 
     Raises:
         InvalidRequestError: A field that is not what it must be, or that is not served.
         UnknownResponseError: It goes on with an answer that is not known.
     """
-    asked = parse_body(ResponsesRequest, body)
     _refuse_what_is_not_served(asked)
     before: Sequence[dict[str, Any]] = ()
     continued = None
@@ -52,7 +56,7 @@ def read_responses(
         messages.insert(0, {"role": "system", "content": asked.instructions})
     if not messages:
         raise wrong("input", "nothing to answer; send input, or go on with a response")
-    neutral = NeutralRequest(
+    return NeutralRequest(
         model=asked.model,
         prompts=(ChatPrompt(messages, _definitions(asked.tools or ())),),
         stream=bool(asked.stream),
@@ -78,7 +82,6 @@ def read_responses(
             lease_s=retention_lease_s(asked.prompt_cache_retention),
         ),
     )
-    return asked, neutral
 
 
 def _refuse_what_is_not_served(asked: ResponsesRequest) -> None:

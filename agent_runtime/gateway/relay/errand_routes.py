@@ -52,9 +52,11 @@ class ErrandRoutes:
         Raises:
             UnknownResponseError: Nobody knows it, or it is another tenant's.
         """
-        known, errand = self._known(request), await self._errand(request)
+        known, errand = await self._known(request), await self._errand(request)
         if known is None:
             return await self._of_whoever_knows(errand)
+        if known.replica_id is None:
+            return JSONResponse(known.body)
         stack = AsyncExitStack()
         async with stack:
             try:
@@ -75,7 +77,7 @@ class ErrandRoutes:
             UnknownResponseError: It was not.
         """
         response_id = request.path_params["response_id"]
-        self.kept.delete(tenant_of(request), response_id)
+        await self.kept.delete(tenant_of(request), response_id)
         return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def cancel_response(self, request: Request) -> Response:
@@ -84,12 +86,14 @@ class ErrandRoutes:
         Raises:
             UnknownResponseError: Nobody knows it, or it is another tenant's.
         """
-        known, errand = self._known(request), await self._errand(request)
+        known, errand = await self._known(request), await self._errand(request)
         if known is None:
             return await self._of_whoever_knows(errand)
         if known.cancelled is not None:
             known.cancelled.set()
             return JSONResponse({**known.body, "status": "cancelled"})
+        if known.replica_id is None:
+            return JSONResponse(known.body)
         async with self.errands.ask(known.replica_id, errand) as answered:
             return await _whole(answered)
 
@@ -97,8 +101,8 @@ class ErrandRoutes:
         async with self.errands.ask_any(errand, until_found=True) as answered:
             return await _whole(answered)
 
-    def _known(self, request: Request) -> RelayedResponse | None:
-        return self.kept.find(tenant_of(request), request.path_params["response_id"])
+    async def _known(self, request: Request) -> RelayedResponse | None:
+        return await self.kept.find(tenant_of(request), request.path_params["response_id"])
 
     async def _errand(self, request: Request) -> Errand:
         body = await self.opening.read(request)

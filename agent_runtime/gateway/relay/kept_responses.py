@@ -7,15 +7,18 @@ engine that has it; where that is gone, or keeps none, the conversation is sent 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 from msgspec.structs import replace
+from typing_extensions import override
 
+from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, SlotState
 from agent_runtime.engine_call import ReplyReader
 from agent_runtime.errors import UnknownResponseError
+from agent_runtime.gateway.journal.response_journal import RecalledResponse
 from agent_runtime.gateway.relay.relayed_api import Fields
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
 from agent_runtime.gateway.relay.response_prompts import input_items
@@ -42,12 +45,26 @@ class RelayedResponse(StoredResponse):
     """One response of an engine.
 
     Attributes:
-        replica_id: Whose.
+        replica_id: Whose; None where the engine that had it is not there any more.
         items: The conversation up to it, and once it has ended with it.
+        engine_url: Where that engine is.
     """
 
-    replica_id: ReplicaId
+    replica_id: ReplicaId | None
     items: Sequence[dict[str, Any]]
+    engine_url: str | None = None
+
+    @property
+    @override
+    def parts(self) -> Sequence[dict[str, Any]]:
+        """The items."""
+        return self.items
+
+    @property
+    @override
+    def engine(self) -> str | None:
+        """Its engine's URL."""
+        return self.engine_url
 
     @property
     def has_ended(self) -> bool:
@@ -55,22 +72,40 @@ class RelayedResponse(StoredResponse):
         return self.body.get("status") in ENDS
 
 
+def relayed_response(recalled: RecalledResponse, fleet: EngineFleet) -> RelayedResponse:
+    """Return a response of another life."""
+    url = recalled.engine
+    at = [slot.replica_id for slot in fleet.slots if slot.address and slot.address.url == url]
+    return RelayedResponse(
+        response_id=recalled.response_id,
+        tenant_id=recalled.tenant_id,
+        session_id=recalled.session_id,
+        messages=(),
+        num_bytes=recalled.num_bytes,
+        body=recalled.body,
+        base_id=recalled.base_id,
+        num_base=recalled.num_base,
+        root_id=recalled.root_id,
+        replica_id=at[0] if at else None,
+        items=recalled.parts,
+        engine_url=url,
+    )
+
+
 class KeptResponses:
     """What was kept.
 
     Args:
         store: Where.
-        is_up: Returns whether an engine takes turns.
+        fleet: The engines.
     """
 
-    def __init__(
-        self, store: ResponseStore[RelayedResponse], is_up: Callable[[ReplicaId], bool]
-    ) -> None:
-        self._store, self._is_up = store, is_up
+    def __init__(self, store: ResponseStore[RelayedResponse], fleet: EngineFleet) -> None:
+        self._store, self._fleet = store, fleet
         self._deleted: OrderedDict[str, None] = OrderedDict()  # here; vLLM itself deletes none
         self._keeps_none_until_s: dict[ReplicaId, float] = {}
 
-    def previous(self, fields: Fields, tenant_id: TenantId) -> RelayedResponse | None:
+    async def previous(self, fields: Fields, tenant_id: TenantId) -> RelayedResponse | None:
         """Return the response that a request goes on with, None where it is not known here.
 
         Raises:
@@ -79,16 +114,21 @@ class KeptResponses:
         response_id = fields.get("previous_response_id")
         if not isinstance(response_id, str):
             return None
-        return self.find(tenant_id, response_id)
+        return await self.find(tenant_id, response_id)
 
-    def find(self, tenant_id: TenantId, response_id: str) -> RelayedResponse | None:
+    async def find(self, tenant_id: TenantId, response_id: str) -> RelayedResponse | None:
         """Return a response, None where it is not known here and an engine may have it.
 
         Raises:
             UnknownResponseError: It was deleted, or may be another tenant's.
         """
+        await self._store.recall(tenant_id, response_id)
         found = self._store.find(tenant_id, response_id)
-        if found is None and (tenant_id != NO_TENANT or response_id in self._deleted):
+        if found is None and (
+            tenant_id != NO_TENANT
+            or response_id in self._deleted
+            or await self._store.was_deleted(tenant_id, response_id)
+        ):
             raise UnknownResponseError(
                 f"The response `{response_id}` does not exist, or was forgotten; send the whole "
                 "conversation as input.",
@@ -96,30 +136,36 @@ class KeptResponses:
             )
         return found
 
-    def delete(self, tenant_id: TenantId, response_id: str) -> None:
+    async def delete(self, tenant_id: TenantId, response_id: str) -> None:
         """Forget a response, though its engine may have it for longer.
 
         Raises:
             UnknownResponseError: It was not known.
         """
+        await self._store.recall(tenant_id, response_id)
         self._store.delete(tenant_id, response_id)
+        await self._store.settled()
         self._deleted[response_id] = None
         while len(self._deleted) > MAX_DELETED:
             self._deleted.popitem(last=False)
 
     def resolved(self, call: RelayedCall, previous: RelayedResponse) -> RelayedCall:
         """Return a call that some engine understands: the one that has the response, or any."""
-        standalone = None
+        standalone = base = None
         if previous.has_ended:
+            base = previous
             items = [*previous.items, *input_items(call.fields.get("input"))]
             standalone = {**call.fields, "input": items}
             del standalone["previous_response_id"]
-        resolved = replace(call, only=previous.replica_id, standalone=standalone)
-        now_s, replica_id = anyio.current_time(), previous.replica_id
-        keeps_none = self._keeps_none_until_s.get(replica_id, 0.0) > now_s
-        if keeps_none or not self._is_up(replica_id):
+        resolved = replace(call, only=previous.replica_id, standalone=standalone, base=base)
+        if not self._has_it(previous.replica_id):
             return resolved.elsewhere() or resolved
         return resolved
+
+    def _has_it(self, replica_id: ReplicaId | None) -> bool:
+        if replica_id is None or self._fleet.slots[replica_id].state is not SlotState.UP:
+            return False
+        return self._keeps_none_until_s.get(replica_id, 0.0) <= anyio.current_time()
 
     def not_found(self, replica_id: ReplicaId) -> None:
         """Take in that an engine did not know one of its responses."""
@@ -127,7 +173,7 @@ class KeptResponses:
 
     def keeping(self, call: RelayedCall, session: ChatSession) -> Keeping:
         """Return what keeps the answer to a call."""
-        return Keeping(self._store, call, session)
+        return Keeping(self._store, self._fleet, call, session)
 
 
 class Keeping:
@@ -137,12 +183,17 @@ class Keeping:
         cancelled: Set when it is to end.
     """
 
-    __slots__ = ("_call", "_kept", "_session", "_store", "cancelled")
+    __slots__ = ("_call", "_fleet", "_has_ended", "_kept", "_session", "_store", "cancelled")
 
     def __init__(
-        self, store: ResponseStore[RelayedResponse], call: RelayedCall, session: ChatSession
+        self,
+        store: ResponseStore[RelayedResponse],
+        fleet: EngineFleet,
+        call: RelayedCall,
+        session: ChatSession,
     ) -> None:
-        self._store, self._call, self._session = store, call, session
+        self._store, self._fleet, self._call, self._session = store, fleet, call, session
+        self._has_ended = False
         self._kept: RelayedResponse | None = None
         self.cancelled = anyio.Event()
 
@@ -156,19 +207,28 @@ class Keeping:
             self._store.keep(self._kept)
         if reader.is_complete:
             self._kept.items = [*self._kept.items, *output_of(response)]
-            self._store.ended(self._kept, {"output": [], **response})
+            self._end(self._kept, {"output": [], **response})
+
+    async def settled(self) -> None:
+        """Return once a response that ended outlives the process, if it is to."""
+        if self._has_ended:
+            await self._store.settled()
+
+    def _end(self, kept: RelayedResponse, body: dict[str, Any]) -> None:
+        self._has_ended = True
+        self._store.ended(kept, body)
 
     def failed(self, message: str) -> None:
         """Take in that it broke off."""
         if self._kept is not None and not self._kept.has_ended:
-            self._store.ended(self._kept, failed(self._kept.body, message))
+            self._end(self._kept, failed(self._kept.body, message))
 
     def cut_short(self) -> dict[str, Any]:
         """Return the response, cancelled."""
         if self._kept is None:
             return {"status": "cancelled"}
         body = {**self._kept.body, "status": "cancelled"}
-        self._store.ended(self._kept, body)
+        self._end(self._kept, body)
         return body
 
     def cut_short_events(self, reader: ReplyReader) -> bytes:
@@ -179,7 +239,8 @@ class Keeping:
     def _begun(self, response: dict[str, Any], replica_id: ReplicaId) -> RelayedResponse:
         call = self._call
         fields = call.fields if call.standalone is None else call.standalone
-        return RelayedResponse(
+        address = self._fleet.slots[replica_id].address
+        begun = RelayedResponse(
             response_id=str(response.get("id")),
             tenant_id=call.keys.tenant_id,
             session_id=self._session.public_id,
@@ -189,7 +250,10 @@ class Keeping:
             cancelled=self.cancelled,
             replica_id=replica_id,
             items=input_items(fields.get("input")),
+            engine_url=None if address is None else address.url,
         )
+        begun.goes_on_with(call.base)
+        return begun
 
 
 def _response(reader: ReplyReader) -> dict[str, Any] | None:

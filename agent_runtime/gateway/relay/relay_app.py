@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.applications import Starlette
 
-from agent_runtime.backends.vllm_servers.engine_fleet import SlotState
+from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import epoch_s
-from agent_runtime.gateway.app import EndpointLimits, application
-from agent_runtime.gateway.metrics import LineMetrics, ProbedFleet, PrometheusCounts
+from agent_runtime.gateway.app import (
+    EndpointLimits,
+    application,
+    session_directory,
+    session_journal,
+)
+from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
+from agent_runtime.gateway.journal.response_journal import ResponseJournal
+from agent_runtime.gateway.metrics import JournalMetrics, LineMetrics, ProbedFleet, PrometheusCounts
 from agent_runtime.gateway.models import Models
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
 from agent_runtime.gateway.relay.errand_routes import ErrandRoutes
 from agent_runtime.gateway.relay.fleet_metrics import FleetMetrics
-from agent_runtime.gateway.relay.kept_responses import KeptResponses
+from agent_runtime.gateway.relay.kept_responses import (
+    KeptResponses,
+    RelayedResponse,
+    relayed_response,
+)
 from agent_runtime.gateway.relay.messages_api import MessagesApi
 from agent_runtime.gateway.relay.passed_headers import PassedHeaders
 from agent_runtime.gateway.relay.relay_opening import RelayOpening
 from agent_runtime.gateway.relay.relayed_route import Relay, RelayedResponsesRoute, RelayedRoute
 from agent_runtime.gateway.request_limit import RequestLimit
-from agent_runtime.gateway.response_store import ResponseStore
+from agent_runtime.gateway.response_store import ResponseStore, StoreLimits
 from agent_runtime.gateway.routes import (
     CANCEL_RESPONSE,
     CHAT,
@@ -38,7 +50,6 @@ from agent_runtime.gateway.routes import (
     common_routes,
 )
 from agent_runtime.gateway.service_routes import ServiceRoutes
-from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.tenants import TenantKeys
 from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.view_routes import ViewRoutes, view_routes
@@ -55,11 +66,13 @@ class RelayTerms:
         tenants: Whose keys are taken; None lets everybody in, as one tenant.
         own_key: Whether the gateway has a key of its own for the engines; callers' are then kept
             from them, as tenants' always are.
+        journal: What outlives the process; None where nothing does.
     """
 
     limits: EndpointLimits = field(default_factory=EndpointLimits)
     tenants: TenantKeys | None = None
     own_key: bool = False
+    journal: GatewayJournal | None = None
 
 
 def create_relay_app(
@@ -73,23 +86,24 @@ def create_relay_app(
         terms: How they are served.
         view: The engines to be watched; None for no such routes.
     """
-    limits, fleet = terms.limits, servers.fleet
-    sessions = SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions)
+    limits, fleet, journal = terms.limits, servers.fleet, terms.journal
+    sessions = session_directory(runner, limits, journal)
     shares_kv = terms.tenants is not None and terms.tenants.share_kv
     line = WaitingLine(limits.max_wait_s)
-    opening = Opening(runner, Models(fleet.cards), sessions, limits.max_body_bytes, line, shares_kv)
+    known = None if journal is None else session_journal(journal, sessions, runner)
+    models = Models(fleet.cards)
+    opening = Opening(runner, models, sessions, limits.max_body_bytes, line, shares_kv, known)
     about_engines = FleetMetrics(fleet, servers.probe.residency)
     probed = ProbedFleet(about_engines.replicas, servers.probe)
-    counts = PrometheusCounts(sessions, probed, [LineMetrics(line), about_engines])
+    counts = PrometheusCounts(
+        sessions, probed, [LineMetrics(line), about_engines, JournalMetrics(journal)]
+    )
     desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     replicas = frozenset(slot.replica_id for slot in fleet.slots)
     calls = RelayOpening(opening, servers.unready, replicas, servers.probe.counts)
     headers = PassedHeaders(with_keys=not terms.own_key and terms.tenants is None)
     relay = Relay(desk, calls, headers, about_engines)
-    kept = KeptResponses(
-        ResponseStore(limits.responses, epoch_s),
-        lambda replica_id: fleet.slots[replica_id].state is SlotState.UP,
-    )
+    kept = KeptResponses(_response_store(limits.responses, fleet, journal), fleet)
     errands = ErrandRoutes(opening, servers.errands, headers, kept)
     served = [
         Served(CHAT, RelayedRoute(ChatApi(), relay).answer),
@@ -106,3 +120,12 @@ def create_relay_app(
         *(() if view is None else view_routes(view)),
     ]
     return application(served, terms.tenants)
+
+
+def _response_store(
+    limits: StoreLimits, fleet: EngineFleet, journal: GatewayJournal | None
+) -> ResponseStore[RelayedResponse]:
+    if journal is None:
+        return ResponseStore(limits, epoch_s)
+    taken_down = ResponseJournal(journal, partial(relayed_response, fleet=fleet), limits.ttl_s)
+    return ResponseStore(limits, epoch_s, taken_down)

@@ -72,7 +72,7 @@ class RelayOpening:
         """What runs turns."""
         return self.opening.runner
 
-    def open(self, call: RelayedCall, arrived_s: float) -> OpenedCall:
+    async def open(self, call: RelayedCall, arrived_s: float) -> OpenedCall:
         """Find the session and bring its memory up to the prompt.
 
         Raises:
@@ -87,7 +87,7 @@ class RelayOpening:
         # Who names a session is not looked for by what was said.
         digests = prompt.history.digests() if call.keys.exact is None else ()
         parent_id = call.hints.parent_session_id
-        session = self.opening.find_session(call.keys, digests, parent_id)
+        session = await self.opening.find_session(call.keys, digests, parent_id)
         memory, limit = session.memory, self.runner.max_context_tokens
         salt = self.opening.salt(call.keys)
         num_counted = memory.open_prompt(prompt.pieces, salt)
@@ -158,7 +158,8 @@ class RelayOpening:
             self.counts.learn(
                 session.session_id, facts.num_prompt_tokens, opened.num_counted_tokens
             )
-            session.turn_ended(facts.num_prompt_tokens, facts.num_cached_tokens or 0)
+            num_cached = facts.num_cached_tokens or 0
+            self.opening.sessions.turn_ended(session, facts.num_prompt_tokens, num_cached)
         if keys.exact is not None:
             return
         message = call.reader.message()

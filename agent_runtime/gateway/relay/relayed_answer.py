@@ -83,6 +83,7 @@ class RelayedAnswer:
         try:
             yield self._first
             async for data in self._attempts:
+                await self._books.settled()
                 yield data
         except BackendError as error:
             self._books.broke(error)
@@ -92,6 +93,7 @@ class RelayedAnswer:
         """Return the engine's answer, byte by byte."""
         try:
             data = [chunk async for chunk in self._attempts]
+            await self._books.settled()
         except BackendError as error:
             self._books.broke(error)
             raise
@@ -172,6 +174,11 @@ class _Books:
                 watched.answered(TurnUsage(num_prompt, facts.num_output_tokens, num_cached))
         if self.keeping is not None:
             self.keeping.progressed(reader, replica_id)
+
+    async def settled(self) -> None:
+        """Let nobody go on with an answer that a restart would forget."""
+        if self.keeping is not None:
+            await self.keeping.settled()
 
     def tries_again(self, *, resumes: bool) -> None:
         """Count another attempt."""

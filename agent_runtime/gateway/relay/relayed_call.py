@@ -14,6 +14,7 @@ from agent_runtime.engine_call import EngineCall, ReplyFacts, ReplyReader
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.client_hints import VLLM_PRIORITY, ClientHints, client_hints
 from agent_runtime.gateway.relay.relayed_api import AskedOfEngine, Fields, RelayedApi, RelayedPrompt
+from agent_runtime.gateway.response_store import StoredResponse
 from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
 from agent_runtime.gateway.turn_terms import gap_after
 from agent_runtime.gateway.wire import ServerExtras, invalid_request
@@ -37,6 +38,7 @@ class RelayedCall(msgspec.Struct, frozen=True):
         hints: What the caller knows of its session.
         only: The engine that alone understands it, or None.
         standalone: Its fields so that every engine does; None where that can't be.
+        base: The response whose conversation ``standalone`` begins with.
     """
 
     api: RelayedApi
@@ -47,6 +49,7 @@ class RelayedCall(msgspec.Struct, frozen=True):
     hints: ClientHints
     only: ReplicaId | None = None
     standalone: Fields | None = None
+    base: StoredResponse | None = None
 
     @property
     def model(self) -> str | None:

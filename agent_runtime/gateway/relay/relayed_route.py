@@ -44,7 +44,7 @@ class Relay:
         self, call: RelayedCall, caller: Caller, request: Request, kept: KeptResponses | None
     ) -> Response:
         """Have engines answer a call."""
-        opened = self.opening.open(call, caller.now_s)
+        opened = await self.opening.open(call, caller.now_s)
         answer = RelayedAnswer(self.opening, opened, self.retries, kept)
         ready = ReadyAnswer(
             call.api.name, opened.session, call.streams, answer.begin, answer.ends(call.api.path)
@@ -91,7 +91,7 @@ class RelayedResponsesRoute:
         relay, api = self.relay, ResponsesApi()
         body, caller = await relay.desk.take(request)
         headers, fields = relay.headers.of(caller.headers), parsed_fields(body)
-        previous = self.kept.previous(fields, caller.tenant_id)
+        previous = await self.kept.previous(fields, caller.tenant_id)
         continued = None if previous is None else previous.session_id
         call = read_call(api, body, caller, headers, fields=fields, continued=continued)
         if previous is not None:

@@ -1,0 +1,1 @@
+"""What a gateway knows that outlives it: sessions, and answers that were kept."""

@@ -1,0 +1,194 @@
+"""Reads and writes values for many tasks: what comes while one batch is under way shares the next.
+
+A store that fails is tried again every second, with all that was to be written since, the latest of
+each group: nobody has to stop for it, those who asked are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread  # noqa: TID251 - an fsync must not stop the others
+
+from agent_runtime.clock import epoch_s
+from agent_runtime.errors import JournalError
+from agent_runtime.records.record_store import Change, RecordStore
+
+T = TypeVar("T")
+
+RETRY_S = 1.0
+MAX_WAITING_BYTES = 64 << 20
+"""Changes that wait for a store that fails; the oldest groups beyond are given up."""
+LAST_BATCH_S = 5.0
+"""For what is to be written when the process ends."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Something to be read.
+
+    Attributes:
+        read: Reads it.
+        result: Once it was.
+    """
+
+    read: Callable[[], Any]
+    result: Any = None
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is done in one go: first the changes, then the reading.
+
+    Attributes:
+        is_over: Set when it is done, or has failed.
+        problem: Why it has.
+    """
+
+    changes: dict[str, Change] = field(default_factory=dict)
+    asked: list[_Asked] = field(default_factory=list)
+    is_over: anyio.Event = field(default_factory=anyio.Event)
+    problem: JournalError | None = None
+
+    def add(self, group: str, change: Change) -> None:
+        """Add a change after those that there are."""
+        before = self.changes.get(group)
+        self.changes[group] = change if before is None else before.then(change)
+
+
+class Records:
+    """Groups of values by name, see the module. Somebody runs ``run``.
+
+    Args:
+        store: Where they are.
+        notice: Told when the store fails, and when it works again.
+
+    Attributes:
+        life: A number that no other process with this store has, nor had.
+        num_problems: Batches that failed.
+    """
+
+    def __init__(self, store: RecordStore, notice: Callable[[str], None]) -> None:
+        self._store, self._notice = store, notice
+        self.life = store.begin_life()
+        self.num_problems = 0
+        self._batch = _Batch()
+        self._under_way: _Batch | None = None
+        self._wanted = anyio.Event()
+        self._problem: JournalError | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes write them too."""
+        return self._store.is_shared
+
+    def put(self, group: str, values: Mapping[str, bytes], ttl_s: float) -> None:
+        """Have values put into a group, soon, and the group kept for so long from then on."""
+        self._batch.add(group, Change(values=dict(values), ttl_s=ttl_s))
+        self._wanted.set()
+
+    def drop(self, group: str) -> None:
+        """Have a group go, soon."""
+        self._batch.add(group, Change(drops=True))
+        self._wanted.set()
+
+    async def read(self, groups: Sequence[str]) -> list[dict[str, bytes]]:
+        """Return the values of groups, with all that was put before; nothing of unknown ones.
+
+        Raises:
+            JournalError: The store can't be read now.
+        """
+        return await self._ask(lambda: self._store.read(groups, epoch_s()))
+
+    async def names(self, prefix: str) -> list[str]:
+        """Return the groups whose names begin so, in order.
+
+        Raises:
+            JournalError: The store can't be read now.
+        """
+        return await self._ask(lambda: self._store.names(prefix, epoch_s()))
+
+    async def settled(self) -> None:
+        """Return once all that was put is durable.
+
+        Raises:
+            JournalError: It is not; it is tried again.
+        """
+        batch = self._batch if self._batch.changes else self._under_way
+        if batch is not None:
+            await batch.is_over.wait()
+            if batch.problem is not None:
+                raise JournalError(str(batch.problem)) from batch.problem
+
+    async def run(self) -> None:
+        """Carry out what is wanted until cancelled, and then what is left of it."""
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted = anyio.Event()
+                await self._carry_out()
+                if self._problem is not None:
+                    await anyio.sleep(RETRY_S)
+                    self._wanted.set()
+        finally:
+            if self._batch.changes:
+                with anyio.CancelScope(deadline=anyio.current_time() + LAST_BATCH_S, shield=True):
+                    await self._carry_out()
+
+    async def _ask(self, read: Callable[[], T]) -> T:
+        if self._problem is not None:
+            raise JournalError(str(self._problem)) from self._problem
+        asked, batch = _Asked(read), self._batch
+        batch.asked.append(asked)
+        self._wanted.set()
+        await batch.is_over.wait()
+        if batch.problem is not None:
+            raise JournalError(str(batch.problem)) from batch.problem
+        result: T = asked.result
+        return result
+
+    async def _carry_out(self) -> None:
+        batch, self._batch = self._batch, _Batch()
+        self._under_way = batch
+        try:
+            # Not cut short: a thread can't be, and what it writes must not be written twice.
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(partial(self._work, batch))  # noqa: TID251
+        except JournalError as error:
+            batch.problem = error
+            self._failed(batch, error)
+        else:
+            self._worked()
+        finally:
+            self._under_way = None
+            batch.is_over.set()
+
+    def _work(self, batch: _Batch) -> None:
+        """Do it, in a thread."""
+        if batch.changes:
+            self._store.write(batch.changes, epoch_s())
+        for asked in batch.asked:
+            asked.result = asked.read()
+
+    def _worked(self) -> None:
+        if self._problem is not None:
+            self._problem = None
+            self._notice("the journal works again")
+
+    def _failed(self, batch: _Batch, error: JournalError) -> None:
+        self.num_problems += 1
+        if self._problem is None:
+            self._notice(f"{error}; until then a restart would forget what comes")
+        self._problem = error
+        later, self._batch.changes = self._batch.changes, batch.changes.copy()
+        for group, change in later.items():
+            self._batch.add(group, change)
+        changes = self._batch.changes
+        num_bytes = sum(change.num_bytes for change in changes.values())
+        while num_bytes > MAX_WAITING_BYTES:
+            oldest = next(iter(changes))
+            num_bytes -= changes.pop(oldest).num_bytes
