@@ -97,9 +97,8 @@ class SqliteStore:
 
     def _change(self, group: str, change: Change, now_epoch_s: float) -> None:
         connection = self._connection
-        if change.drops:
-            connection.execute("DELETE FROM entries WHERE of = ?", (group,))
-            connection.execute("DELETE FROM groups WHERE name = ?", (group,))
+        if change.drops or self._has_expired(group, now_epoch_s):
+            self._forget([(group,)])
         if change.values:
             connection.execute(
                 "INSERT OR REPLACE INTO groups VALUES (?, ?)", (group, now_epoch_s + change.ttl_s)
@@ -114,8 +113,17 @@ class SqliteStore:
             "SELECT name FROM groups WHERE expires_epoch_s <= ? LIMIT ?",
             (now_epoch_s, MAX_EXPIRED_AT_ONCE),
         ).fetchall()
-        self._connection.executemany("DELETE FROM entries WHERE of = ?", expired)
-        self._connection.executemany("DELETE FROM groups WHERE name = ?", expired)
+        self._forget(expired)
+
+    def _has_expired(self, group: str, now_epoch_s: float) -> bool:
+        row = self._connection.execute(
+            "SELECT 1 FROM groups WHERE name = ? AND expires_epoch_s <= ?", (group, now_epoch_s)
+        ).fetchone()
+        return row is not None
+
+    def _forget(self, groups: Sequence[tuple[str]]) -> None:
+        self._connection.executemany("DELETE FROM entries WHERE of = ?", groups)
+        self._connection.executemany("DELETE FROM groups WHERE name = ?", groups)
 
 
 @contextmanager
