@@ -3,7 +3,9 @@
 import pytest
 
 from agent_runtime.backends.vllm_servers import kv_feed
+from agent_runtime.gateway.journal.response_journal import ResponseJournal
 from agent_runtime.gateway.relay.chat_replies import StreamedReply
+from agent_runtime.sdk.replay import Replay
 from tests.chaos.fault_plan import Fault, plan_of
 from tests.chaos.simulation import run_plan
 
@@ -47,6 +49,21 @@ def test_a_reply_that_goes_on_one_word_too_early_is_found(monkeypatch: pytest.Mo
 
 def test_residency_that_never_asks_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kv_feed, "QUIET_S", 1e6)
-    outcomes = [run_plan(plan_of(seed)) for seed in (9, 16, 22, 23)]
+    outcomes = [run_plan(plan_of(seed)) for seed in range(30)]
     problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
     assert any("is said to have" in problem for problem in problems)
+
+
+def test_answers_that_a_restart_forgets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ResponseJournal, "ended", lambda *_: None)
+    only = (Fault.GATEWAY_RESTART, Fault.CRASH)
+    outcomes = [run_plan(plan_of(seed, only=lambda one: one in only)) for seed in range(12)]
+    problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
+    assert any("status 404" in problem for problem in problems)
+
+
+def test_tool_calls_that_are_made_again_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Replay, "result_of", lambda *_: None)
+    outcomes = [run_plan(plan_of(seed)) for seed in range(40)]
+    problems = [outcome.problem for outcome in outcomes if outcome.problem is not None]
+    assert any("was made again" in problem for problem in problems)

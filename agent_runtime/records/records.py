@@ -66,14 +66,20 @@ class Records:
     Args:
         store: Where they are.
         notice: Told when the store fails, and when it works again.
+        epoch_s: Returns seconds since 1970.
 
     Attributes:
         life: A number that no other process with this store has, nor had.
         num_problems: Batches that failed.
     """
 
-    def __init__(self, store: RecordStore, notice: Callable[[str], None]) -> None:
-        self._store, self._notice = store, notice
+    def __init__(
+        self,
+        store: RecordStore,
+        notice: Callable[[str], None],
+        epoch_s: Callable[[], float] = epoch_s,
+    ) -> None:
+        self._store, self._notice, self._epoch_s = store, notice, epoch_s
         self.life = store.begin_life()
         self.num_problems = 0
         self._batch = _Batch()
@@ -85,6 +91,11 @@ class Records:
     def is_shared(self) -> bool:
         """Whether other processes write them too."""
         return self._store.is_shared
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something could not be written, and waits for the store to work again."""
+        return self._problem is not None
 
     def put(self, group: str, values: Mapping[str, bytes], ttl_s: float) -> None:
         """Have values put into a group, soon, and the group kept for so long from then on."""
@@ -102,7 +113,7 @@ class Records:
         Raises:
             JournalError: The store can't be read now.
         """
-        return await self._ask(lambda: self._store.read(groups, epoch_s()))
+        return await self._ask(lambda: self._store.read(groups, self._epoch_s()))
 
     async def names(self, prefix: str) -> list[str]:
         """Return the groups whose names begin so, in order.
@@ -110,7 +121,7 @@ class Records:
         Raises:
             JournalError: The store can't be read now.
         """
-        return await self._ask(lambda: self._store.names(prefix, epoch_s()))
+        return await self._ask(lambda: self._store.names(prefix, self._epoch_s()))
 
     async def settled(self) -> None:
         """Return once all that was put is durable.
@@ -170,7 +181,7 @@ class Records:
     def _work(self, batch: _Batch) -> None:
         """Do it, in a thread."""
         if batch.changes:
-            self._store.write(batch.changes, epoch_s())
+            self._store.write(batch.changes, self._epoch_s())
         for asked in batch.asked:
             asked.result = asked.read()
 

@@ -51,7 +51,11 @@ async def send(library: ModuleType, app: AsgiApp, start: StartTask, request: Any
     )
     start(exchange.run, app)
     timeout_s = request.extensions.get("timeout", {}).get("read")
-    await _in_time(library, timeout_s, exchange, exchange.wait_for_response())
+    try:
+        await _in_time(library, timeout_s, exchange, exchange.wait_for_response())
+    except BaseException:
+        exchange.leave()
+        raise
     stream = _body_stream(library, timeout_s, exchange)
     return library.Response(exchange.status, headers=list(exchange.headers), stream=stream)
 

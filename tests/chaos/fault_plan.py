@@ -23,6 +23,9 @@ class Fault(StrEnum):
     GATEWAY_RESTART = "the gateway is killed and started again"
     CLIENT_VANISHES = "a client vanishes within a turn"
     TOOL_HANGS = "a tool hangs"
+    CLOCK_JUMPS = "the clocks of an engine and of the gateway jump"
+    DISK_FULL = "the journals' disk is full"
+    FSYNC_FAILS = "the journals' fsync fails"
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Plan:
     Attributes:
         seed: It is made of.
         num_engines, num_sessions, num_turns: Turns are a session's.
+        num_agents: Programs of the SDK's, of as many turns each.
         kv_blocks: Of an engine.
         policy: Of the scheduler.
         faults: In order of time.
@@ -61,6 +65,7 @@ class Plan:
     num_engines: int
     num_sessions: int
     num_turns: int
+    num_agents: int
     kv_blocks: int
     policy: str
     faults: Sequence[Planned]
@@ -96,6 +101,7 @@ def plan_of(seed: int, only: Callable[[Fault], bool] = lambda _: True) -> Plan:
         num_engines=rng.randint(1, 4),
         num_sessions=rng.randint(2, 10),
         num_turns=rng.randint(2, 6),
+        num_agents=rng.choice((0, 0, 1, 2)),
         kv_blocks=rng.choice((40, 150, 600)),
         policy=rng.choice(POLICIES),
         faults=sorted(faults, key=lambda one: one.at_s),

@@ -15,15 +15,12 @@ import anyio
 from agent_runtime.asgi_exchange import AsgiExchange, AsgiRequest
 from agent_runtime.errors import AgentRuntimeError
 from tests.chaos.sim_gateway import GatewayDownError, SimGateway
+from tests.chaos.violation import ViolationError
 
 TURN_S = 60.0
 """No client waits longer for a turn; then it asks again."""
 
 RETRY_STATUSES = {429, 502, 503, 504}
-
-
-class ViolationError(AssertionError):
-    """A promise was broken."""
 
 
 @dataclass
@@ -36,6 +33,9 @@ class SimClient:
         num_attempts: By turn.
         vanishes: Leave within the turn under way, when it is set.
         tool_s: How long the tool that runs next takes.
+        speaks_responses: Whether it sends what is new with the id of the response before, and not
+            all messages.
+        previous: That response, and the gateway's life in which it was told; None for none.
     """
 
     name: str
@@ -47,6 +47,8 @@ class SimClient:
     num_attempts: dict[str, int] = field(default_factory=dict)
     vanishes: anyio.Event = field(default_factory=anyio.Event)
     tool_s: float = 0.0
+    speaks_responses: bool = False
+    previous: tuple[str, int] | None = None
 
     async def run(self, gateway: SimGateway) -> None:
         """Have all turns answered."""
@@ -67,20 +69,14 @@ class SimClient:
         """Ask for a turn; return whether it was answered whole."""
         self.num_attempts[turn] = self.num_attempts.get(turn, 0) + 1
         streams = self.rng.random() < 0.8
-        body = {
-            "model": "words",
-            "messages": self.messages,
-            "max_tokens": num_words,
-            "stream": streams,
-            "session_id": self.name,
-        }
+        path, body = self._body(num_words, streams=streams)
         self.vanishes = anyio.Event()
         words: str | None = None
         with anyio.move_on_after(TURN_S):
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._vanish, tasks.cancel_scope)
-                    words = await self._answer(gateway, body)
+                    words = await self._answer(gateway, path, body)
                     tasks.cancel_scope.cancel()
             except* (GatewayDownError, AgentRuntimeError) as errors:
                 self.log(f"{turn}: {errors.exceptions[0]}")
@@ -97,28 +93,68 @@ class SimClient:
         await self.vanishes.wait()
         scope.cancel()
 
-    async def _answer(self, gateway: SimGateway, body: dict[str, Any]) -> str | None:
+    def _body(self, num_words: int, *, streams: bool) -> tuple[bytes, dict[str, Any]]:
+        common = {"model": "words", "stream": streams, "session_id": self.name}
+        if not self.speaks_responses:
+            more = {"messages": self.messages, "max_tokens": num_words}
+            return b"/v1/chat/completions", {**common, **more}
+        more = {"input": self.messages, "max_output_tokens": num_words}
+        if self.previous is not None:
+            del common["session_id"]  # it is that response's
+            more |= {"input": self.messages[-1:], "previous_response_id": self.previous[0]}
+        return b"/v1/responses", {**common, **more}
+
+    async def _answer(self, gateway: SimGateway, path: bytes, body: dict[str, Any]) -> str | None:
         """Return the words of an answer, None for one that ended in an error."""
         data = json.dumps(body).encode()
         headers = [(b"content-type", b"application/json"), (b"host", b"gateway")]
         headers.append((b"content-length", str(len(data)).encode()))
-        path = b"/v1/chat/completions"
         request = AsgiRequest("POST", "http", "gateway", 80, path, headers, data)
         exchange = AsgiExchange(request)
+        life = gateway.num_lives
         gateway.serve(exchange)
         try:
             await exchange.wait_for_response()
             received = b"".join([chunk async for chunk in exchange.body()])
         finally:
             exchange.leave()
+        if exchange.status == 404 and self._may_be_forgotten(gateway):
+            self.log(f"{self.name}: {received!r}")
+            self.previous = None
+            return None
         if exchange.status != 200:
             if exchange.status not in RETRY_STATUSES:
                 raise ViolationError(f"status {exchange.status}: {received!r}")
             return None
+        if self.speaks_responses:
+            return self._response(received, life, streams=body["stream"])
         if not body["stream"]:
             answer = json.loads(received)
             return str(answer["choices"][0]["message"]["content"])
         return self._streamed(received)
+
+    def _may_be_forgotten(self, gateway: SimGateway) -> bool:
+        """Return whether the gateway may not know the response that was told before."""
+        return self.previous is not None and self.previous[1] in gateway.forgetful_lives
+
+    def _response(self, received: bytes, life: int, *, streams: bool) -> str | None:
+        if not streams:
+            response = json.loads(received)
+        else:
+            parts = [event.partition(b"data: ") for event in received.split(b"\n\n")]
+            events = [json.loads(data) for _, is_data, data in parts if is_data]
+            last: dict[str, Any] = events[-1] if events else {"type": "nothing"}
+            if last["type"] in ("error", "response.failed"):
+                self.log(f"{self.name}: {last}")
+                return None
+            if last["type"] != "response.completed":
+                raise ViolationError(f"a stream ended without an end: {received[-300:]!r}")
+            deltas = "".join(e["delta"] for e in events if e["type"].endswith(".delta"))
+            response = last["response"]
+            if deltas != response["output"][0]["content"][0]["text"]:
+                raise ViolationError(f"a stream said {deltas!r}, and {response} at its end")
+        self.previous = str(response["id"]), life
+        return str(response["output"][0]["content"][0]["text"])
 
     def _streamed(self, received: bytes) -> str | None:
         events = [e for e in received.split(b"\n\n") if e.startswith(b"data: ")]

@@ -1,11 +1,12 @@
 """An engine of words: says ``w0 w1 w2 ...``, goes on where it is told to, and breaks as told.
 
-It is vLLM as the gateway sees it: chat completions by server-sent events, a prefix cache with KV
-events, health and metrics. What it generated stays computed; when it crashes, all of it is gone.
+It is vLLM as the gateway sees it: chat completions and responses, which it keeps, a prefix cache
+with KV events, health and metrics. What it generated stays computed; when it crashes, all of it is
+gone.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -13,10 +14,18 @@ import anyio
 
 from agent_runtime.backends.kv_event_wire import EventBatch, WireEvent, frames
 from agent_runtime.backends.vllm_servers.engine_http import EngineUnreachableError
-from tests.word_kv import BLOCK, WordKv, chat_words
+from tests.chaos.sim_apis import (
+    Asked,
+    chat_answer,
+    chat_asked,
+    item_messages,
+    response_answer,
+    response_asked,
+)
+from tests.word_kv import BLOCK, WordKv
 
 MODEL = "words"
-BUSY = 503
+BUSY, NOT_FOUND = 503, 404
 MAX_RUNNING = 6
 """More requests than that are answered 503, as a server with a queue limit does."""
 
@@ -33,6 +42,8 @@ class SimEngine:
 
     Attributes:
         slowness: Factor on the time between two tokens.
+        clock_s: How far its clock is off.
+        seen_results: Ids of the tool calls whose results it was told.
         running: Requests under way.
         num_completed: Replies generated to their end, by what the prompt's last word is.
         batches: Of KV events, as they were published since the start; lines read them.
@@ -45,6 +56,8 @@ class SimEngine:
         self._num_blocks = num_blocks
         self.health = Health.UP
         self.slowness = 1.0
+        self.clock_s = 0.0
+        self.seen_results: set[str] = set()
         self.running: dict[SimReply, None] = {}
         self.num_completed: dict[str, int] = {}
         self.batches: list[list[bytes]] = []
@@ -53,6 +66,7 @@ class SimEngine:
         self._start()
 
     def _start(self) -> None:
+        self._responses: dict[str, list[Any]] = {}
         self.kv = WordKv(self.number + 100 * self.num_lives, self._num_blocks, self._published)
         self.batches = []
 
@@ -94,45 +108,51 @@ class SimEngine:
                     f'vllm:cache_config_info{{block_size="{BLOCK}",'
                     f'num_gpu_blocks="{self._num_blocks}"}} 1.0\n'
                 ).encode()
+            case _ if path.removeprefix("/v1/responses/") in self._responses:
+                return 200, json.dumps({"id": path.removeprefix("/v1/responses/")}).encode()
             case _:
-                return 404, b"{}"
+                return NOT_FOUND, b"{}"
 
-    def ask(self, body: dict[str, Any], token_s: float) -> "SimReply":
+    def answered(self, status: int, page: bytes) -> "SimReply":
+        """Return a page as a reply."""
+        return SimReply(self, status, [page], 0.0)
+
+    def ask(self, path: str, body: dict[str, Any], token_s: float) -> "SimReply":
         """Begin to answer a call."""
         if len(self.running) >= MAX_RUNNING:
-            return SimReply(self, BUSY, [json.dumps({"error": {"message": "full"}}).encode()], 0.0)
-        words, session_id = chat_words(body["messages"]), body.get("session_id")
-        goes_on = bool(body.get("continue_final_message"))
-        first = 0
-        if goes_on:
-            said = body["messages"][-1]["content"].split()
-            first = len(said)
-        else:
-            words.append("<assistant>")
-        turn = next(w for w in reversed(words) if w.startswith("turn:"))
-        limit = body["max_tokens"]
-        reply_words = [f"w{first + index}" for index in range(limit)]
-        num_cached = self.kv.compute(words, session_id)
-        head = {"id": f"id-{turn}", "object": "chat.completion.chunk", "created": 0}
-        chunks = [_event(head, [_choice({"role": "assistant", "content": ""})])]
-        for index, word in enumerate(reply_words):
-            last = index == limit - 1
-            text = word if last else f"{word} "
-            chunks.append(_event(head, [_choice({"content": text}, "length" if last else None)]))
-        usage = {
-            "prompt_tokens": len(words),
-            "completion_tokens": limit,
-            "total_tokens": len(words) + limit,
-            "prompt_tokens_details": {"cached_tokens": num_cached},
-        }
-        chunks.append(_event(head, [], usage) + b"data: [DONE]\n\n")
-        if not body.get("stream"):
-            message = {"role": "assistant", "content": " ".join(reply_words)}
-            choice = {"index": 0, "message": message, "finish_reason": "length"}
-            whole = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
-            chunks, token_s = [json.dumps(whole).encode()], token_s * limit
+            return self._refused(BUSY, "full")
+        if path != "/v1/responses":
+            self.seen_results |= {
+                m["tool_call_id"] for m in body["messages"] if m["role"] == "tool"
+            }
+            asked = chat_asked(body)
+            return self._begun(asked, body, chat_answer, token_s)
+        previous = body.get("previous_response_id")
+        if previous is not None and previous not in self._responses:
+            return self._refused(NOT_FOUND, f"Response with id '{previous}' not found.")
+        items = [*self._responses.get(previous or "", ()), *body["input"]]
+        response_id = f"resp-{self.number}-{self.num_lives}-{len(self._responses)}"
+        asked = response_asked({**body, "input": items}, (), response_id)
+        said = {"role": "assistant", "content": " ".join(asked.said)}
+        self._responses[response_id] = [*item_messages(items), said]
+        return self._begun(asked, body, response_answer, token_s)
+
+    def _refused(self, status: int, message: str) -> "SimReply":
+        return self.answered(status, json.dumps({"error": {"message": message}}).encode())
+
+    def _begun(
+        self,
+        asked: Asked,
+        body: dict[str, Any],
+        answer: Callable[[Asked, int], list[bytes]],
+        token_s: float,
+    ) -> "SimReply":
+        session_id = body.get("session_id")
+        chunks = answer(asked, self.kv.compute(asked.words, session_id))
+        if not asked.streams:
+            token_s *= len(asked.said)
         reply = SimReply(self, 200, chunks, token_s)
-        reply.finishes = (turn, [*words, *reply_words], session_id)
+        reply.finishes = (asked.turn, [*asked.words, *asked.said], session_id)
         self.running[reply] = None
         return reply
 
@@ -145,7 +165,7 @@ class SimEngine:
         self.running.pop(reply, None)
 
     def _published(self, events: list[WireEvent]) -> None:
-        batch = EventBatch(anyio.current_time(), events, 0)
+        batch = EventBatch(anyio.current_time() + self.clock_s, events, 0)
         self.batches.append(frames("", len(self.batches), batch))
         for told in self.on_publish:
             told(self, self.batches[-1])
@@ -213,14 +233,3 @@ class SimReply:
             raise EngineUnreachableError(self._broken, refused=False)
         if self._closed:
             raise EngineUnreachableError("the reply was closed", refused=False)
-
-
-def _choice(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _event(head: dict[str, Any], choices: Any, usage: dict[str, Any] | None = None) -> bytes:
-    chunk = {**head, "choices": choices}
-    if usage is not None:
-        chunk["usage"] = usage
-    return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"

@@ -1,8 +1,10 @@
 """The gateway, all of it but its sockets; it can be killed and started again."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
+import httpx2
 from anyio.abc import TaskGroup
 
 from agent_runtime.asgi_exchange import AsgiExchange
@@ -11,12 +13,18 @@ from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
+from agent_runtime.errors import JournalError
+from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
+from agent_runtime.gateway.relay.relay_app import RelayTerms
+from agent_runtime.records import Records
+from agent_runtime.records.sqlite_store import open_sqlite_store
+from tests.chaos.sim_disk import KilledStore
 from tests.chaos.sim_engine import SimEngine
 from tests.chaos.sim_network import SimNetwork
 from tests.word_kv import BLOCK
 
 
-class GatewayDownError(Exception):
+class GatewayDownError(httpx2.TransportError):
     """Nobody listens, or the connection broke."""
 
 
@@ -26,6 +34,8 @@ class SimGateway:
     Attributes:
         service: Of the one that runs; None while none does.
         num_lives: Started so often.
+        forgetful_lives: Those that were killed while their journal could not be written.
+        clock_s: How far its machine's clock is off.
     """
 
     def __init__(
@@ -34,8 +44,14 @@ class SimGateway:
         network: SimNetwork,
         policy: str,
         kv_blocks: int,
+        journal: Path,
         log: Callable[[str], None],
     ) -> None:
+        self._journal = journal
+        self._store: KilledStore | None = None
+        self._records: Records | None = None
+        self.forgetful_lives: set[int] = set()
+        self.clock_s = 0.0
         self._engines, self._network, self._policy = engines, network, policy
         self._kv_tokens = kv_blocks * BLOCK
         self._log = log
@@ -50,9 +66,13 @@ class SimGateway:
         while True:
             self.num_lives += 1
             try:
-                await self._live()
+                with open_sqlite_store(self._journal) as file:
+                    self._store = KilledStore(file)
+                    await self._live(Records(self._store, self._log, self._epoch_s))
+            except JournalError as error:  # whoever starts it tries again
+                self._log(f"the gateway does not start: {error}")
             finally:
-                self.service = self.servers = self._tasks = None
+                self.service = self.servers = self._tasks = self._store = self._records = None
             self._log("the gateway was killed")
             await anyio.sleep(0.3)
 
@@ -63,6 +83,10 @@ class SimGateway:
                 exchange.break_off(GatewayDownError("the connection was reset"))
             self._under_way = {}
             self.service = None
+            if self._store is not None and self._records is not None:
+                if self._records.is_behind:
+                    self.forgetful_lives.add(self.num_lives)
+                self._store.is_dead = True
             self._tasks.cancel_scope.cancel()
 
     def serve(self, exchange: AsgiExchange) -> None:
@@ -81,7 +105,11 @@ class SimGateway:
         finally:
             self._under_way.pop(exchange, None)
 
-    async def _live(self) -> None:
+    def _epoch_s(self) -> float:
+        return 1e9 + anyio.current_time() + self.clock_s
+
+    async def _live(self, records: Records) -> None:
+        self._records = records
         fleet = EngineFleet(max(2, len(self._engines)))
         fleet.notice = self._log
         urls = [engine.url for engine in self._engines]
@@ -97,9 +125,14 @@ class SimGateway:
         async with anyio.create_task_group() as tasks:
             self._tasks, self.servers = tasks, servers
             tasks.start_soon(servers.run)
+            tasks.start_soon(records.run)
             while fleet.num_up == 0:
                 await anyio.sleep(0.05)
-            options = EngineServiceOptions(self._policy, self._kv_tokens)
+            options = EngineServiceOptions(
+                self._policy,
+                self._kv_tokens,
+                relay=RelayTerms(journal=GatewayJournal(records)),
+            )
             self.service = EngineService(servers, options, clock)
             self._log(f"the gateway serves, {fleet.num_up} engines up")
             await anyio.sleep_forever()

@@ -86,7 +86,10 @@ class SimNetwork:
             await anyio.sleep(CONNECT_S)
             raise EngineUnreachableError(f"{url}: no connection", refused=False)
         await self._reach(engine)
-        return engine.ask(json.loads(body), TOKEN_S)
+        path = urlsplit(url).path
+        if method == "GET":
+            return engine.answered(*engine.page(path))
+        return engine.ask(path, json.loads(body), TOKEN_S)
 
     def break_connections(self, engine: SimEngine) -> None:
         """Break what is under way to an engine, which notices at once."""

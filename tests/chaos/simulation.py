@@ -2,12 +2,16 @@
 
 Safety, at every fault and every second: no invariant of scheduler or residency is broken, every
 reply is right word by word (``SimClient``), no turn is generated to its end more often than it was
-asked for. Liveness: once all is well, every session is done within ``BOUND_S``. At the end nothing
-is left: no turn, no request on an engine, no KV that is claimed and not there.
+asked for, no answer that was given whole is forgotten unless the journal said that it could not be
+written, no tool call is made again whose result a model was told (``SimAgent``). Liveness: once all
+is well, every session is done within ``BOUND_S``. At the end nothing is left: no turn, no request
+on an engine, no KV that is claimed and not there.
 """
 
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random  # noqa: TID251 - seeded by the plan
 
 import anyio
@@ -16,11 +20,15 @@ from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 from scheduler.ids import SessionId
 from tests.chaos.fault_plan import Plan, Planned
-from tests.chaos.sim_client import SimClient, ViolationError
+from tests.chaos.sim_agent import SimAgent, SimTools
+from tests.chaos.sim_client import SimClient
+from tests.chaos.sim_disk import SimDisk
 from tests.chaos.sim_engine import SimEngine
 from tests.chaos.sim_gateway import SimGateway
 from tests.chaos.sim_network import SimNetwork
 from tests.chaos.strikes import BEGIN, END, Struck
+from tests.chaos.violation import ViolationError
+from tests.journal_places import fast_folder
 from tests.word_kv import chat_words
 
 BOUND_S = 120.0
@@ -50,8 +58,11 @@ class Outcome:
 def run_plan(plan: Plan) -> Outcome:
     """Run a plan; what breaks is told and not raised."""
     outcome = Outcome(plan)
+    disk = SimDisk(Random(plan.seed + 2))  # noqa: S311
     try:
-        anyio.run(_World(plan, outcome).run, backend_options={"loop_factory": VirtualTimeLoop})
+        with fast_folder() as folder, disk.under_sqlite():
+            world = _World(plan, outcome, disk, folder)
+            anyio.run(world.run, backend_options={"loop_factory": VirtualTimeLoop})
     except Exception as error:  # noqa: BLE001 - it is what is looked for
         outcome.problem = "\n".join(_told(leaf) for leaf in _leaves(error))
     return outcome
@@ -71,11 +82,13 @@ def _told(error: BaseException) -> str:
 
 
 class _World:
-    def __init__(self, plan: Plan, outcome: Outcome) -> None:
+    def __init__(self, plan: Plan, outcome: Outcome, disk: SimDisk, folder: Path) -> None:
         self._plan, self._outcome = plan, outcome
+        self._disk, self._folder = disk, folder
         self._rng = Random(plan.seed + 1)  # noqa: S311 - it shall be the same again
 
     def _log(self, text: str) -> None:
+        text = text.replace(f"{self._folder}/", "")  # another one every time
         self._outcome.log.append(f"{anyio.current_time():9.3f}  {text}")
 
     async def run(self) -> None:
@@ -83,26 +96,46 @@ class _World:
         self._engines = [SimEngine(number, plan.kv_blocks) for number in range(plan.num_engines)]
         self._network = SimNetwork(self._engines, Random(rng.random()))  # noqa: S311
         self._gateway = SimGateway(
-            self._engines, self._network, plan.policy, plan.kv_blocks, self._log
+            self._engines,
+            self._network,
+            plan.policy,
+            plan.kv_blocks,
+            self._folder / "gateway.db",
+            self._log,
         )
         self._clients = [
-            SimClient(f"s{number}", plan.num_turns, Random(rng.random()), self._log)  # noqa: S311
+            SimClient(
+                f"s{number}",
+                plan.num_turns,
+                Random(rng.random()),  # noqa: S311
+                self._log,
+                speaks_responses=number % 3 == 2,
+            )
             for number in range(plan.num_sessions)
+        ]
+        self._tools = SimTools(self._engines)
+        self._agents = [
+            SimAgent(f"agent{number}", plan.num_turns, self._folder, self._tools, self._log)
+            for number in range(plan.num_agents)
         ]
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._gateway.run)
             async with anyio.create_task_group() as working:
-                for client in self._clients:
-                    working.start_soon(client.run, self._gateway)
+                for one in self._all:
+                    working.start_soon(one.run, self._gateway)
                 working.start_soon(self._strike)
                 working.start_soon(self._watch)
             outcome = self._outcome
             outcome.ended_s = anyio.current_time()
-            outcome.num_turns = plan.num_sessions * plan.num_turns
+            outcome.num_turns = len(self._all) * plan.num_turns
             outcome.num_attempts = sum(sum(c.num_attempts.values()) for c in self._clients)
             await anyio.sleep(SETTLE_S)
             self._check_the_end()
             tasks.cancel_scope.cancel()
+
+    @property
+    def _all(self) -> Sequence[SimClient | SimAgent]:
+        return [*self._clients, *self._agents]
 
     async def _strike(self) -> None:
         """Let everything go wrong in its time."""
@@ -114,13 +147,16 @@ class _World:
         for engine in self._engines:
             engine.recover()
             self._network.links[engine.number].mend()
+        self._disk.is_full = self._disk.loses_fsyncs = False
         self._log("all is well again")
 
     async def _fault(self, planned: Planned) -> None:
         await anyio.sleep_until(planned.at_s)
         engine = self._engines[planned.target % len(self._engines)]
         client = self._clients[planned.target % len(self._clients)]
-        struck = Struck(planned, engine, client, self._network, self._gateway)
+        struck = Struck(
+            planned, engine, client, self._network, self._gateway, self._disk, self._tools
+        )
         self._log(f"{planned.fault} ({engine.number}, {client.name}, {planned.lasts_s:.2f} s)")
         BEGIN[planned.fault](struck)
         self._gateway.check_invariants()
@@ -131,18 +167,22 @@ class _World:
 
     async def _watch(self) -> None:
         """Look after what must hold at all times, until all clients are done."""
-        while not all(client.num_done == client.num_turns for client in self._clients):
+        while not all(one.num_done == one.num_turns for one in self._all):
             self._gateway.check_invariants()
             self._check_completed()
             if anyio.current_time() > self._plan.heal_s + BOUND_S:
-                late = [f"{c.name} ({c.num_done} of {c.num_turns})" for c in self._clients]
+                late = [f"{c.name} ({c.num_done} of {c.num_turns})" for c in self._all]
                 raise ViolationError(f"not done {BOUND_S:g} s after the last fault: {late}")
             await anyio.sleep(1.0)
 
     def _check_completed(self) -> None:
+        for problem in self._tools.problems:
+            raise ViolationError(problem)
         asked = {turn: num for c in self._clients for turn, num in c.num_attempts.items()}
         for engine in self._engines:
             for turn, num in engine.num_completed.items():
+                if turn.startswith("turn:agent"):
+                    continue  # the SDK asks again by itself
                 if turn not in asked:
                     raise ViolationError(f"{turn} was run and never asked for")
                 if num > asked[turn]:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tests.chaos.fault_plan import Fault, Planned
+from tests.chaos.sim_agent import SimTools
 from tests.chaos.sim_client import SimClient
+from tests.chaos.sim_disk import SimDisk
 from tests.chaos.sim_engine import Health, SimEngine
 from tests.chaos.sim_gateway import SimGateway
 from tests.chaos.sim_network import Link, SimNetwork
@@ -19,6 +21,8 @@ class Struck:
     client: SimClient
     network: SimNetwork
     gateway: SimGateway
+    disk: SimDisk
+    tools: SimTools
 
     @property
     def link(self) -> Link:
@@ -70,6 +74,25 @@ def _no_replays(struck: Struck) -> None:
 
 def _tool_hangs(struck: Struck) -> None:
     struck.client.tool_s = struck.planned.lasts_s
+    struck.tools.hang_s = struck.planned.lasts_s
+
+
+def _clock_jumps(struck: Struck) -> None:
+    # The engine's by up to a day, the gateway's by less than its journal keeps things for.
+    struck.engine.clock_s = 172_800 * (struck.planned.size - 0.5)
+    struck.gateway.clock_s = 3_000 * (struck.planned.size - 0.5)
+
+
+def _disk_full(struck: Struck) -> None:
+    struck.disk.is_full = True
+
+
+def _fsync_fails(struck: Struck) -> None:
+    struck.disk.loses_fsyncs = True
+
+
+def _disk_is_well(struck: Struck) -> None:
+    struck.disk.is_full = struck.disk.loses_fsyncs = False
 
 
 BEGIN: Mapping[Fault, Callable[[Struck], None]] = {
@@ -87,6 +110,9 @@ BEGIN: Mapping[Fault, Callable[[Struck], None]] = {
     Fault.GATEWAY_RESTART: lambda struck: struck.gateway.kill(),
     Fault.CLIENT_VANISHES: lambda struck: struck.client.vanishes.set(),
     Fault.TOOL_HANGS: _tool_hangs,
+    Fault.CLOCK_JUMPS: _clock_jumps,
+    Fault.DISK_FULL: _disk_full,
+    Fault.FSYNC_FAILS: _fsync_fails,
 }
 END: Mapping[Fault, Callable[[Struck], None]] = {
     **dict.fromkeys((Fault.CRASH, Fault.HANG, Fault.SLOW), lambda struck: struck.engine.recover()),
@@ -94,5 +120,6 @@ END: Mapping[Fault, Callable[[Struck], None]] = {
         (Fault.CUT, Fault.DELAY, Fault.STALE_EVENTS, Fault.NO_REPLAYS),
         lambda struck: struck.link.mend(),
     ),
+    **dict.fromkeys((Fault.DISK_FULL, Fault.FSYNC_FAILS), _disk_is_well),
 }
 """Of those that don't end by themselves."""

@@ -1,0 +1,5 @@
+"""A promise that was broken."""
+
+
+class ViolationError(AssertionError):
+    """Says which."""
