@@ -4,6 +4,7 @@
 # make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
 # make test-dashboard  the dashboard's page in a real browser (installs chromium where there is apt-get)
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
+# make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50)
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
 # make fuzz    parsers fed with whatever leads further into them (CASES=1000000; a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
@@ -25,12 +26,12 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes chaos fuzz test-vllm test-clients test-dashboard goldens peers \
+.PHONY: help demo test test-compiled test-pythons test-crashes test-kills chaos fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
 	docs docs-serve clean
 
 help:
-	@sed -n '1,14s/^# //p' Makefile
+	@sed -n '1,15s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -96,6 +97,16 @@ test-pythons: $(VENV)/.installed-dev
 
 test-crashes: $(VENV)/.installed-dev
 	PANJIU_CRASH_SEEDS=200 $(BIN)/python -m pytest tests/test_sdk_crashes.py
+
+KILLS ?= 50
+test-kills: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.kills --kills $(KILLS)
+	$(BIN)/python -m tests.kills --kills $(KILLS) --engines look-alikes
+	@if command -v redis-server >/dev/null; then $(BIN)/python -m tests.kills --kills $(KILLS) --gateways 2; \
+		else echo "make: no redis-server: no kills before several gateways"; fi
+	@if test -x $(VLLM_VENV)/bin/python; then \
+		PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m tests.kills --kills $(KILLS) --engines vllm; \
+		else echo "make: no $(VLLM_VENV), make test-vllm makes it: no kills before vLLM"; fi
 
 SEEDS ?= 500
 chaos: $(VENV)/.installed-dev

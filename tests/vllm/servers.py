@@ -82,8 +82,9 @@ def vllm_servers(python: str, model: Path, num: int) -> Iterator[list[VllmServer
                 server.kill()
 
 
-def _start(python: str, model: Path, log: Path) -> VllmServer:
-    port, events, replay = free_ports(3)
+def server_command(python: str, model: Path, ports: list[int]) -> list[str]:
+    """Return what starts a server: on a port, with those of its KV events and of their replay."""
+    port, events, replay = ports
     config = {
         "enable_kv_cache_events": True,
         "publisher": "zmq",
@@ -91,7 +92,7 @@ def _start(python: str, model: Path, log: Path) -> VllmServer:
         "replay_endpoint": f"tcp://*:{replay}",
     }
     outputs = {"backend": "xgrammar", "disable_any_whitespace": True}
-    command = [
+    return [
         python, "-m", "vllm.entrypoints.openai.api_server",
         "--model", str(model), "--served-model-name", MODEL,
         "--host", "127.0.0.1", "--port", str(port),
@@ -102,16 +103,20 @@ def _start(python: str, model: Path, log: Path) -> VllmServer:
         "--structured-outputs-config", json.dumps(outputs),
         "--kv-events-config", json.dumps(config),
     ]  # fmt: skip
+
+
+def _start(python: str, model: Path, log: Path) -> VllmServer:
+    ports = free_ports(3)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            server_command(python, model, ports),
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, **ENVIRONMENT},
             cwd=model.parent,
             start_new_session=True,
         )
-    return VllmServer(f"http://127.0.0.1:{port}", process, log)
+    return VllmServer(f"http://127.0.0.1:{ports[0]}", process, log)
 
 
 def _wait_until_ready(server: VllmServer) -> None:
