@@ -85,6 +85,7 @@ class KillRun:
         self._program = KilledProcess("program", self._program_command, None, folder / "agents.log")
         self._recorded: dict[int, set[str]] = {}
         self._told = Told()
+        self._next_kinds: list[list[KilledProcess | None]] = []
 
     async def run(self) -> Told:
         """Run it; all processes have ended when it returns."""
@@ -165,15 +166,21 @@ class KillRun:
         await victim.wait_until_ready()
 
     def _victim(self) -> KilledProcess | None:
-        """Return who is killed next; None is the Redis."""
+        """Return who is killed next, all kinds by turns; None is the Redis."""
+        if not self._next_kinds:
+            kinds = self._kinds()
+            self._next_kinds = [kinds[number] for number in self._rng.permutation(len(kinds))]
+        kind = self._next_kinds.pop()
+        return kind[int(self._rng.integers(len(kind)))]
+
+    def _kinds(self) -> list[list[KilledProcess | None]]:
         most = self._terms.num_engine_kills
         kinds: list[list[KilledProcess | None]] = [[*self._gateways], [self._program]]
         if most is None or self._told.killed["engine"] < most:
             kinds.append([*self._engines])
         if self._redis is not None:
             kinds.append([None])
-        kind = kinds[int(self._rng.integers(len(kinds)))]
-        return kind[int(self._rng.integers(len(kind)))]
+        return kinds
 
     def _program_command(self, life: int) -> list[str]:
         url = f"{self._gateways[life % len(self._gateways)].url}/v1"
