@@ -31,7 +31,7 @@ from hw_model.agent_load import AgentLoad, ToolGap
 from hw_model.step_table import StepTable
 
 _MISS_ITERATIONS, _MISS_TOLERANCE = 24, 2e-3
-_ROOT_ITERATIONS, _ROOT_TOLERANCE = 60, 1e-4
+_ROOT_ITERATIONS, _ROOT_TOLERANCE = 60, 1e-7
 _FULLEST = 0.9999
 """Share of the token budget that prompts may take; a queue at 1 has no end."""
 

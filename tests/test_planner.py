@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.cli.main import main
@@ -129,6 +129,7 @@ def test_one_session_alone_takes_what_the_engine_takes() -> None:
     gap_s=st.sampled_from([0.0, 0.5, 5.0, 60.0]),
     output=st.sampled_from([1, 2, 220, 2_000]),
 )
+@example(sessions=55, context=22_190, gap_s=0.0, output=2)
 @settings(max_examples=60, deadline=None)
 def test_a_replicas_sessions_add_up(sessions, context, gap_s, output) -> None:
     load = AgentLoad(sessions, context, 900, output, ExponentialGap(gap_s))
