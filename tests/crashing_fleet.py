@@ -33,13 +33,8 @@ from starlette.routing import Route
 
 from agent_runtime.errors import JournalError, ModelCallError, RunCancelledError
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, Tool, ToolContext, agent_tool
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import (
-    StoredStep,
-    in_order,
-    read_stored_steps,
-    read_summaries,
-)
+from agent_runtime.sdk.journal_places import opened_to_read
+from agent_runtime.sdk.journaling.stored import StoredStep, in_order, stored_steps
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 
@@ -250,13 +245,13 @@ def recorded(folder: Path) -> tuple[set[Any], set[Any], dict[str, Any]]:
     conversations: dict[str, Any] = {}
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(JOURNAL.opened_to_read(path))
+            reader = stack.enter_context(opened_to_read(path))
         except JournalError as error:
             if "no such file" in str(error) or "it is empty" in str(error):
                 return asked, done, conversations
             raise
-        for summary in read_summaries(connection):
-            steps = read_stored_steps(connection, summary.row_id)
+        for summary in reader.summaries():
+            steps = stored_steps(reader, summary.key)
             for step in steps:
                 record_step(summary.session_id, step, asked, done)
             name = f"{summary.session_id} {summary.place}"

@@ -26,9 +26,9 @@ from agent_runtime.errors import (
 )
 from agent_runtime.sdk import Agent, Runtime, agent_tool, tool
 from agent_runtime.sdk.journal import SessionOpened, StepBegun, StepKind
+from agent_runtime.sdk.journal_places import opened_to_read
+from agent_runtime.sdk.journaling.stored import stored_steps
 from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import read_stored_steps, read_summaries
 from tests.journal_places import in_virtual_time, live, telling
 from tests.test_sdk import ScriptedServer, add, calling, look_up
 
@@ -40,14 +40,14 @@ def says(*texts: str) -> ScriptedServer:
 
 
 def states(journal: Path) -> list[tuple[str, str, list[str]]]:
-    with JOURNAL.opened_to_read(journal) as connection:
+    with opened_to_read(journal) as reader:
         return [
             (
                 summary.session_id,
                 summary.state.value,
-                [step.state.value for step in read_stored_steps(connection, summary.row_id)],
+                [step.state.value for step in stored_steps(reader, summary.key)],
             )
-            for summary in read_summaries(connection)
+            for summary in reader.summaries()
         ]
 
 

@@ -22,11 +22,11 @@ from agent_runtime.sdk.journal import (
     StepKind,
     StepLog,
 )
+from agent_runtime.sdk.journal_places import opened_to_read
+from agent_runtime.sdk.journaling.rows import StepState
+from agent_runtime.sdk.journaling.stored import stored_steps
+from agent_runtime.sdk.journaling.texts import as_text
 from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.rows import StepState
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import read_stored_steps, read_summaries
-from agent_runtime.sdk.sqlite_journal.texts import as_text
 from tests.journal_places import fast_folder, in_virtual_time
 
 IDS = ("one", "two", "\ud83d three'\"")
@@ -181,9 +181,9 @@ async def leave(session: Living, *, for_good: bool) -> None:
 def check_stored(path: Path, model: Model) -> None:
     """Compare what the tables have with the model."""
     found: dict[str, list[Any]] = {}
-    with JOURNAL.opened_to_read(path) as connection:
-        for summary in read_summaries(connection):
-            steps = read_stored_steps(connection, summary.row_id)
+    with opened_to_read(path) as reader:
+        for summary in reader.summaries():
+            steps = stored_steps(reader, summary.key)
             told = [(step.state, list(step.recorded.messages)) for step in steps]
             found.setdefault(summary.session_id, []).append(told)
             assert summary.num_steps == len(steps)
@@ -217,8 +217,8 @@ def test_whoever_waits_is_told_after_the_commit_and_batches_are_shared(pauses: l
                 session = await journal.session(SessionOpened(f"s{number}", "agent", "model"))
                 log = await session.step(StepBegun(StepKind.RUN, "go", 0, ()))
                 await log.add({"role": "assistant", "content": str(number)}, Usage(1))
-                with JOURNAL.opened_to_read(path) as connection:
-                    (summary,) = read_summaries(connection, f"s{number}")
+                with opened_to_read(path) as reader:
+                    (summary,) = reader.summaries(f"s{number}")
                 assert summary.num_turns == 1
                 await log.ended()
 

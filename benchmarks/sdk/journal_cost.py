@@ -25,9 +25,8 @@ import httpx2
 from typing_extensions import override
 
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, tool
+from agent_runtime.sdk.journal_places import opened_to_read
 from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import read_summaries
 
 ROUNDS = 5
 KB_OF_TEXT = 2
@@ -108,8 +107,8 @@ async def with_journal(args: argparse.Namespace, path: Path) -> Lived:
             wall_s, cpu_s = await live(args, journal)
     finally:
         sqlite3.connect = connect
-    with JOURNAL.opened_to_read(path) as connection:
-        num_turns = sum(summary.num_turns for summary in read_summaries(connection))
+    with opened_to_read(path) as reader:
+        num_turns = sum(summary.num_turns for summary in reader.summaries())
     if num_turns != args.sessions * args.turns:
         raise SystemExit(f"the journal has {num_turns} turns")
     return Lived(num_turns / wall_s, cpu_s / num_turns, len(commits))
