@@ -1,71 +1,81 @@
-"""A Redis of the test's own: a real server on a socket in a folder, killed and started at will."""
+"""A real redis-server, for tests: on a socket in a folder of its own, everything on its disk."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 
-SERVER = shutil.which("redis-server")
-needs_redis = pytest.mark.skipif(SERVER is None, reason="no redis-server: make test-redis")
+from tests.journal_places import IN_MEMORY
+
+COMMAND = os.environ.get("PANJIU_REDIS_SERVER", "redis-server")
+"""Any that speaks Redis' protocol and takes its options: Valkey does."""
+START_S = 20
+
+
+def skip_without_redis() -> None:
+    if shutil.which(COMMAND) is None:
+        pytest.skip(f"no {COMMAND} here: 'make test-redis' installs one")
 
 
 class RedisServer:
-    """One server; what it was told it has on disk before it answers."""
+    """One that can be killed and started again on what it has on its disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self.socket = folder / "redis.sock"
+        self.client = redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
 
-    @property
-    def url(self) -> str:
-        """Where it is, for clients."""
-        return f"unix://{self._socket}"
+    def url(self, prefix: str, *more: str) -> str:
+        return f"unix://{self.socket}?{'&'.join([f'prefix={prefix}', *more])}"
 
-    @property
-    def _socket(self) -> Path:
-        return self._folder / "redis.sock"
-
-    def start(self) -> None:
-        """Start it, with what it knew when it was killed."""
-        assert SERVER is not None
-        terms = ("--port", "0", "--unixsocket", self._socket, "--dir", self._folder)
-        durable = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
-        self._socket.unlink(missing_ok=True)
-        command = [SERVER, *map(str, terms), *durable]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        probe = shutil.which("redis-cli")
-        assert probe is not None
-        for _ in range(2_000):
-            asked = [probe, "-s", str(self._socket), "ping"]
-            told = subprocess.run(asked, capture_output=True, text=True, check=False)
-            if told.stdout.strip() == "PONG":
-                return
-            time.sleep(0.01)  # noqa: TID251
-        raise AssertionError("redis-server does not answer")
+    def start(self, *options: str) -> None:
+        """Start it; returns once it answers."""
+        safe = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        here = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._folder)]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen([COMMAND, *here, *safe, *options], stdout=log)
+        waiting = redis.Redis(
+            unix_socket_path=str(self.socket),
+            retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), START_S * 50),
+        )
+        waiting.ping()
+        waiting.close()
 
     def kill(self) -> None:
-        """End it as SIGKILL does."""
+        """End it without a warning."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def set(self, **options: Any) -> None:
+        for name, value in options.items():
+            self.client.config_set(name.replace("_", "-"), value)
+
+    def close(self) -> None:
+        self.client.close()
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+            self.kill()
 
 
 @contextmanager
-def running_redis() -> Iterator[RedisServer]:
-    """Run one; nothing of it is left."""
-    # The path of a socket has 107 bytes at the most, and those of tests are long.
-    with tempfile.TemporaryDirectory(prefix="redis") as folder:
+def redis_server(*options: str) -> Iterator[RedisServer]:
+    """Have a server of one's own, on a disk that is memory where it can be: fsyncs cost nothing."""
+    parent = IN_MEMORY if IN_MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
         server = RedisServer(Path(folder))
-        server.start()
         try:
+            server.start(*options)
             yield server
         finally:
-            server.kill()
+            server.close()
