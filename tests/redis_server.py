@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,11 @@ class RedisServer:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = folder / "redis.sock"
-        self.client = redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
+        self.client = redis.Redis(
+            unix_socket_path=str(self.socket),
+            decode_responses=True,
+            retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        )
 
     def url(self, prefix: str, *more: str) -> str:
         return f"unix://{self.socket}?{'&'.join([f'prefix={prefix}', *more])}"
@@ -57,6 +63,24 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
         self._process = None
+
+    def kill_from_another_process(self) -> None:
+        """As ``kill``, from a fork of the process that started it."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+
+    def keep_up_while(self, is_wanted: Callable[[], bool]) -> None:
+        """Start it again whenever it is gone."""
+        assert self._process is not None
+        while is_wanted():
+            if self._process.poll() is not None:
+                self.start()
+            time.sleep(0.005)  # noqa: TID251 - looks at other processes
+        try:
+            self.client.ping()
+        except redis.ConnectionError:
+            self._process.wait()
+            self.start()
 
     def set(self, **options: Any) -> None:
         for name, value in options.items():

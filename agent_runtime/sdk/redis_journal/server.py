@@ -122,14 +122,19 @@ class Server:
         return False
 
     def _check_fsync(self, version: str) -> None:
-        try:
-            told = call(self.client, "CONFIG", "GET", "appendfsync")
-        except redis.ResponseError as error:
+        def ask(client: redis.Redis) -> Any:  # noqa: ANN401 - as the protocol has it
+            try:
+                return call(client, "CONFIG", "GET", "appendfsync")
+            except redis.ResponseError as error:
+                return error
+
+        told = self.patiently(ask)
+        if isinstance(told, redis.ResponseError):
             raise self._unsafe(
                 f"Redis {version} does not tell when things are on its disk (7.2 does), and does "
-                f"not let us look whether appendfsync is 'always' ({error})",
+                f"not let us look whether appendfsync is 'always' ({told})",
                 "see to that",
-            ) from error
+            ) from told
         policy = dict(told).get("appendfsync") if isinstance(told, dict) else told[1]
         if policy != "always":
             raise self._unsafe(

@@ -68,7 +68,7 @@ def told(error: Exception) -> str:
         redis.exceptions.NoPermissionError: "NOPERM",
         redis.exceptions.ClusterDownError: "CLUSTERDOWN",
     }.get(type(error))
-    text = str(error) or type(error).__name__
+    text = str(error).rstrip(".") or type(error).__name__
     if isinstance(error, redis.exceptions.AuthenticationError):
         code = "WRONGPASS" if "pass" in text.lower() and "required" not in text else "NOAUTH"
     if code is None:
