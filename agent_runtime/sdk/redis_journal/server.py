@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import redis
+import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -102,7 +103,7 @@ class Server:
         Raises:
             JournalError: It isn't; says how Redis is to be set.
         """
-        facts = self.patiently(lambda client: client.info())
+        facts = self.patiently(_facts)
         version = tuple(int(part) for part in str(facts["redis_version"]).split(".")[:2])
         if self.address.durability is Durability.SERVER:
             return False
@@ -150,3 +151,11 @@ class Server:
 def call(client: redis.Redis, *words: str) -> Any:  # noqa: ANN401 - as the command says
     """Carry out a command."""
     return client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def _facts(client: redis.Redis) -> dict[str, Any]:
+    facts: dict[str, Any] = client.info()
+    if facts.get("loading"):
+        # Until then it says that it appends to no file.
+        raise redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory")
+    return facts
