@@ -30,7 +30,7 @@ async def main() -> None:
     ):
         await session.run("1")
         sys.stdout.write("ready\n")
-            sys.stdout.flush()
+        sys.stdout.flush()
         await anyio.to_thread.run_sync(sys.stdin.readline)  # noqa: TID251 - waits for its parent
         await session.run("late")
 

@@ -86,6 +86,20 @@ class RedisServer:
         for name, value in options.items():
             self.client.config_set(name.replace("_", "-"), value)
 
+    def drop_connections(self) -> None:
+        self.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    def recover(self) -> None:
+        """Have it as it was when it was started, with what it has."""
+        if self._process is not None:
+            self.kill()
+        self.start()
+
+    def wait_for(self, text: str, *command: str) -> None:
+        """Wait until a command answers with a text in it."""
+        while text not in str(self.client.execute_command(*command)):
+            time.sleep(0.01)  # noqa: TID251 - waits for another process
+
     def close(self) -> None:
         self.client.close()
         if self._process is not None:

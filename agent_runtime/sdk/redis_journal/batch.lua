@@ -16,7 +16,7 @@ if not written then
 end
 written = tonumber(written)
 if number ~= written and number ~= written + 1 then
-  return redis.error_reply('LOSTWRITES ' .. written)
+  return redis.error_reply('LOSTWRITES')
 end
 
 local time = redis.call('TIME')

@@ -20,6 +20,7 @@ from typing import Self
 PROC = Path("/proc")
 GONE_STATES = ("Z", "X")
 """Of processes that have ended, though somebody has yet to ask how."""
+OVER = "over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,20 @@ class Process:
         """Return this one."""
         number = os.getpid()
         started = _started(number)
-        return cls(number, started or "", _machine() if started else "")
+        return cls(number, started, _machine() if started else "")
 
     def is_known_gone(self) -> bool:
         """Return whether it has ended; False also where that can't be seen from here."""
         if not self.machine or self.machine != _machine():
             return False
-        return _started(self.number) != self.started
+        try:
+            os.kill(self.number, 0)  # only asks whether it is there
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass  # it is, and somebody else's
+        started = _started(self.number)
+        return started not in ("", self.started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +140,11 @@ def _machine() -> str:
         return ""
 
 
-def _started(number: int) -> str | None:
-    """Return when a process began, or None if it is gone, or can't be seen."""
+def _started(number: int) -> str:
+    """Return when a process began; that it is over; or nothing where that can't be seen."""
     try:
         # The name, in brackets, may have spaces and brackets of its own.
         fields = (PROC / str(number) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
-    return None if fields[0] in GONE_STATES else fields[19]
+        return ""
+    return OVER if fields[0] in GONE_STATES else fields[19]

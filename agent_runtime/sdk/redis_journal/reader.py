@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,6 +21,12 @@ from agent_runtime.sdk.redis_journal.server import Server
 
 AT_ONCE = 500
 """Commands that are asked in one round trip."""
+SUMMARY = (
+    *("session_id", "agent", "model", "closed_epoch_s", "state", "num_steps", "num_turns"),
+    *("prompt_tokens", "cached_tokens", "output_tokens"),
+    *("parent_id", "place", "opened_epoch_s", "last_epoch_s"),
+)
+"""Of a session: what its line says, and not its messages, which may be long."""
 
 
 class RedisReader:
@@ -46,10 +52,8 @@ class RedisReader:
         else:
             (keys,) = self._ask([("HVALS", f"{self._base}:id:{as_text(session_id)}")])
         ordered = sorted(int(key) for key in keys)
-        return [
-            _summary(key, fields)
-            for key, fields in zip(ordered, self._sessions(ordered), strict=True)
-        ]
+        told = self._ask([("HMGET", self._session(key), *SUMMARY) for key in ordered])
+        return [_summary(key, *fields) for key, fields in zip(ordered, told, strict=True)]
 
     def steps(self, session: int) -> list[StepRow]:
         """Return the steps of a session."""
@@ -123,7 +127,8 @@ class RedisReader:
 
     def found(self, session: int, *, is_last: bool) -> SessionRow:
         """Return a session of an earlier life."""
-        (fields,) = self._sessions([session])
+        (answer,) = self._ask([("HGETALL", self._session(session))])
+        fields = as_dict(answer)
         left_at = fields.get("left_at")
         return SessionRow(
             fields["agent"],
@@ -134,9 +139,6 @@ class RedisReader:
             "closed_epoch_s" in fields,
             is_last,
         )
-
-    def _sessions(self, keys: Iterable[int]) -> list[dict[str, str]]:
-        return [as_dict(f) for f in self._ask([("HGETALL", self._session(key)) for key in keys])]
 
     def _session(self, key: int) -> str:
         return f"{self._base}:session:{key}"
@@ -188,21 +190,23 @@ def _asked(client: Any, commands: Sequence[tuple[str, ...]]) -> list[Any]:  # no
     return answers
 
 
-def _summary(key: int, fields: dict[str, str]) -> SessionSummary:
-    tokens = (fields.get(f"{kind}_tokens", "0") for kind in ("prompt", "cached", "output"))
+def _summary(key: int, *fields: Any) -> SessionSummary:  # noqa: ANN401 - texts, or None
+    session_id, agent, model, closed, step, num_steps, num_turns, *tokens = fields[:10]
+    parent_id, place, opened_s, last_s = fields[10:]
+    state = SessionState.of(step, is_closed=closed is not None)
     return SessionSummary(
         key,
-        fields["session_id"],
-        fields["agent"],
-        fields["model"],
-        SessionState.of(fields.get("state"), is_closed="closed_epoch_s" in fields),
-        int(fields.get("num_steps", "0")),
-        int(fields.get("num_turns", "0")),
-        Usage(*(int(number) for number in tokens)),
-        fields.get("parent_id"),
-        fields["place"],
-        float(fields["opened_epoch_s"]),
-        float(fields["last_epoch_s"]),
+        session_id,
+        agent,
+        model,
+        state,
+        int(num_steps or 0),
+        int(num_turns or 0),
+        Usage(*(int(number or 0) for number in tokens)),
+        parent_id,
+        place,
+        float(opened_s),
+        float(last_s),
     )
 
 

@@ -26,8 +26,8 @@ FIXES = {
     "CLUSTERDOWN": "the cluster is down; look at its nodes",
     "NOREPLICAS": "Redis misses replicas that it must have; look at them, or at "
     "min-replicas-to-write",
-    "ERR invalid DB": "Redis has fewer databases; name another one: redis://HOST:PORT/0",
-    "ERR unknown command": "the server has no such command; a journal needs Redis 6 or later, or "
+    "DB index is out of range": "Redis has fewer databases; name another one: redis://HOST:PORT/0",
+    "unknown command": "the server has no such command; a journal needs Redis 6 or later, or "
     "Valkey",
     "NOTOWNER": "this program has lost its lease: it was not heard of for so long that another one "
     "took over its sessions, or Redis lost what it had; nothing of this program's is written any "
@@ -70,14 +70,15 @@ def told(error: Exception) -> str:
     }.get(type(error))
     text = str(error).rstrip(".") or type(error).__name__
     if isinstance(error, redis.exceptions.AuthenticationError):
-        code = "WRONGPASS" if "pass" in text.lower() and "required" not in text else "NOAUTH"
+        code = "WRONGPASS" if "invalid" in text else "NOAUTH"
     if code is None:
         code = next((known for known in FIXES if text.startswith(known)), None)
     if code is None and _is_lost(error):
         return f"{text}: {LOST}"
     if code is None:
         return f"{text}: if the keys are as Panjiu wrote them, please report this"
-    return f"{text.removeprefix(code).strip() or code}: {FIXES[code]}"
+    detail = text.removeprefix(code).strip() if code.isupper() else text
+    return f"{detail}: {FIXES[code]}" if detail else FIXES[code]
 
 
 def may_pass(error: Exception) -> bool:
