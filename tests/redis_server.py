@@ -50,12 +50,19 @@ class RedisServer:
         here = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self._folder)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen([COMMAND, *here, *safe, *options], stdout=log)
-        waiting = redis.Redis(
-            unix_socket_path=str(self.socket),
-            retry=redis.retry.Retry(redis.backoff.ConstantBackoff(0.02), START_S * 50),
-        )
-        waiting.ping()
-        waiting.close()
+        until_s = time.monotonic() + START_S  # noqa: TID251 - another process
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until_s:  # noqa: TID251
+                raise RuntimeError(f"{COMMAND}: {(self._folder / 'log').read_text()[-2000:]}")
+            time.sleep(0.01)  # noqa: TID251
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.AuthenticationError:
+            return True
+        except redis.ConnectionError:
+            return False
 
     def kill(self) -> None:
         """End it without a warning."""
@@ -76,9 +83,7 @@ class RedisServer:
             if self._process.poll() is not None:
                 self.start()
             time.sleep(0.005)  # noqa: TID251 - looks at other processes
-        try:
-            self.client.ping()
-        except redis.ConnectionError:
+        if not self._answers():
             self._process.wait()
             self.start()
 

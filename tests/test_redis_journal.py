@@ -196,8 +196,8 @@ def forget_the_last(server: RedisServer) -> str:
 
 
 def lock(server: RedisServer) -> str:
-    server.set(requirepass="secret")
     server.drop_connections()
+    server.set(requirepass="secret")
     return "Redis wants a password; name it"
 
 
