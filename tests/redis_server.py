@@ -112,11 +112,12 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*options: str) -> Iterator[RedisServer]:
-    """Have a server of one's own, on a disk that is memory where it can be: fsyncs cost nothing."""
-    parent = IN_MEMORY if IN_MEMORY.is_dir() else None
+def redis_server(*options: str, parent: Path | None = None) -> Iterator[RedisServer]:
+    """Have a server of one's own, by default on a disk that is memory: fsyncs cost nothing."""
+    if parent is None and IN_MEMORY.is_dir():
+        parent = IN_MEMORY
     with tempfile.TemporaryDirectory(dir=parent) as folder:
-        server = RedisServer(Path(folder))
+        server = RedisServer(Path(folder).absolute())
         try:
             server.start(*options)
             yield server

@@ -10,7 +10,7 @@ import redis.exceptions
 
 from agent_runtime.errors import JournalError
 
-WANTS_PASSWORD = "Redis wants a password; name it: redis://USER:PASSWORD@HOST:PORT/DB"
+LOCKED = "Redis wants a password; name it: redis://USER:PASSWORD@HOST:PORT/DB"
 FIXES = {
     "OOM": "Redis is full; raise its maxmemory or remove what is not needed, and start the program "
     "again",
@@ -18,8 +18,8 @@ FIXES = {
     "LOADING": "Redis reads its data after a start; wait until it is done",
     "MASTERDOWN": "it is a replica without its primary; name the primary",
     "MISCONF": "Redis can't save to its disk and so takes no writes; look at its log",
-    "NOAUTH": WANTS_PASSWORD,
-    "Protocol error: unauthenticated": WANTS_PASSWORD,
+    "NOAUTH": LOCKED,
+    "Protocol error: unauthenticated": LOCKED,
     "WRONGPASS": "Redis does not know this user or password; look at those in the URL",
     "NOPERM": "the user may not do that; let it use all commands that docs/sdk.md names, on the "
     "journal's keys",
