@@ -118,7 +118,8 @@ $(VALKEY_VENV)/.installed:
 	@touch $@
 
 REDIS_TESTS := tests/test_redis_journal.py tests/test_redis_ownership.py tests/test_sdk_journal.py \
-	tests/test_sdk_journal_model.py tests/test_sessions_command.py tests/test_sdk_crashes.py
+	tests/test_sdk_journal_model.py tests/test_sessions_command.py tests/test_sdk_crashes.py \
+	tests/test_records.py tests/test_gateway_journal.py
 test-redis: $(VENV)/.installed-dev $(VALKEY_VENV)/.installed
 	@if ! command -v redis-server >/dev/null; then \
 		command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq redis-server >/dev/null \

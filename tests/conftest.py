@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from tests.browser import Opened, opened_recordings, started_browser
 from tests.journal_places import NewJournal, new_file
-from tests.redis_server import RedisServer, redis_server, skip_without_redis
+from tests.redis_server import RedisServer, running_redis, skip_without_redis
 from tools.compile_hot_modules import ROOT, compiled_files
 
 if TYPE_CHECKING:
@@ -52,14 +52,14 @@ PREFIXES = itertools.count()
 def shared_redis() -> Iterator[RedisServer]:
     """A Redis for all tests that leave it as it was; skips them where there is none."""
     skip_without_redis()
-    with redis_server() as server:
+    with running_redis() as server:
         yield server
 
 
 @pytest.fixture
 def redis_url(shared_redis: RedisServer) -> str:
     """A journal in Redis that nobody has written yet."""
-    return shared_redis.url(f"test{next(PREFIXES)}")
+    return shared_redis.place(f"test{next(PREFIXES)}")
 
 
 @pytest.fixture(scope="session", params=["sqlite", "redis"])
@@ -68,7 +68,7 @@ def new_journal(request: pytest.FixtureRequest) -> NewJournal:
     if request.param == "sqlite":
         return new_file
     shared: RedisServer = request.getfixturevalue("shared_redis")
-    return lambda: nullcontext(shared.url(f"test{next(PREFIXES)}"))
+    return lambda: nullcontext(shared.place(f"test{next(PREFIXES)}"))
 
 
 @pytest.fixture

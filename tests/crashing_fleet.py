@@ -40,7 +40,7 @@ from agent_runtime.sdk.journal_places import opened_to_read
 from agent_runtime.sdk.journaling.stored import StoredStep, in_order, stored_steps
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer, running_redis
 
 MAX_CRASHES = 4
 NEVER = 10**9
@@ -320,7 +320,7 @@ def record_step(session_id: str, step: StoredStep, asked: set[Any], done: set[An
 
 
 def place_of(folder: Path, server: RedisServer | None) -> str:
-    return str(folder / "fleet.db") if server is None else server.url(folder.name)
+    return str(folder / "fleet.db") if server is None else server.place(folder.name)
 
 
 def reference(folder: Path, server: RedisServer | None) -> dict[str, Any]:
@@ -373,7 +373,7 @@ def survive(
 
 def main() -> None:
     first, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    with redis_server() if sys.argv[4] == "redis" else nullcontext() as server:
+    with running_redis() if sys.argv[4] == "redis" else nullcontext() as server:
         expected = reference(folder / "reference", server)
         died: Counter[str] = Counter()
         for seed in range(first, first + count):

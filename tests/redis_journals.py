@@ -54,7 +54,7 @@ class Program:
 @contextmanager
 def program(server: RedisServer, prefix: str) -> Iterator[Program]:
     """Have a program that does not let go of what it has, as if it were killed or stood still."""
-    at = Server.at(Address.of(server.url(prefix, f"lease_s={LONG_S}")))
+    at = Server.at(Address.of(server.place(prefix, f"lease_s={LONG_S}")))
     try:
         waits_for_disk = at.checked_safe()
         lease = Lease.taken(at, 0.0)

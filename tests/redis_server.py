@@ -23,9 +23,13 @@ COMMAND = os.environ.get("PANJIU_REDIS_SERVER", "redis-server")
 START_S = 20
 
 
+WHY_SKIPPED = f"no {COMMAND} here: 'make test-redis' installs one"
+needs_redis = pytest.mark.skipif(shutil.which(COMMAND) is None, reason=WHY_SKIPPED)
+
+
 def skip_without_redis() -> None:
     if shutil.which(COMMAND) is None:
-        pytest.skip(f"no {COMMAND} here: 'make test-redis' installs one")
+        pytest.skip(WHY_SKIPPED)
 
 
 class RedisServer:
@@ -41,8 +45,14 @@ class RedisServer:
             retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
         )
 
-    def url(self, prefix: str, *more: str) -> str:
-        return f"unix://{self.socket}?{'&'.join([f'prefix={prefix}', *more])}"
+    @property
+    def url(self) -> str:
+        """Where it is, for clients."""
+        return f"unix://{self.socket}"
+
+    def place(self, prefix: str, *more: str) -> str:
+        """Return the URL of a journal of the SDK's in it."""
+        return f"{self.url}?{'&'.join([f'prefix={prefix}', *more])}"
 
     def start(self, *options: str) -> None:
         """Start it; returns once it answers."""
@@ -112,7 +122,7 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(*options: str, parent: Path | None = None) -> Iterator[RedisServer]:
+def running_redis(*options: str, parent: Path | None = None) -> Iterator[RedisServer]:
     """Have a server of one's own, by default on a disk that is memory: fsyncs cost nothing."""
     if parent is None and IN_MEMORY.is_dir():
         parent = IN_MEMORY

@@ -23,7 +23,7 @@ from agent_runtime.sdk.redis_journal.store import RedisStore
 from tests.conftest import PREFIXES
 from tests.journal_places import in_virtual_time, live, says, states, telling
 from tests.redis_journals import program
-from tests.redis_server import RedisServer, redis_server, skip_without_redis
+from tests.redis_server import RedisServer, running_redis, skip_without_redis
 from tests.test_sdk import ScriptedServer
 from tests.test_sdk_journal_model import LIVES, Model, check_stored
 from tests.test_sdk_journal_model import live as live_model
@@ -33,7 +33,7 @@ from tests.test_sdk_journal_model import live as live_model
 def own_redis() -> Iterator[RedisServer]:
     """One for this test alone, which may spoil it."""
     skip_without_redis()
-    with redis_server() as server:
+    with running_redis() as server:
         yield server
 
 
@@ -145,11 +145,11 @@ def test_a_redis_that_may_lose_things_is_refused_unless_that_is_wanted(
 ) -> None:
     if unsafe in (set_late, set_silent) and has_waitaof(own_redis):
         unsafe(own_redis)
-        assert live(own_redis.url("safe"), says("one"), telling("1")) == ["one"], "it tells when"
+        assert live(own_redis.place("safe"), says("one"), telling("1")) == ["one"], "it tells when"
         return
     with pytest.raises(JournalError, match=unsafe(own_redis)):
-        live(own_redis.url("unsafe"), says("one"), telling("1"))
-    accepted = own_redis.url("unsafe", "durability=server")
+        live(own_redis.place("unsafe"), says("one"), telling("1"))
+    accepted = own_redis.place("unsafe", "durability=server")
     assert live(accepted, says("one"), telling("1")) == ["one"]
 
 
@@ -162,11 +162,11 @@ def test_what_is_said_is_on_the_disk(own_redis: RedisServer) -> None:
             await session.run("1")
             own_redis.kill()
             own_redis.start()
-            assert states(own_redis.url("p")) == [("s", "running", ["running"])]
+            assert states(own_redis.place("p")) == [("s", "running", ["running"])]
             await session.run("2")
 
-    live(own_redis.url("p"), says("one", "two"), told)
-    assert states(own_redis.url("p")) == [("s", "closed", ["ended", "ended"])]
+    live(own_redis.place("p"), says("one", "two"), told)
+    assert states(own_redis.place("p")) == [("s", "closed", ["ended", "ended"])]
 
 
 def fill(server: RedisServer) -> str:
@@ -228,7 +228,7 @@ def test_a_redis_that_fails_ends_runs_and_nothing_is_written_after_it(
             with pytest.raises(JournalError, match=fixes[0]):
                 await session.run("3")
 
-    url = own_redis.url("p")
+    url = own_redis.place("p")
     with pytest.raises(JournalError) as raised:
         live(url, says("one", "two"), main)
     assert str(raised.value).startswith(f"journal {Address.of(url).name}: ")
@@ -254,7 +254,7 @@ def test_a_redis_that_can_not_be_used_says_why(
 ) -> None:
     own_redis.client.execute_command(*prepare)
     with pytest.raises(JournalError, match=says_):
-        live(own_redis.url("p", *more), says("one"), telling("1"))
+        live(own_redis.place("p", *more), says("one"), telling("1"))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -265,11 +265,11 @@ def test_a_redis_that_is_not_there_says_so() -> None:
 
 def test_a_node_of_a_cluster_has_a_whole_journal() -> None:
     skip_without_redis()
-    with redis_server("--cluster-enabled", "yes") as server:
+    with running_redis("--cluster-enabled", "yes") as server:
         server.client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         server.wait_for("cluster_state:ok", "CLUSTER", "INFO")
-        assert live(server.url("p"), says("one"), telling("1")) == ["one"]
-        assert live(server.url("p"), says("two"), telling("1", "2")) == ["one", "two"]
+        assert live(server.place("p"), says("one"), telling("1")) == ["one"]
+        assert live(server.place("p"), says("two"), telling("1", "2")) == ["one", "two"]
 
 
 def test_connections_that_break_do_no_harm(own_redis: RedisServer) -> None:
@@ -284,8 +284,8 @@ def test_connections_that_break_do_no_harm(own_redis: RedisServer) -> None:
                 own_redis.client.script_flush()
             return texts
 
-    assert live(own_redis.url("p"), says("a", "b", "c"), told) == ["a", "b", "c"]
-    assert states(own_redis.url("p")) == [("s", "closed", ["ended"] * 3)]
+    assert live(own_redis.place("p"), says("a", "b", "c"), told) == ["a", "b", "c"]
+    assert states(own_redis.place("p")) == [("s", "closed", ["ended"] * 3)]
 
 
 @given(lives=LIVES)
@@ -303,7 +303,7 @@ def test_batches_whose_answers_got_lost_are_done_once(
         return answers
 
     model: Model = {}
-    place = shared_redis.url(f"test{next(PREFIXES)}")
+    place = shared_redis.place(f"test{next(PREFIXES)}")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(RedisStore, "_sent", losing)
         patched.setattr(redis_server_module, "PAUSES_S", (0.0,))
@@ -321,9 +321,9 @@ def test_what_comes_while_one_batch_is_under_way_shares_the_next(own_redis: Redi
             for number in range(100):
                 tasks.start_soon(one, number, runtime)
 
-    live(own_redis.url("p"), says(*["one"] * 100), many)
+    live(own_redis.place("p"), says(*["one"] * 100), many)
     calls = own_redis.client.info("commandstats")["cmdstat_evalsha"]["calls"]
-    assert len(states(own_redis.url("p"))) == 100
+    assert len(states(own_redis.place("p"))) == 100
     assert calls < 50
 
 

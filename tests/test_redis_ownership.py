@@ -62,7 +62,7 @@ def test_a_session_of_another_program_is_refused_by_name(shared_redis: RedisServ
     prefix = f"test{next(PREFIXES)}"
     with program(shared_redis, prefix) as first:
         first.opened("s")
-        url = shared_redis.url(prefix)
+        url = shared_redis.place(prefix)
         who = rf"session s .*in use by process {os.getpid()} on .* since 1970.*lease lasts another"
         with pytest.raises(JournalError, match=who):
             live(url, ScriptedServer(), telling("1"))

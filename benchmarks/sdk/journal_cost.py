@@ -29,7 +29,7 @@ from typing_extensions import override
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, tool
 from agent_runtime.sdk.journal import Journal
 from agent_runtime.sdk.journal_places import opened_journal, opened_to_read
-from tests.redis_server import RedisServer, redis_server
+from tests.redis_server import RedisServer, running_redis
 
 ROUNDS = 5
 KB_OF_TEXT = 2
@@ -114,7 +114,7 @@ def commits_to_file() -> Iterator[list[str]]:
 
 async def with_journal(args: argparse.Namespace, folder: Path, server: RedisServer | None) -> Lived:
     """Live with a journal, and see that all is in it."""
-    place = str(folder / "fleet.db") if server is None else server.url(folder.name)
+    place = str(folder / "fleet.db") if server is None else server.place(folder.name)
     before = 0 if server is None else num_batches(server)
     with commits_to_file() as commits:
         async with opened_journal(place) as journal:
@@ -144,7 +144,7 @@ async def measure(args: argparse.Namespace) -> None:
     """Print the report."""
     durable: list[Lived] = []
     forgetful: list[Lived] = []
-    with redis_server(parent=Path(args.folder)) if args.redis else nullcontext() as server:
+    with running_redis(parent=Path(args.folder)) if args.redis else nullcontext() as server:
         for _ in range(ROUNDS):
             forgetful.append(await without(args))
             with tempfile.TemporaryDirectory(dir=args.folder) as folder:
