@@ -243,7 +243,7 @@ def test_a_redis_that_fails_ends_runs_and_nothing_is_written_after_it(
 @pytest.mark.parametrize(
     ("prepare", "more", "says_"),
     [
-        (("SET", "{p}:journal", "mine"), (), "the prefix is another program's; take another one"),
+        (("SET", "{p}:journal", "mine"), (), "the keys are another program's; take another"),
         (("PING",), ("db=99",), "Redis has fewer databases; name another one"),
         (("CONFIG", "SET", "requirepass", "x"), (), "Redis wants a password"),
         (("CONFIG", "SET", "requirepass", "x"), ("password=y",), "does not know this user or pas"),

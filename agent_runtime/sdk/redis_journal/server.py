@@ -13,12 +13,20 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from agent_runtime.errors import ConfigError, JournalError
+from agent_runtime.redis_access.errors import may_pass, server_errors
 from agent_runtime.sdk.redis_journal.address import Address, Durability
-from agent_runtime.sdk.redis_journal.server_errors import may_pass, server_errors
 
 T = TypeVar("T")
 SCHEMA_VERSION = "1"
 FIRST_WITH_WAITAOF = (7, 2)
+SCRIPT_FIXES = {
+    "NOTOWNER": "this program has lost its lease: it was not heard of for so long that another one "
+    "took over its sessions, or Redis lost what it had; nothing of this program's is written any "
+    "more; start it again",
+    "LOSTWRITES": "Redis lost what it had said to have written, in a crash or as it failed over; "
+    "set 'appendonly yes' and 'appendfsync always', and start the program again",
+}
+"""Of what ``batch.lua`` says is wrong."""
 PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0)
 """Before further tries, where the connection broke: Redis may be on its way back."""
 SET_SAFELY = "redis-cli CONFIG SET appendonly yes, CONFIG SET appendfsync always, CONFIG REWRITE"
@@ -71,10 +79,10 @@ class Server:
                 return act(self.client)
             except (redis.RedisError, OSError) as error:
                 if not may_pass(error):
-                    with server_errors(self.address.name):
+                    with server_errors(self.address.name, SCRIPT_FIXES):
                         raise
             threading.Event().wait(pause_s)
-        with server_errors(self.address.name):
+        with server_errors(self.address.name, SCRIPT_FIXES):
             return act(self.client)
 
     def now_ms(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import redis
@@ -12,8 +12,7 @@ from agent_runtime.errors import JournalError
 
 LOCKED = "Redis wants a password; name it: redis://USER:PASSWORD@HOST:PORT/DB"
 FIXES = {
-    "OOM": "Redis is full; raise its maxmemory or remove what is not needed, and start the program "
-    "again",
+    "OOM": "Redis is full; raise its maxmemory, or remove what is not needed",
     "READONLY": "it is a replica, which can't be written; name the primary",
     "LOADING": "Redis reads its data after a start; wait until it is done",
     "MASTERDOWN": "it is a replica without its primary; name the primary",
@@ -21,9 +20,9 @@ FIXES = {
     "NOAUTH": LOCKED,
     "Protocol error: unauthenticated": LOCKED,
     "WRONGPASS": "Redis does not know this user or password; look at those in the URL",
-    "NOPERM": "the user may not do that; let it use all commands that docs/sdk.md names, on the "
-    "journal's keys",
-    "WRONGTYPE": "the prefix is another program's; take another one: ?prefix=fleet",
+    "NOPERM": "the user may not do that; let it, on the journal's keys",
+    "WRONGTYPE": "the keys are another program's; take another database, or another prefix: "
+    "?prefix=fleet",
     "MOVED": "it is a node of a cluster, and another one has this journal's keys; name that one",
     "CLUSTERDOWN": "the cluster is down; look at its nodes",
     "NOREPLICAS": "Redis misses replicas that it must have; look at them, or at "
@@ -31,23 +30,20 @@ FIXES = {
     "DB index is out of range": "Redis has fewer databases; name another one: redis://HOST:PORT/0",
     "unknown command": "the server has no such command; a journal needs Redis 6 or later, or "
     "Valkey",
-    "NOTOWNER": "this program has lost its lease: it was not heard of for so long that another one "
-    "took over its sessions, or Redis lost what it had; nothing of this program's is written any "
-    "more; start it again",
-    "LOSTWRITES": "Redis lost what it had said to have written, in a crash or as it failed over; "
-    "set 'appendonly yes' and 'appendfsync always', and start the program again",
 }
+NO_MORE: Mapping[str, str] = {}
 LOST = "Redis can't be reached; start it, or look at the network and the URL"
 REFUSED = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 """Errors of the connection that no further try helps against."""
 
 
 @contextmanager
-def server_errors(name: str) -> Iterator[None]:
+def server_errors(name: str, more: Mapping[str, str] = NO_MORE) -> Iterator[None]:
     """Turn Redis' errors into ones that say what to do.
 
     Args:
         name: Of the journal.
+        more: What to do about errors of our own scripts, by what these begin with.
 
     Raises:
         JournalError: Instead of ``redis.RedisError`` and ``OSError``.
@@ -55,11 +51,12 @@ def server_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OSError) as error:
-        raise JournalError(f"journal {name}: {told(error)}") from error
+        raise JournalError(f"journal {name}: {told(error, more)}") from error
 
 
-def told(error: Exception) -> str:
-    """Return what went wrong and what to do."""
+def told(error: Exception, more: Mapping[str, str] = NO_MORE) -> str:
+    """Return what went wrong and what to do; ``more`` as of ``server_errors``."""
+    fixes = {**FIXES, **more}
     # The client cuts the code off some errors, and makes classes of others.
     code = {
         redis.exceptions.OutOfMemoryError: "OOM",
@@ -74,13 +71,13 @@ def told(error: Exception) -> str:
     if isinstance(error, redis.exceptions.AuthenticationError):
         code = "WRONGPASS" if "invalid" in text else "NOAUTH"
     if code is None:
-        code = next((known for known in FIXES if text.startswith(known)), None)
+        code = next((known for known in fixes if text.startswith(known)), None)
     if code is None and _is_lost(error):
         return f"{text}: {LOST}"
     if code is None:
         return f"{text}: if the keys are as Panjiu wrote them, please report this"
     detail = text.removeprefix(code).strip() if code.isupper() else text
-    return f"{detail}: {FIXES[code]}" if detail else FIXES[code]
+    return f"{detail}: {fixes[code]}" if detail else fixes[code]
 
 
 def may_pass(error: Exception) -> bool:
