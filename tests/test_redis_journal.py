@@ -133,13 +133,18 @@ def set_late(server: RedisServer) -> str:
     return r"appendfsync is everysec, .*CONFIG SET appendfsync always, .*durability=server"
 
 
+def set_never(server: RedisServer) -> str:
+    server.set(appendfsync="no")
+    return r"appendfsync is no.*loses the last seconds; .*CONFIG SET appendfsync always, "
+
+
 def set_silent(server: RedisServer) -> str:
     server.kill()
     server.start("--rename-command", "CONFIG", "")
     return r"does not let us look whether appendfsync is 'always' .*see to that, or accept"
 
 
-@pytest.mark.parametrize("unsafe", [set_unsaved, set_dropping, set_late, set_silent])
+@pytest.mark.parametrize("unsafe", [set_unsaved, set_dropping, set_late, set_never, set_silent])
 def test_a_redis_that_may_lose_things_is_refused_unless_that_is_wanted(
     own_redis: RedisServer, unsafe: Any
 ) -> None:

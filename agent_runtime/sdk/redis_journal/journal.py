@@ -62,9 +62,8 @@ class RedisJournal(StoredJournal):
 def _taken(server: Server) -> tuple[Lease, RedisStore]:
     waits_for_disk = server.checked_safe()
     lease = Lease.taken(server, epoch_s())
-    now_ms = server.now_ms()
     for owner in RedisReader(server).owners():
-        if owner.process.is_known_gone() and owner.is_over(now_ms):
+        if owner.process.is_known_gone():
             lease.take_away(owner)
     return lease, RedisStore(server, lease, waits_for_disk=waits_for_disk)
 

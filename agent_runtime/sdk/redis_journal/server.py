@@ -125,30 +125,29 @@ class Server:
                 f"maxmemory-policy is {policy}: it drops keys when it is full",
                 "redis-cli CONFIG SET maxmemory-policy noeviction, CONFIG REWRITE",
             )
-        if version >= FIRST_WITH_WAITAOF:
-            return True
-        self._check_fsync(facts["redis_version"])
-        return False
+        self._check_fsync(str(facts["redis_version"]), tells=version >= FIRST_WITH_WAITAOF)
+        return version >= FIRST_WITH_WAITAOF
 
-    def _check_fsync(self, version: str) -> None:
-        def ask(client: redis.Redis) -> Any:  # noqa: ANN401 - as the protocol has it
-            try:
-                return call(client, "CONFIG", "GET", "appendfsync")
-            except redis.ResponseError as error:
-                return error
+    def _check_fsync(self, version: str, *, tells: bool) -> None:
+        """See to it that things come to the disk, and that we know when.
 
-        told = self.patiently(ask)
-        if isinstance(told, redis.ResponseError):
+        Args:
+            version: Of Redis.
+            tells: Whether it tells when they are there.
+
+        Raises:
+            JournalError: They don't, or we don't.
+        """
+        policy = self.patiently(_fsync_policy)
+        too_old = f"Redis {version} does not tell when things are on its disk (7.2 does)"
+        if isinstance(policy, redis.ResponseError):
+            if not tells:
+                problem = f"does not let us look whether appendfsync is 'always' ({policy})"
+                raise self._unsafe(f"{too_old}, and {problem}", "see to that") from policy
+        elif policy == "no" or (policy != "always" and not tells):
             raise self._unsafe(
-                f"Redis {version} does not tell when things are on its disk (7.2 does), and does "
-                f"not let us look whether appendfsync is 'always' ({told})",
-                "see to that",
-            ) from told
-        policy = dict(told).get("appendfsync") if isinstance(told, dict) else told[1]
-        if policy != "always":
-            raise self._unsafe(
-                f"appendfsync is {policy}, and Redis {version} does not tell when things are on "
-                "its disk (7.2 does): a crash of the machine loses the last seconds",
+                f"appendfsync is {policy}{'' if tells else f', and {too_old}'}: a crash of the "
+                "machine loses the last seconds",
                 "redis-cli CONFIG SET appendfsync always, CONFIG REWRITE",
             )
 
@@ -159,6 +158,16 @@ class Server:
 def call(client: redis.Redis, *words: str) -> Any:  # noqa: ANN401 - as the command says
     """Carry out a command."""
     return client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+
+def _fsync_policy(client: redis.Redis) -> str | redis.ResponseError:
+    """Return when Redis brings things to its disk, or why that is not told."""
+    try:
+        told = call(client, "CONFIG", "GET", "appendfsync")
+    except redis.ResponseError as error:
+        return error
+    policy = told.get("appendfsync") if isinstance(told, dict) else next(iter(told[1:]), None)
+    return redis.ResponseError("it tells nothing") if policy is None else str(policy)
 
 
 def _facts(client: redis.Redis) -> dict[str, Any]:
