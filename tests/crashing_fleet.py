@@ -1,12 +1,13 @@
 """A fleet of agents whose process is killed again and again, until its program has come to its end.
 
-    python -m tests.crashing_fleet FIRST_SEED NUM_SEEDS FOLDER
+    python -m tests.crashing_fleet FIRST_SEED NUM_SEEDS FOLDER {sqlite,redis}
 
 Every life is a fork of this process that runs the program in virtual time, and that SIGKILLs itself
 at an event the seed chooses: the n-th of the statements of SQLite (those of one transaction, too),
-model calls begun and answered, and tool calls begun and done. After every life the journal is read,
-and what it has must not happen again. Prints what it found as JSON; exits with 1 at the first thing
-that is wrong.
+or of what is sent to Redis and waited for from it, of model calls begun and answered, and of tool
+calls begun and done. In Redis' lives redis-server is killed as well, at another event, and is
+started again beside the life that goes on. After every life the journal is read, and what it has
+must not happen again. Prints what it found as JSON; exits with 1 at the first thing that is wrong.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ import os
 import signal
 import sqlite3
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import anyio
 import numpy as np
+import redis
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -33,18 +36,15 @@ from starlette.routing import Route
 
 from agent_runtime.errors import JournalError, ModelCallError, RunCancelledError
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, Tool, ToolContext, agent_tool
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import (
-    StoredStep,
-    in_order,
-    read_stored_steps,
-    read_summaries,
-)
+from agent_runtime.sdk.journal_places import opened_to_read
+from agent_runtime.sdk.journaling.stored import StoredStep, in_order, stored_steps
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
+from tests.redis_server import RedisServer, running_redis
 
 MAX_CRASHES = 4
 NEVER = 10**9
+NOT_YET = os.WEXITED | os.WNOHANG | os.WNOWAIT
 CANCELLED_BY_ANOTHER = "lead.4"
 """A fork that later lives go on with, until the one whose failure is recorded fails again."""
 
@@ -60,14 +60,20 @@ def digest(value: Any) -> str:
 class Life:
     """One process: counts events, dies at one of them, and writes down what it does."""
 
-    def __init__(self, folder: Path, dies_at: int) -> None:
+    def __init__(self, folder: Path, place: str, dies_at: int) -> None:
         self.folder = folder
+        self.place = place
         self.dies_at = dies_at
+        self.kills_at = NEVER
+        self.kills: RedisServer | None = None
         self.num_events = 0
         self._is_in_transaction = False
 
     def event(self, what: str) -> None:
         self.num_events += 1
+        if self.num_events == self.kills_at and self.kills is not None:
+            self.note("died", f"redis-server {what}")
+            self.kills.kill_from_another_process()
         if self.num_events == self.dies_at:
             self.note("died", what)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -202,7 +208,7 @@ def vars_of(usage: Any) -> list[int]:
     return [usage.prompt_tokens, usage.cached_tokens, usage.output_tokens]
 
 
-def live(life: Life) -> None:
+def count_statements(life: Life) -> None:
     connect = sqlite3.connect
 
     def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
@@ -211,10 +217,30 @@ def live(life: Life) -> None:
         return connection
 
     sqlite3.connect = traced  # type: ignore[assignment]
+
+
+def count_packets(life: Life) -> None:
+    send = redis.connection.AbstractConnection.send_packed_command
+    read = redis.connection.AbstractConnection.read_response
+
+    def sending(*args: Any, **kwargs: Any) -> Any:
+        life.event("before Redis was told")
+        return send(*args, **kwargs)
+
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        life.event("before Redis answered")
+        return read(*args, **kwargs)
+
+    redis.connection.AbstractConnection.send_packed_command = sending  # type: ignore[method-assign]
+    redis.connection.AbstractConnection.read_response = reading  # type: ignore[method-assign]
+
+
+def live(life: Life) -> None:
+    (count_packets if life.place.startswith("unix:") else count_statements)(life)
     app = Starlette(routes=[Route("/v1/chat/completions", life.chat, methods=["POST"])])
 
     async def main() -> dict[str, Any]:
-        options = RuntimeOptions(journal=life.folder / "fleet.db")
+        options = RuntimeOptions(journal=life.place)
         async with Runtime.connect(
             "http://server/v1", model="m", options=options, transport=StreamingAsgiTransport(app)
         ) as runtime:
@@ -225,15 +251,19 @@ def live(life: Life) -> None:
     life.note("events", life.num_events)
 
 
-def forked(act: Callable[[], None]) -> int:
-    """Do something in a process of its own; return how that ended."""
+def forked(act: Callable[[], None], server: RedisServer | None = None) -> int:
+    """Do something in a process of its own; return how that ended. Keep a server up meanwhile."""
     if (process := os.fork()) == 0:
         code = 1
         try:
             act()
             code = 0
+        except BaseException:  # noqa: BLE001 - for people, before the process is no more
+            traceback.print_exc()
         finally:
             os._exit(code)
+    if server is not None:
+        server.keep_up_while(lambda: os.waitid(os.P_PID, process, NOT_YET) is None)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
@@ -242,21 +272,20 @@ def notes(folder: Path, file: str) -> list[Any]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def recorded(folder: Path) -> tuple[set[Any], set[Any], dict[str, Any]]:
+def recorded(place: str) -> tuple[set[Any], set[Any], dict[str, Any]]:
     """Return the model calls and the tool calls that a journal has, and all conversations."""
-    path = folder / "fleet.db"
     asked: set[Any] = set()
     done: set[Any] = set()
     conversations: dict[str, Any] = {}
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(JOURNAL.opened_to_read(path))
+            reader = stack.enter_context(opened_to_read(place))
         except JournalError as error:
-            if "no such file" in str(error) or "it is empty" in str(error):
+            if any(text in str(error) for text in ("no such file", "it is empty", "there is none")):
                 return asked, done, conversations
             raise
-        for summary in read_summaries(connection):
-            steps = read_stored_steps(connection, summary.row_id)
+        for summary in reader.summaries():
+            steps = stored_steps(reader, summary.key)
             for step in steps:
                 record_step(summary.session_id, step, asked, done)
             name = f"{summary.session_id} {summary.place}"
@@ -290,23 +319,31 @@ def record_step(session_id: str, step: StoredStep, asked: set[Any], done: set[An
         so_far.append(message)
 
 
-def reference(folder: Path) -> dict[str, Any]:
+def place_of(folder: Path, server: RedisServer | None) -> str:
+    return str(folder / "fleet.db") if server is None else server.place(folder.name)
+
+
+def reference(folder: Path, server: RedisServer | None) -> dict[str, Any]:
     folder.mkdir()
-    assert forked(lambda: live(Life(folder, NEVER))) == 0
+    place = place_of(folder, server)
+    assert forked(lambda: live(Life(folder, place, NEVER))) == 0
     asked = notes(folder, "asked")
     assert len({tuple(key) for key in asked}) == len(asked), "every model call is another one"
     return {
         "answers": notes(folder, "answers"),
-        "conversations": recorded(folder)[2],
+        "conversations": recorded(place)[2],
         "num_events": notes(folder, "events")[0][0],
         "num_asked": len(asked),
         "num_done": len(notes(folder, "done")),
     }
 
 
-def survive(folder: Path, seed: int, expected: dict[str, Any]) -> list[str]:
+def survive(
+    folder: Path, seed: int, expected: dict[str, Any], server: RedisServer | None
+) -> list[str]:
     """Live until the program is done; return where it was killed."""
     folder.mkdir()
+    place = place_of(folder, server)
     draws = np.random.default_rng(seed)
     num_crashes = 0
     exit_code = None
@@ -314,10 +351,12 @@ def survive(folder: Path, seed: int, expected: dict[str, Any]) -> list[str]:
         # Later lives have less to do, as they find much done.
         latest = max(2, expected["num_events"] // (1 + num_crashes))
         dies_at = int(draws.integers(1, latest)) if num_crashes < MAX_CRASHES else 0
-        asked_before, done_before, _ = recorded(folder)
+        asked_before, done_before, _ = recorded(place)
         num_asked, num_done = len(notes(folder, "asked")), len(notes(folder, "done"))
-        life = Life(folder, dies_at or NEVER)
-        exit_code = forked(lambda life=life: live(life))  # type: ignore[misc]
+        life = Life(folder, place, dies_at or NEVER)
+        if server is not None:
+            life.kills, life.kills_at = server, int(draws.integers(1, latest))
+        exit_code = forked(lambda life=life: live(life), server)  # type: ignore[misc]
         assert exit_code in (0, -signal.SIGKILL), f"seed {seed}: a life ended with {exit_code}"
         num_crashes += exit_code != 0
         asked = {tuple(key) for key in notes(folder, "asked")[num_asked:]}
@@ -325,7 +364,7 @@ def survive(folder: Path, seed: int, expected: dict[str, Any]) -> list[str]:
         assert not asked & asked_before, f"seed {seed}: asked again: {asked & asked_before}"
         assert not done & done_before, f"seed {seed}: done again: {done & done_before}"
     assert notes(folder, "answers") == expected["answers"], f"seed {seed}: other answers"
-    conversations = recorded(folder)[2]
+    conversations = recorded(place)[2]
     assert conversations.keys() == expected["conversations"].keys(), f"seed {seed}: other sessions"
     for name, conversation in expected["conversations"].items():
         assert conversations[name] == conversation, f"seed {seed}: {name} differs"
@@ -334,10 +373,11 @@ def survive(folder: Path, seed: int, expected: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     first, count, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    expected = reference(folder / "reference")
-    died: Counter[str] = Counter()
-    for seed in range(first, first + count):
-        died.update(survive(folder / str(seed), seed, expected))
+    with running_redis() if sys.argv[4] == "redis" else nullcontext() as server:
+        expected = reference(folder / "reference", server)
+        died: Counter[str] = Counter()
+        for seed in range(first, first + count):
+            died.update(survive(folder / str(seed), seed, expected, server))
     figures = {name: value for name, value in expected.items() if name.startswith("num_")}
     json.dump({**figures, "num_seeds": count, "died": died}, sys.stdout)
 

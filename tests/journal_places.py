@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, Session
+from agent_runtime.sdk.journal_places import opened_to_read
+from agent_runtime.sdk.journaling.stored import stored_steps
 from agent_runtime.simulation.asgi_transport import StreamingAsgiTransport
 from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 from tests.test_sdk import ScriptedServer
 
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
 Program = Callable[[Runtime], Awaitable[Any]]
+NewJournal = Callable[[], AbstractContextManager[str]]
 
 
 @contextmanager
@@ -27,7 +30,14 @@ def fast_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def live(journal: Path, server: ScriptedServer, program: Program) -> Any:
+@contextmanager
+def new_file() -> Iterator[str]:
+    """Make room for a journal in a file."""
+    with fast_folder() as folder:
+        yield str(folder / "fleet.db")
+
+
+def live(journal: str | Path, server: ScriptedServer, program: Program) -> Any:
     """Run a program once, in virtual time."""
 
     async def main() -> Any:
@@ -57,3 +67,19 @@ def telling(*texts: str, agent: Agent | None = None, session_id: str = "s") -> P
             return [(await session.run(text)).text for text in texts]
 
     return program
+
+
+def says(*texts: str) -> ScriptedServer:
+    return ScriptedServer(*[{"content": text} for text in texts])
+
+
+def states(journal: str | Path) -> list[tuple[str, str, list[str]]]:
+    with opened_to_read(journal) as reader:
+        return [
+            (
+                summary.session_id,
+                summary.state.value,
+                [step.state.value for step in stored_steps(reader, summary.key)],
+            )
+            for summary in reader.summaries()
+        ]

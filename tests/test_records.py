@@ -241,7 +241,7 @@ async def test_a_file_has_one_gateway_and_one_that_is_none_is_refused(tmp_path: 
 async def test_a_redis_that_is_not_there_or_forgets_is_told_of(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    with pytest.raises(JournalError, match="see that Redis runs there") as raised:
+    with pytest.raises(JournalError, match="Redis can't be reached; start it") as raised:
         async with open_records(f"unix://{tmp_path}/none.sock", print):
             pass
     assert "none.sock" in str(raised.value)

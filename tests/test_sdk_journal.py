@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -26,33 +22,19 @@ from agent_runtime.errors import (
 )
 from agent_runtime.sdk import Agent, Runtime, agent_tool, tool
 from agent_runtime.sdk.journal import SessionOpened, StepBegun, StepKind
-from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import read_stored_steps, read_summaries
-from tests.journal_places import in_virtual_time, live, telling
+from agent_runtime.sdk.journal_places import opened_journal
+from tests.journal_places import in_virtual_time, live, says, states, telling
 from tests.test_sdk import ScriptedServer, add, calling, look_up
 
 REFUSED = JSONResponse({"error": {"message": "no"}}, 400)
 
 
-def says(*texts: str) -> ScriptedServer:
-    return ScriptedServer(*[{"content": text} for text in texts])
+@pytest.fixture
+def journal(journal_place: str) -> str:
+    return journal_place
 
 
-def states(journal: Path) -> list[tuple[str, str, list[str]]]:
-    with JOURNAL.opened_to_read(journal) as connection:
-        return [
-            (
-                summary.session_id,
-                summary.state.value,
-                [step.state.value for step in read_stored_steps(connection, summary.row_id)],
-            )
-            for summary in read_summaries(connection)
-        ]
-
-
-def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
+def test_what_was_answered_is_not_asked_again(journal: str) -> None:
     assert live(journal, says("one", "two"), telling("1", "2")) == ["one", "two"]
     server = says("three")
     assert live(journal, server, telling("1", "2", "3")) == ["one", "two", "three"]
@@ -61,9 +43,8 @@ def test_what_was_answered_is_not_asked_again(tmp_path: Path) -> None:
 
 
 def test_a_failed_last_step_is_tried_again_and_an_earlier_one_fails_as_it_did(
-    tmp_path: Path,
+    journal: str,
 ) -> None:
-    journal = tmp_path / "j.db"
     with pytest.raises(ModelCallError, match="no"):
         live(journal, ScriptedServer({"content": "one"}, REFUSED), telling("1", "2"))
     assert states(journal) == [("s", "failed", ["ended", "failed"])]
@@ -81,8 +62,7 @@ def test_a_failed_last_step_is_tried_again_and_an_earlier_one_fails_as_it_did(
     assert states(journal) == [("s", "closed", ["ended", "failed", "ended"])]
 
 
-def test_a_run_goes_on_from_its_last_finished_tool_call(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
+def test_a_run_goes_on_from_its_last_finished_tool_call(journal: str) -> None:
     num_called = 0
 
     @tool
@@ -105,9 +85,7 @@ def test_a_run_goes_on_from_its_last_finished_tool_call(tmp_path: Path) -> None:
     assert [m["content"] for m in more.asked[0]["messages"]] == ["go", None, "1", "3.0", None, "2"]
 
 
-def test_a_cancelled_run_that_the_program_went_on_from_fails_again(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
-
+def test_a_cancelled_run_that_the_program_went_on_from_fails_again(journal: str) -> None:
     @tool
     async def wait() -> None:
         await anyio.sleep_forever()
@@ -129,9 +107,7 @@ def test_a_cancelled_run_that_the_program_went_on_from_fails_again(tmp_path: Pat
     assert states(journal) == [("s", "closed", ["cancelled", "ended"])]
 
 
-def test_a_cancelled_run_that_ended_the_program_goes_on(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
-
+def test_a_cancelled_run_that_ended_the_program_goes_on(journal: str) -> None:
     async def program(runtime: Runtime) -> Any:
         with anyio.fail_after(1):
             return await telling("1", agent=Agent("a", tools=[look_up]))(runtime)
@@ -154,18 +130,15 @@ def test_a_cancelled_run_that_ended_the_program_goes_on(tmp_path: Path) -> None:
     ],
 )
 def test_another_program_is_told_where_it_is_another_one(
-    tmp_path: Path, program: Any, says_: str
+    journal: str, program: Any, says_: str
 ) -> None:
-    journal = tmp_path / "j.db"
     live(journal, says("one", "two"), telling("1", "2"))
     with pytest.raises(JournalError, match=says_):
         live(journal, ScriptedServer(), program)
     assert live(journal, ScriptedServer(), telling("1", "2")) == ["one", "two"]
 
 
-def test_a_rewound_conversation_must_be_rewound_again(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
-
+def test_a_rewound_conversation_must_be_rewound_again(journal: str) -> None:
     async def program(runtime: Runtime, *, rewinds: bool) -> Any:
         async with runtime.session(Agent("a"), session_id="s") as session:
             mark = session.mark()
@@ -182,9 +155,7 @@ def test_a_rewound_conversation_must_be_rewound_again(tmp_path: Path) -> None:
         live(journal, ScriptedServer(), partial(program, rewinds=False))
 
 
-def test_an_id_that_is_used_again_is_another_session(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
-
+def test_an_id_that_is_used_again_is_another_session(journal: str) -> None:
     async def program(runtime: Runtime) -> Any:
         first = await telling("1")(runtime)
         with pytest.raises(ModelCallError):
@@ -198,18 +169,16 @@ def test_an_id_that_is_used_again_is_another_session(tmp_path: Path) -> None:
     assert states(journal) == expected
 
 
-def test_a_session_is_open_once(tmp_path: Path) -> None:
+def test_a_session_is_open_once(journal: str) -> None:
     async def program(runtime: Runtime) -> None:
         async with runtime.session(Agent("a"), session_id="s"):
             await telling("1")(runtime)
 
     with pytest.raises(JournalError, match="s is open already"):
-        live(tmp_path / "j.db", ScriptedServer(), program)
+        live(journal, ScriptedServer(), program)
 
 
-def test_sessions_of_tool_calls_have_one_name_in_every_life(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
-
+def test_sessions_of_tool_calls_have_one_name_in_every_life(journal: str) -> None:
     helper = agent_tool(Agent("helper"), "Helps.")
     agent = Agent("a", tools=[helper])
 
@@ -226,120 +195,7 @@ def test_sessions_of_tool_calls_have_one_name_in_every_life(tmp_path: Path) -> N
     assert [name for name, *_ in states(journal)] == ["s", "s/1.1.1.1", "s.1"]
 
 
-def test_two_writers_are_one_too_many_and_the_first_is_named(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
-
-    async def program(runtime: Runtime) -> None:
-        with pytest.raises(JournalError, match=r"in use by process \d+ on .* since .*journal of"):
-            async with SqliteJournal.open(journal):
-                pass
-        code = (
-            "import anyio, sys\n"
-            "from agent_runtime.sdk.sqlite_journal import SqliteJournal\n"
-            "async def main():\n"
-            "    async with SqliteJournal.open(sys.argv[1]): pass\n"
-            "anyio.run(main)\n"
-        )
-        command = [sys.executable, "-c", code, str(journal)]
-        other = subprocess.run(  # noqa: ASYNC221 - nobody else wants the loop
-            command, capture_output=True, text=True, check=False
-        )
-        assert "is in use by process" in other.stderr
-        assert [name for name, *_ in states(journal)] == [], "readers may look"
-
-    live(journal, ScriptedServer(), program)
-    live(journal, says("one"), telling("1"))
-
-
-def spoil_header(path: Path) -> None:
-    path.write_bytes(b"no database at all, but long enough for SQLite to look at it" * 40)
-
-
-def spoil_pages(path: Path) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
-
-
-def spoil_version(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 99")
-    connection.close()
-
-
-def spoil_owner(path: Path) -> None:
-    path.unlink()
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE mine (x)")
-    connection.close()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "fix"),
-    [
-        (spoil_header, "it is no journal; name another file"),
-        (spoil_pages, "it is damaged; 'sqlite3 FILE .recover'"),
-        (spoil_version, "version 99, and this Panjiu reads 1; use the Panjiu that wrote it"),
-        (spoil_owner, "another program's database; name another file"),
-    ],
-)
-def test_a_file_that_is_no_journal_any_more_says_what_to_do(
-    tmp_path: Path, spoil: Any, fix: str
-) -> None:
-    journal = tmp_path / "j.db"
-    live(journal, says("one"), telling("1"))
-    spoil(journal)
-    with pytest.raises(JournalError, match=fix):
-        live(journal, ScriptedServer(), telling("1"))
-    with pytest.raises(JournalError, match=fix):
-        states(journal)
-
-
-def test_a_folder_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(JournalError, match="the folder must exist and be writable"):
-        live(tmp_path / "none" / "j.db", ScriptedServer(), telling("1"))
-
-
-@pytest.mark.parametrize(
-    ("pragma", "fix"),
-    [
-        ("PRAGMA max_page_count = 1", "the disk is full; make room"),
-        ("PRAGMA query_only = 1", "read-only; make the file and its folder writable"),
-    ],
-)
-def test_a_run_that_can_not_be_taken_down_ends_and_nothing_is_written_after_it(
-    tmp_path: Path, pragma: str, fix: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    journal = tmp_path / "j.db"
-    opened: list[sqlite3.Connection] = []
-    connect = sqlite3.connect
-
-    def kept(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        opened.append(connect(*args, **kwargs))
-        return opened[-1]
-
-    monkeypatch.setattr(sqlite3, "connect", kept)
-
-    async def program(runtime: Runtime) -> None:
-        async with runtime.session(Agent("a"), session_id="s") as session:
-            await session.run("1")
-            await anyio.sleep(1)  # what nobody waits for is written, too
-            opened[-1].execute(pragma)
-            try:
-                with pytest.raises(JournalError, match=fix):
-                    await session.run("2" * 100_000)
-            finally:
-                opened[-1].execute("PRAGMA query_only = 0")
-                opened[-1].execute("PRAGMA max_page_count = 1000000")
-            with pytest.raises(JournalError, match=fix):
-                await session.run("3")
-
-    with pytest.raises(JournalError, match=fix):
-        live(journal, says("one", "two"), program)
-    assert states(journal) == [("s", "waiting", ["ended"])]
-    assert live(journal, says("2"), telling("1", "2")) == ["one", "2"]
-
-
-def test_errors_come_back_as_they_were(tmp_path: Path) -> None:
+def test_errors_come_back_as_they_were(journal: str) -> None:
     async def program(runtime: Runtime) -> Sequence[tuple[type[AgentError], str]]:
         caught = []
         async with runtime.session(Agent("a", tools=[add], max_turns=1), session_id="s") as session:
@@ -351,15 +207,15 @@ def test_errors_come_back_as_they_were(tmp_path: Path) -> None:
         return caught
 
     server = ScriptedServer(calling(("add", '{"a":1,"b":2}')), REFUSED, {"content": "three"})
-    before = live(tmp_path / "j.db", server, program)
+    before = live(journal, server, program)
     assert [kind for kind, _ in before] == [TurnLimitError, ModelCallError]
-    assert live(tmp_path / "j.db", ScriptedServer(), program) == before
+    assert live(journal, ScriptedServer(), program) == before
 
 
-def test_a_hook_s_own_error_comes_back_as_one_of_ours_with_its_name(tmp_path: Path) -> None:
+def test_a_hook_s_own_error_comes_back_as_one_of_ours_with_its_name(journal: str) -> None:
     async def main(*, breaks: bool) -> Any:
-        async with SqliteJournal.open(tmp_path / "j.db") as journal:
-            session = await journal.session(SessionOpened("s", "a", "m"))
+        async with opened_journal(journal) as opened:
+            session = await opened.session(SessionOpened("s", "a", "m"))
             log = await session.step(StepBegun(StepKind.RUN, "1", 0, ()))
             if breaks:
                 await log.failed(ValueError("a hook broke"))
@@ -390,8 +246,7 @@ class DeafServer(ScriptedServer):
 
 
 def test_a_session_is_closed_in_the_journal_though_the_server_does_not_hear_of_it(
-    tmp_path: Path,
+    journal: str,
 ) -> None:
-    journal = tmp_path / "j.db"
     assert live(journal, DeafServer({"content": "one"}), telling("1")) == ["one"]
     assert states(journal) == [("s", "closed", ["ended"])]

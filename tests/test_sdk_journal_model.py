@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from agent_runtime.errors import BudgetExceededError, RunCancelledError
 from agent_runtime.sdk.events import Usage
 from agent_runtime.sdk.journal import (
+    Journal,
     Recorded,
     SessionJournal,
     SessionOpened,
@@ -22,12 +22,11 @@ from agent_runtime.sdk.journal import (
     StepKind,
     StepLog,
 )
-from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.rows import StepState
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import read_stored_steps, read_summaries
-from agent_runtime.sdk.sqlite_journal.texts import as_text
-from tests.journal_places import fast_folder, in_virtual_time
+from agent_runtime.sdk.journal_places import opened_journal, opened_to_read
+from agent_runtime.sdk.journaling.rows import StepState
+from agent_runtime.sdk.journaling.stored import stored_steps
+from agent_runtime.sdk.journaling.texts import as_text
+from tests.journal_places import NewJournal, in_virtual_time
 
 IDS = ("one", "two", "\ud83d three'\"")
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=5) | st.just("half of \ud83d")
@@ -95,11 +94,11 @@ class Living:
 Model = dict[str, list[ModelSession]]
 
 
-async def live(path: Path, model: Model, actions: list[Any]) -> None:
+async def live(place: str, model: Model, actions: list[Any]) -> None:
     """Live once, as far as the actions go; then the process is no more."""
     living: dict[str, Living] = {}
     num_opened = dict.fromkeys(IDS, 0)
-    async with SqliteJournal.open(path) as journal:
+    async with opened_journal(place) as journal:
         for session_id, (name, what) in actions:
             if session_id not in living:
                 living[session_id] = await opened(journal, model, session_id, num_opened)
@@ -116,7 +115,7 @@ async def live(path: Path, model: Model, actions: list[Any]) -> None:
 
 
 async def opened(
-    journal: SqliteJournal, model: Model, session_id: str, num_opened: dict[str, int]
+    journal: Journal, model: Model, session_id: str, num_opened: dict[str, int]
 ) -> Living:
     opening = num_opened[session_id]
     num_opened[session_id] += 1
@@ -178,12 +177,12 @@ async def leave(session: Living, *, for_good: bool) -> None:
     await session.journal.left(for_good=for_good)
 
 
-def check_stored(path: Path, model: Model) -> None:
+def check_stored(place: str, model: Model) -> None:
     """Compare what the tables have with the model."""
     found: dict[str, list[Any]] = {}
-    with JOURNAL.opened_to_read(path) as connection:
-        for summary in read_summaries(connection):
-            steps = read_stored_steps(connection, summary.row_id)
+    with opened_to_read(place) as reader:
+        for summary in reader.summaries():
+            steps = stored_steps(reader, summary.key)
             told = [(step.state, list(step.recorded.messages)) for step in steps]
             found.setdefault(summary.session_id, []).append(told)
             assert summary.num_steps == len(steps)
@@ -195,35 +194,38 @@ def check_stored(path: Path, model: Model) -> None:
     assert sorted(map(repr, found.values())) == sorted(map(repr, expected))
 
 
-@given(LIVES)
+@given(lives=LIVES)
 @settings(max_examples=150)
-def test_every_life_finds_what_those_before_it_have_told(lives: list[list[Any]]) -> None:
+def test_every_life_finds_what_those_before_it_have_told(
+    new_journal: NewJournal, lives: list[list[Any]]
+) -> None:
     model: Model = {}
-    with fast_folder() as folder:
-        path = folder / "j.db"
+    with new_journal() as place:
         for actions in lives:
-            in_virtual_time(partial(live, path, model, actions))
-            check_stored(path, model)
+            in_virtual_time(partial(live, place, model, actions))
+            check_stored(place, model)
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=40))
+@given(pauses=st.lists(st.integers(0, 30), min_size=1, max_size=40))
 @settings(max_examples=20)
-def test_whoever_waits_is_told_after_the_commit_and_batches_are_shared(pauses: list[int]) -> None:
-    async def main(path: Path) -> None:
-        async with SqliteJournal.open(path) as journal, anyio.create_task_group() as tasks:
+def test_whoever_waits_is_told_after_the_commit_and_batches_are_shared(
+    new_journal: NewJournal, pauses: list[int]
+) -> None:
+    async def main(place: str) -> None:
+        async with opened_journal(place) as journal, anyio.create_task_group() as tasks:
 
             async def tell(number: int, pause_ms: int) -> None:
                 await anyio.sleep(pause_ms / 1000)
                 session = await journal.session(SessionOpened(f"s{number}", "agent", "model"))
                 log = await session.step(StepBegun(StepKind.RUN, "go", 0, ()))
                 await log.add({"role": "assistant", "content": str(number)}, Usage(1))
-                with JOURNAL.opened_to_read(path) as connection:
-                    (summary,) = read_summaries(connection, f"s{number}")
+                with opened_to_read(place) as reader:
+                    (summary,) = reader.summaries(f"s{number}")
                 assert summary.num_turns == 1
                 await log.ended()
 
             for number, pause_ms in enumerate(pauses):
                 tasks.start_soon(tell, number, pause_ms)
 
-    with fast_folder() as folder:
-        in_virtual_time(partial(main, folder / "j.db"))
+    with new_journal() as place:
+        in_virtual_time(partial(main, place))

@@ -7,7 +7,6 @@ import threading  # noqa: TID251 - a server beside the command, which blocks
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -34,9 +33,9 @@ def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Path:
+def journal(journal_place: str) -> str:
     """One that has a session whose second run failed after a tool call, and one that is closed."""
-    path = tmp_path / "fleet.db"
+    path = journal_place
 
     async def program(runtime: Runtime) -> None:
         await telling("hello", session_id="other")(runtime)
@@ -64,9 +63,9 @@ def served(server: ScriptedServer) -> Iterator[str]:
 
 
 def test_list_tells_what_every_session_does(
-    journal: Path, capsys: pytest.CaptureFixture[str]
+    journal: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = run(capsys, "list", str(journal), "--json")
+    code, out, _ = run(capsys, "list", journal, "--json")
     assert code == 0
     other, coder = json.loads(out)
     assert (other["session_id"], other["state"]) == ("other", "closed")
@@ -76,16 +75,14 @@ def test_list_tells_what_every_session_does(
         2,
         2,
     )
-    code, out, _ = run(capsys, "list", str(journal), "--state", "failed")
+    code, out, _ = run(capsys, "list", journal, "--state", "failed")
     assert "coder-7" in out
     assert "other" not in out
     assert "no program has it open" in out
 
 
-def test_show_reads_like_the_conversation(
-    journal: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = run(capsys, "show", str(journal), "coder-7")
+def test_show_reads_like_the_conversation(journal: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "show", journal, "coder-7")
     assert code == 0
     places = [
         out.index(text)
@@ -101,7 +98,7 @@ def test_show_reads_like_the_conversation(
         )
     ]
     assert places == sorted(places)
-    _, out, _ = run(capsys, "show", str(journal), "coder-7", "--json")
+    _, out, _ = run(capsys, "show", journal, "coder-7", "--json")
     steps = json.loads(out)["steps"]
     assert [step["state"] for step in steps] == ["ended", "failed"]
     assert [m["role"] for m in steps[1]["messages"]] == ["assistant", "tool"]
@@ -109,9 +106,9 @@ def test_show_reads_like_the_conversation(
 
 
 def test_show_knows_forks_rewinds_and_compactions(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    journal_place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    journal = tmp_path / "j.db"
+    journal = journal_place
 
     async def program(runtime: Runtime) -> Any:
         async with runtime.session(Agent("a", "be"), session_id="s") as session:
@@ -128,26 +125,24 @@ def test_show_knows_forks_rewinds_and_compactions(
     texts = ["one", "two", "three", "sum", "four"]
     server = ScriptedServer(*[{"content": text} for text in texts])
     after, forked = live(journal, server, program)
-    _, out, _ = run(capsys, "show", str(journal), "s", "--json")
+    _, out, _ = run(capsys, "show", journal, "s", "--json")
     steps = json.loads(out)["steps"]
     assert steps[2]["messages_before"] == list(forked)
     told = {"role": "user", "content": "4"}
     assert [*steps[-1]["messages_before"], told, *steps[-1]["messages"]] == list(after)
-    _, out, _ = run(capsys, "show", str(journal), "s.1", "--json")
+    _, out, _ = run(capsys, "show", journal, "s.1", "--json")
     assert json.loads(out)["steps"][0]["messages_before"] == list(forked[:-2])
-    _, out, _ = run(capsys, "show", str(journal), "s")
+    _, out, _ = run(capsys, "show", journal, "s")
     assert "goes on from message 3; later ones are left" in out
 
 
 def test_resume_goes_on_and_the_program_finds_the_answer(
-    journal: Path, capsys: pytest.CaptureFixture[str]
+    journal: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = ScriptedServer({"content": "three"})
     with served(server) as url:
         agent = f"{__name__}:CODER"
-        code, out, err = run(
-            capsys, "resume", str(journal), "coder-7", "--agent", agent, "--url", url
-        )
+        code, out, err = run(capsys, "resume", journal, "coder-7", "--agent", agent, "--url", url)
     assert (code, out) == (0, "three\n"), err
     assert "2 turns" in err
     assert [m["role"] for m in server.asked[0]["messages"]][-2:] == ["assistant", "tool"]
@@ -159,26 +154,24 @@ def test_resume_goes_on_and_the_program_finds_the_answer(
         return await told(runtime)
 
     assert live(journal, ScriptedServer(), program) == ["begun", "three"]
-    code, _, err = run(capsys, "resume", str(journal), "coder-7", "--agent", agent)
+    code, _, err = run(capsys, "resume", journal, "coder-7", "--agent", agent)
     assert (code, "nothing to resume: it is closed" in err) == (2, True)
 
 
 def test_resume_needs_no_agent_where_no_tool_is_under_way(
-    journal: Path, capsys: pytest.CaptureFixture[str]
+    journal: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = ScriptedServer({"content": "three"})
     with served(server) as url:
-        code, out, _ = run(
-            capsys, "resume", str(journal), "coder-7", "--url", url, "--model", "other"
-        )
+        code, out, _ = run(capsys, "resume", journal, "coder-7", "--url", url, "--model", "other")
     assert (code, out) == (0, "three\n")
     assert server.asked[0]["model"] == "other"
     assert "tools" not in server.asked[0]
     assert server.asked[0]["messages"][0] == {"role": "system", "content": "You code."}
 
 
-def test_children_of_a_resumed_run_go_on_as_well(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
+def test_children_of_a_resumed_run_go_on_as_well(journal_place: str) -> None:
+    journal = journal_place
 
     program = telling("go", agent=HELPED)
     helper_calls = calling(("helper", '{"task":"t"}'))
@@ -206,7 +199,7 @@ def test_children_of_a_resumed_run_go_on_as_well(tmp_path: Path) -> None:
     ],
 )
 def test_what_can_not_be_resumed_says_why(
-    journal: Path,
+    journal: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     args: list[str],
@@ -214,13 +207,13 @@ def test_what_can_not_be_resumed_says_why(
 ) -> None:
     for name in ("PANJIU_BASE_URL", "OPENAI_BASE_URL", "PANJIU_MODEL"):
         monkeypatch.delenv(name, raising=False)
-    code, _, err = run(capsys, "resume", str(journal), *args)
+    code, _, err = run(capsys, "resume", journal, *args)
     assert code == 2
     assert says in err
 
 
-def test_a_tool_that_is_under_way_needs_its_agent(tmp_path: Path) -> None:
-    journal = tmp_path / "j.db"
+def test_a_tool_that_is_under_way_needs_its_agent(journal_place: str) -> None:
+    journal = journal_place
 
     @tool
     async def wait() -> None:

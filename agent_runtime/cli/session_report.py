@@ -14,7 +14,8 @@ from rich.text import Text
 
 from agent_runtime.sdk.conversation import Message, ToolCall
 from agent_runtime.sdk.events import Usage
-from agent_runtime.sdk.sqlite_journal.stored import SessionSummary, StoredStep, in_order
+from agent_runtime.sdk.journaling.stored import StoredStep, in_order
+from agent_runtime.sdk.journaling.summaries import SessionSummary
 
 MAX_SHOWN = 600
 """Characters of a text that are shown, unless all are asked for."""
@@ -50,7 +51,7 @@ def sessions_table(summaries: Iterable[SessionSummary]) -> Table:
 def summary_as_json(summary: SessionSummary) -> dict[str, Any]:
     """Return a session in a line as JSON."""
     members = dataclasses.asdict(summary)
-    del members["row_id"]
+    del members["key"]
     return {**members, "state": summary.state.value}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 import anyio
 from rich.console import Console
@@ -17,23 +16,24 @@ from agent_runtime.cli.session_report import (
     show_session,
     summary_as_json,
 )
-from agent_runtime.database_file.ownership import is_owned
 from agent_runtime.errors import ConfigError
 from agent_runtime.sdk.agent import Agent
 from agent_runtime.sdk.events import RunResult
-from agent_runtime.sdk.runtime import Runtime, RuntimeOptions
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import (
+from agent_runtime.sdk.journal_places import opened_to_read
+from agent_runtime.sdk.journaling.stored import (
+    StoredStep,
     check_unfinished,
     last_of_id,
-    read_stored_steps,
-    read_summaries,
+    stored_steps,
 )
+from agent_runtime.sdk.journaling.summaries import SessionSummary
+from agent_runtime.sdk.runtime import Runtime, RuntimeOptions
 
 DESCRIPTION = """\
-Look into a journal, the file in which a program of the SDK's keeps its sessions
+Look into a journal, the file or the Redis in which programs of the SDK's keep their sessions
 (RuntimeOptions(journal="fleet.db")), and go on with sessions that broke off. 'list' and 'show' may
-look while the program runs; 'resume' writes, so the program must have ended.
+look while programs run; 'resume' writes, so the program that had the file, or in Redis the session,
+must have ended.
 
 To go on with a whole program, run it again with the same journal: what was done is not done
 again."""
@@ -42,6 +42,7 @@ EXAMPLES = """\
 examples:
   panjiu sessions list fleet.db
   panjiu sessions list fleet.db --state running --state failed     what can be resumed
+  panjiu sessions list redis://host:6379/0                         the same in Redis
   panjiu sessions show fleet.db coder-7                            its conversation, step by step
   panjiu sessions resume fleet.db coder-7 --agent fleet:CODER --url http://127.0.0.1:8000/v1
 """
@@ -109,7 +110,7 @@ def _action(
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("journal", metavar="JOURNAL", type=Path, help="the file")
+    parser.add_argument("journal", metavar="JOURNAL", help="the file, or redis://HOST:PORT/DB")
     return parser
 
 
@@ -152,8 +153,8 @@ def _add_resume(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run_list(args: argparse.Namespace) -> int:
     """Carry out ``list``; return its exit code."""
-    with JOURNAL.opened_to_read(args.journal) as connection:
-        summaries = read_summaries(connection)
+    with opened_to_read(args.journal) as reader:
+        name, summaries, is_written = reader.name, reader.summaries(), reader.is_written()
     if args.state is not None:
         summaries = [summary for summary in summaries if summary.state.value in args.state]
     if args.json:
@@ -162,17 +163,15 @@ def run_list(args: argparse.Namespace) -> int:
         return 0
     console = Console()
     console.print(sessions_table(summaries))
-    written = "a program writes to it now" if is_owned(args.journal) else "no program has it open"
-    told = f"{len(summaries):,} sessions in {args.journal}; {written}"
+    written = "a program writes to it now" if is_written else "no program has it open"
+    told = f"{len(summaries):,} sessions in {name}; {written}"
     console.print(told, highlight=False, soft_wrap=True)
     return 0
 
 
 def run_show(args: argparse.Namespace) -> int:
     """Carry out ``show``; return its exit code."""
-    with JOURNAL.opened_to_read(args.journal) as connection:
-        summary = last_of_id(connection, args.session_id, args.journal)
-        steps = read_stored_steps(connection, summary.row_id)
+    summary, steps = _last_session(args)
     if args.json:
         json.dump(session_as_json(summary, steps), sys.stdout, indent=2)
         print()
@@ -184,9 +183,8 @@ def run_show(args: argparse.Namespace) -> int:
 def run_resume(args: argparse.Namespace) -> int:
     """Carry out ``resume``; return its exit code."""
     agent = None if args.agent is None else named_agent(args.agent)
-    with JOURNAL.opened_to_read(args.journal) as connection:
-        summary = last_of_id(connection, args.session_id, args.journal)
-        check_unfinished(summary, read_stored_steps(connection, summary.row_id))
+    summary, steps = _last_session(args)
+    check_unfinished(summary, steps)
     model = args.model or (agent and agent.model) or summary.model
     result = anyio.run(_resumed, args, agent, model)
     print(result.text)
@@ -197,6 +195,13 @@ def run_resume(args: argparse.Namespace) -> int:
         highlight=False,
     )
     return 0
+
+
+def _last_session(args: argparse.Namespace) -> tuple[SessionSummary, list[StoredStep]]:
+    with opened_to_read(args.journal) as reader:
+        found = reader.summaries(args.session_id)
+        summary = last_of_id(found, args.session_id, reader.name)
+        return summary, stored_steps(reader, summary.key)
 
 
 async def _resumed(args: argparse.Namespace, agent: Agent | None, model: str) -> RunResult[str]:

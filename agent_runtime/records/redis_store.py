@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from agent_runtime.errors import ConfigError, JournalError
+from agent_runtime.errors import ConfigError
 from agent_runtime.records.record_store import Change
 
 if TYPE_CHECKING:
@@ -93,28 +93,14 @@ def redis_errors(place: str) -> Iterator[None]:
     Raises:
         JournalError: Instead of ``redis.RedisError``.
     """
-    import redis  # noqa: PLC0415 - an extra
+    from agent_runtime.redis_access.errors import server_errors  # noqa: PLC0415 - an extra
 
-    try:
+    with server_errors(place):
         yield
-    except redis.RedisError as error:
-        raise JournalError(f"journal {place}: {error}: {_fix(error)}") from error
 
 
 def _flat(values: Mapping[str, bytes]) -> list[str | bytes]:
     return [part for pair in values.items() for part in pair]
-
-
-def _fix(error: redis.RedisError) -> str:
-    import redis  # noqa: PLC0415 - an extra
-
-    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
-        return "give user and password in its URL: redis://USER:PASSWORD@HOST:PORT/DB"
-    if isinstance(error, redis.ConnectionError | redis.TimeoutError):
-        return "see that Redis runs there and can be reached"
-    if isinstance(error, redis.exceptions.OutOfMemoryError):
-        return "its memory is full; give it more, and keep 'maxmemory-policy' at noeviction"
-    return "look into Redis's log"
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from agent_runtime.sdk.agent import Agent
 from agent_runtime.sdk.connection import Connection
 from agent_runtime.sdk.conversation import Conversation
 from agent_runtime.sdk.events import RunResult
+from agent_runtime.sdk.journaling.journal import StoredJournal
+from agent_runtime.sdk.journaling.stored import StoredStep
+from agent_runtime.sdk.journaling.summaries import SessionSummary
 from agent_runtime.sdk.lineage import NO_LINEAGE
 from agent_runtime.sdk.run import Asked
 from agent_runtime.sdk.session import Session
 from agent_runtime.sdk.session_terms import SessionTerms
-from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.stored import SessionSummary, StoredStep
 
 
 async def resumed(
@@ -22,8 +23,10 @@ async def resumed(
 ) -> RunResult[str]:
     """Go on with the run of a session; see ``Runtime.resume``."""
     journal = connection.journal
-    if not isinstance(journal, SqliteJournal):
-        raise ConfigError("nothing can be resumed without a journal; pass its path as journal=")
+    if not isinstance(journal, StoredJournal):
+        raise ConfigError(
+            "nothing can be resumed without a journal; pass its path or URL as journal="
+        )
     unfinished = await journal.take_up(session_id)
     summary, step = unfinished.summary, unfinished.step
     if agent is None:

@@ -19,14 +19,14 @@ from agent_runtime.sdk.budget import Budget
 from agent_runtime.sdk.connection import Connection, Hook
 from agent_runtime.sdk.emulation import Emulation, emulated_transport
 from agent_runtime.sdk.events import RunResult
-from agent_runtime.sdk.journal import Journal, NoJournal
+from agent_runtime.sdk.journal import Journal
+from agent_runtime.sdk.journal_places import opened_journal
 from agent_runtime.sdk.mailboxes import DEFAULT_CAPACITY, Mailbox, PostOffice
 from agent_runtime.sdk.model_calls import ModelCalls, Patience
 from agent_runtime.sdk.resumption import resumed
 from agent_runtime.sdk.session import Session, opened_session
 from agent_runtime.sdk.session_terms import SessionTerms
 from agent_runtime.sdk.spans import NoSpans, Spans
-from agent_runtime.sdk.sqlite_journal import SqliteJournal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,9 @@ class RuntimeOptions:
     """What sessions have around them, whichever server they are on.
 
     Attributes:
-        journal: Lets sessions outlive the process: a file, which is begun where there is none, or
-            one that is open; by default nothing does.
+        journal: Lets sessions outlive the process: a file, which is begun where there is none, a
+            Redis that several programs may share (``redis://host:6379/0``, ``rediss://``,
+            ``unix://``), or a journal that is open; by default nothing does.
         spans: Traces runs, model calls and tool calls; by default nothing is.
         hooks: Told of every event of every session.
         patience: How often model calls are tried.
@@ -184,7 +185,7 @@ class Runtime:
             model: Asked from now on; by default the agent's, or else the recorded one.
 
         Raises:
-            ConfigError: The journal is no ``SqliteJournal``, has nothing of that id to go on with,
+            ConfigError: There is no journal, it has nothing of that id to go on with,
                 or has it as another agent's; or tools are under way and no agent is given.
             AgentError: As of ``Session.run``.
         """
@@ -210,22 +211,6 @@ def _connection(
         options.spans or NoSpans(),
         options.hooks,
     )
-
-
-@asynccontextmanager
-async def opened_journal(journal: str | Path | Journal | None) -> AsyncIterator[Journal]:
-    """Open a journal that is named by its path; one that is open stays so afterwards.
-
-    Raises:
-        JournalError: As of ``SqliteJournal.open``.
-    """
-    if journal is None:
-        yield NoJournal()
-    elif isinstance(journal, str | Path):
-        async with SqliteJournal.open(journal) as opened:
-            yield opened
-    else:
-        yield journal
 
 
 async def _first_model(client: ChatClient) -> str:

@@ -1,11 +1,12 @@
 """What a journal costs: turns a second with and without one, beside each other.
 
-    python -m benchmarks.sdk.journal_cost [--sessions 1000] [--turns 10] [--folder .]
+    python -m benchmarks.sdk.journal_cost [--sessions 1000] [--turns 10] [--folder .] [--redis]
 
 Sessions side by side, each a run of tool calls and model calls that a server in the process
 answers after a while, in real time. Every model message and every tool result is on disk before its
 session goes on, so the ratio is one of a disk: name a folder on the one you mean. Each commit is an
-fsync.
+fsync. With ``--redis`` the journal is in a redis-server that is started for it, on the same machine
+and disk, with appendfsync always.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import argparse
 import sqlite3
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,9 +27,9 @@ import httpx2
 from typing_extensions import override
 
 from agent_runtime.sdk import Agent, Runtime, RuntimeOptions, tool
-from agent_runtime.sdk.sqlite_journal import SqliteJournal
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import read_summaries
+from agent_runtime.sdk.journal import Journal
+from agent_runtime.sdk.journal_places import opened_journal, opened_to_read
+from tests.redis_server import RedisServer, running_redis
 
 ROUNDS = 5
 KB_OF_TEXT = 2
@@ -70,7 +72,7 @@ class Lived:
     num_commits: int
 
 
-async def live(args: argparse.Namespace, journal: SqliteJournal | None) -> tuple[float, float]:
+async def live(args: argparse.Namespace, journal: Journal | None) -> tuple[float, float]:
     """Have all sessions live; return wall and CPU seconds."""
     agent = Agent("reader", tools=[read_lines])
     server = SlowServer(args.turns, args.answer_s)
@@ -90,8 +92,9 @@ async def live(args: argparse.Namespace, journal: SqliteJournal | None) -> tuple
         return time.perf_counter() - began_s, time.process_time() - cpu_s
 
 
-async def with_journal(args: argparse.Namespace, path: Path) -> Lived:
-    """Live with a journal, and see that all is in it."""
+@contextmanager
+def commits_to_file() -> Iterator[list[str]]:
+    """Note every commit of SQLite's."""
     commits: list[str] = []
     connect = sqlite3.connect
 
@@ -104,15 +107,30 @@ async def with_journal(args: argparse.Namespace, path: Path) -> Lived:
 
     sqlite3.connect = counting  # type: ignore[assignment]
     try:
-        async with SqliteJournal.open(path) as journal:
-            wall_s, cpu_s = await live(args, journal)
+        yield commits
     finally:
         sqlite3.connect = connect
-    with JOURNAL.opened_to_read(path) as connection:
-        num_turns = sum(summary.num_turns for summary in read_summaries(connection))
+
+
+async def with_journal(args: argparse.Namespace, folder: Path, server: RedisServer | None) -> Lived:
+    """Live with a journal, and see that all is in it."""
+    place = str(folder / "fleet.db") if server is None else server.place(folder.name)
+    before = 0 if server is None else num_batches(server)
+    with commits_to_file() as commits:
+        async with opened_journal(place) as journal:
+            wall_s, cpu_s = await live(args, journal)
+    with opened_to_read(place) as reader:
+        num_turns = sum(summary.num_turns for summary in reader.summaries())
     if num_turns != args.sessions * args.turns:
         raise SystemExit(f"the journal has {num_turns} turns")
-    return Lived(num_turns / wall_s, cpu_s / num_turns, len(commits))
+    num_commits = len(commits) if server is None else num_batches(server) - before
+    return Lived(num_turns / wall_s, cpu_s / num_turns, num_commits)
+
+
+def num_batches(server: RedisServer) -> int:
+    """Return how many batches a server has written."""
+    told: dict[str, Any] = server.client.info("commandstats")
+    return int(told.get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
 async def without(args: argparse.Namespace) -> Lived:
@@ -126,10 +144,11 @@ async def measure(args: argparse.Namespace) -> None:
     """Print the report."""
     durable: list[Lived] = []
     forgetful: list[Lived] = []
-    for number in range(ROUNDS):
-        forgetful.append(await without(args))
-        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            durable.append(await with_journal(args, Path(folder) / f"{number}.db"))
+    with running_redis(parent=Path(args.folder)) if args.redis else nullcontext() as server:
+        for _ in range(ROUNDS):
+            forgetful.append(await without(args))
+            with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+                durable.append(await with_journal(args, Path(folder), server))
     ratios = [d.turns_per_s / f.turns_per_s for d, f in zip(durable, forgetful, strict=True)]
     more_us = median(
         1e6 * (d.cpu_s_per_turn - f.cpu_s_per_turn) for d, f in zip(durable, forgetful, strict=True)
@@ -156,6 +175,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--answer-s", type=float, default=1.0, help="a model call takes so long")
     parser.add_argument("--folder", default=".", help="on the disk that is meant")
+    parser.add_argument("--redis", action="store_true", help="in Redis instead of a file")
     anyio.run(measure, parser.parse_args())
 
 

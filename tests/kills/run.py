@@ -14,8 +14,8 @@ import anyio
 import httpx2
 import numpy as np
 
-from agent_runtime.sdk.sqlite_journal.schema import JOURNAL
-from agent_runtime.sdk.sqlite_journal.stored import read_stored_steps, read_summaries
+from agent_runtime.sdk.journal_places import opened_to_read
+from agent_runtime.sdk.journaling.stored import stored_steps
 from tests.kills.fleet import KilledProcess, gateways
 from tests.kills.sessions import Session
 from tests.redis_server import RedisServer
@@ -193,9 +193,9 @@ class KillRun:
         finished: set[str] = set()
         if not (self._folder / "agents.db").exists():
             return finished
-        with JOURNAL.opened_to_read(self._folder / "agents.db") as connection:
-            for summary in read_summaries(connection):
-                for step in read_stored_steps(connection, summary.row_id):
+        with opened_to_read(self._folder / "agents.db") as reader:
+            for summary in reader.summaries():
+                for step in stored_steps(reader, summary.key):
                     finished |= {
                         f"{summary.session_id} {message['tool_call_id']} {step.begun.told}"
                         for message in step.recorded.messages

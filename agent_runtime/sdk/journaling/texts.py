@@ -1,4 +1,4 @@
-"""Texts as SQLite can keep them, in the form in which they are compared."""
+"""Texts as journals can keep them, in the form in which they are compared."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from agent_runtime.errors import AgentError, ModelCallError
-from agent_runtime.sdk.sqlite_journal.texts import as_text
+from agent_runtime.sdk.journaling.texts import as_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,24 @@
-"""Writes a database for many tasks: what comes while one commit is under way shares the next."""
+"""Writes a store for many tasks: what comes while one commit is under way shares the next."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread  # noqa: TID251 - an fsync must not stop the others
 
-from agent_runtime.database_file.errors import journal_errors
 from agent_runtime.errors import JournalError
+from agent_runtime.sdk.journaling.store import Job, Store
 
 T = TypeVar("T")
-Job: TypeAlias = Callable[[sqlite3.Connection], T]
 
 
 @dataclass(slots=True)
 class _Batch:
-    """What one transaction does.
+    """What is written at once.
 
     Attributes:
         jobs: In order.
@@ -39,17 +36,19 @@ class _Batch:
 class Writer:
     """See the module.
 
-    Jobs are done in the order in which they come; a transaction has all that came while the one
-    before was written. After one that failed nothing is written any more, so there are no gaps.
+    Jobs are done in the order in which they come; a batch has all that came while the one before
+    was written. After one that failed nothing is written any more, so there are no gaps.
 
     Args:
-        connection: In autocommit mode; used by one thread at a time.
-        path: For messages.
+        store: Written in a thread of its own, where there are threads.
+
+    Attributes:
+        name: Of the journal, for messages.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._connection = connection
-        self._path = path
+    def __init__(self, store: Store) -> None:
+        self.name = store.name
+        self._store = store
         self._batch = _Batch()
         self._wanted = anyio.Event()
         self._is_stopping = False
@@ -89,7 +88,7 @@ class Writer:
             raise self._again(self._problem)
         if self._is_stopping:
             raise JournalError(
-                f"journal {self._path} is closed; leave sessions before their runtime"
+                f"journal {self.name} is closed; leave sessions before their runtime"
             )
         self._batch.jobs.append(job)
         self._wanted.set()
@@ -118,29 +117,19 @@ class Writer:
                 if not self._is_stopping:
                     self._wanted = anyio.Event()
                 try:
-                    await anyio.to_thread.run_sync(self._commit, batch)  # noqa: TID251
+                    batch.results = await anyio.to_thread.run_sync(  # noqa: TID251
+                        self._store.carry_out, batch.jobs
+                    )
                 except Exception as error:  # noqa: BLE001 - those who wait are told, all of them
                     self._problem = batch.problem = self._batch.problem = self._told(error)
                     self._batch.jobs.clear()
                     self._batch.is_over.set()
                 batch.is_over.set()
 
-    def _commit(self, batch: _Batch) -> None:
-        connection = self._connection
-        with journal_errors(self._path):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                batch.results = [job(connection) for job in batch.jobs]
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
     def _told(self, error: Exception) -> JournalError:
         if isinstance(error, JournalError):
             return error
-        told = JournalError(f"journal {self._path}: {error!r}: please report this, it is our bug")
+        told = JournalError(f"journal {self.name}: {error!r}: please report this, it is our bug")
         told.__cause__ = error
         return told
 

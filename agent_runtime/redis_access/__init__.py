@@ -1,0 +1,1 @@
+"""Redis as a place to keep things: what can be wrong with one."""

@@ -1,0 +1,1 @@
+"""What journals have in common, wherever they keep sessions: replaying, batches, reading back."""

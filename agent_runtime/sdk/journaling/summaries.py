@@ -1,0 +1,61 @@
+"""Sessions in a line each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from agent_runtime.sdk.events import Usage
+from agent_runtime.sdk.journaling.rows import StepState
+
+
+class SessionState(Enum):
+    """Of a session as a whole."""
+
+    RUNNING = "running"  # a step is under way, or was when the program ended
+    WAITING = "waiting"  # for its program to tell it something
+    FAILED = "failed"
+    CLOSED = "closed"
+
+    @classmethod
+    def of(cls, last_step: str | None, *, is_closed: bool) -> SessionState:
+        """Return what a session does whose last step, if there is one, is in a state."""
+        if is_closed:
+            return cls.CLOSED
+        if last_step == StepState.RUNNING.value:
+            return cls.RUNNING
+        if last_step == StepState.FAILED.value:
+            return cls.FAILED
+        return cls.WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session in a line.
+
+    Attributes:
+        key: Its key.
+        session_id: Its id, which others may have had at other times.
+        agent: Its agent's name.
+        model: Which it asks.
+        state: What it does.
+        num_steps: Begun.
+        num_turns: The model's messages.
+        usage: Of these.
+        parent_id: The session that started it.
+        place: The tool call in which it was opened, or nothing.
+        opened_epoch_s, last_epoch_s: When it began, and when something last happened.
+    """
+
+    key: int
+    session_id: str
+    agent: str
+    model: str
+    state: SessionState
+    num_steps: int
+    num_turns: int
+    usage: Usage
+    parent_id: str | None
+    place: str
+    opened_epoch_s: float
+    last_epoch_s: float
