@@ -11,8 +11,7 @@ import anyio
 from agent_runtime.records.records import Records
 from agent_runtime.records.redis_store import open_redis_store
 from agent_runtime.records.sqlite_store import open_sqlite_store
-
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+from agent_runtime.redis_access.urls import SCHEMES, RedisUrl
 
 
 @asynccontextmanager
@@ -27,10 +26,10 @@ async def open_records(place: str, notice: Callable[[str], None]) -> AsyncIterat
         ConfigError: A URL that is none, or the client of Redis is not installed.
         JournalError: It can't be opened, or another process has it.
     """
-    if place.startswith(REDIS_SCHEMES):
+    if place.startswith(SCHEMES):
         with open_redis_store(place) as store:
             if (problem := store.why_unsafe()) is not None:
-                notice(f"journal {place.rpartition('@')[2]}: {problem}")
+                notice(f"journal {RedisUrl.of(place, ('prefix',)).name}: {problem}")
             async with _running(Records(store, notice)) as records:
                 yield records
     else:

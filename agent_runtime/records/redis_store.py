@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from agent_runtime.errors import ConfigError
 from agent_runtime.records.record_store import Change
+from agent_runtime.redis_access.urls import RedisUrl
 
 if TYPE_CHECKING:
     import redis
 
-PREFIX = "panjiu:gateway:"
-LIVES = f"{PREFIX}lives"
-GROUP = f"{PREFIX}group:"
+DEFAULT_PREFIX = "panjiu:gateway"
 TIMEOUT_S = 2.0
 """For an answer; who waits for longer goes on without."""
 SCAN_COUNT = 1_000
@@ -27,19 +26,20 @@ class RedisStore:
 
     is_shared = True
 
-    def __init__(self, client: redis.Redis, place: str) -> None:
+    def __init__(self, client: redis.Redis, place: str, prefix: str) -> None:
         self._client, self._place = client, place
+        self._lives, self._group = f"{prefix}:lives", f"{prefix}:group:"
 
     def begin_life(self) -> int:
         """Return this life's number."""
         with redis_errors(self._place):
-            return int(self._client.incr(LIVES))
+            return int(self._client.incr(self._lives))
 
     def write(self, changes: Mapping[str, Change], now_epoch_s: float) -> None:  # noqa: ARG002 - protocol
         """Carry out changes in one transaction."""
         with redis_errors(self._place), self._client.pipeline(transaction=True) as pipe:
             for group, change in changes.items():
-                key = f"{GROUP}{group}"
+                key = f"{self._group}{group}"
                 if change.drops:
                     pipe.delete(key)
                 if change.values:
@@ -51,7 +51,7 @@ class RedisStore:
         """Return the values of groups."""
         with redis_errors(self._place), self._client.pipeline(transaction=False) as pipe:
             for group in groups:
-                pipe.hgetall(f"{GROUP}{group}")
+                pipe.hgetall(f"{self._group}{group}")
             return [
                 {name.decode(): value for name, value in values.items()}
                 for values in pipe.execute()
@@ -59,10 +59,12 @@ class RedisStore:
 
     def names(self, prefix: str, now_epoch_s: float) -> list[str]:  # noqa: ARG002 - protocol
         """Return the groups whose names begin so."""
-        literal = "".join(f"\\{sign}" if sign in SPECIAL else sign for sign in f"{GROUP}{prefix}")
+        literal = "".join(
+            f"\\{sign}" if sign in SPECIAL else sign for sign in f"{self._group}{prefix}"
+        )
         with redis_errors(self._place):
             keys = {bytes(key) for key in self._client.scan_iter(f"{literal}*", SCAN_COUNT)}
-        return sorted(key.decode().removeprefix(GROUP) for key in keys)
+        return sorted(key.decode().removeprefix(self._group) for key in keys)
 
     def close(self) -> None:
         """Let the connections go."""
@@ -108,35 +110,30 @@ def open_redis_store(url: str) -> Iterator[RedisStore]:
     """Open a Redis.
 
     Args:
-        url: As redis-py takes it: ``redis://``, ``rediss://`` or ``unix://``.
+        url: As redis-py takes it, ``redis://``, ``rediss://`` or ``unix://``, and in its query
+            ``prefix``, for gateways that do not share.
 
     Raises:
         ConfigError: A URL that is none; the client is not installed.
         JournalError: It can't be reached.
     """
+    parsed = RedisUrl.of(url, ("prefix",))
+    place, prefix = parsed.name, parsed.prefix(DEFAULT_PREFIX)
     try:
         import redis  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise ConfigError(
-            f"journal {url}: the client of Redis is not installed: pip install 'panjiu[redis]'"
+            f"journal {place}: redis is not installed: pip install 'panjiu[redis]'"
         ) from error
     try:
         client = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+            parsed.url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
         )
     except ValueError as error:
-        raise ConfigError(f"journal {url}: {error}; as in redis://HOST:6379/0") from error
-    place = shown_place(client)
+        raise ConfigError(f"journal {place}: {error}; as in redis://HOST:6379/0") from error
     try:
         with redis_errors(place):
             client.ping()
-        yield RedisStore(client, place)
+        yield RedisStore(client, place, prefix)
     finally:
         client.close()
-
-
-def shown_place(client: redis.Redis) -> str:
-    """Return where it is, without its password."""
-    terms = client.connection_pool.connection_kwargs
-    where = terms.get("path") or f"{terms.get('host')}:{terms.get('port')}"
-    return f"redis {where}, database {terms.get('db', 0)}"

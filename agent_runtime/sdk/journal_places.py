@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TypeGuard
 
 from agent_runtime.errors import ConfigError
+from agent_runtime.redis_access.urls import SCHEMES
 from agent_runtime.sdk.journal import Journal, NoJournal
 from agent_runtime.sdk.journaling.store import Reader
 from agent_runtime.sdk.sqlite_journal import SqliteJournal
 from agent_runtime.sdk.sqlite_journal.store import opened_reader
-
-REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 @asynccontextmanager
@@ -59,7 +58,7 @@ def opened_to_read(journal: str | Path) -> Iterator[Reader]:
 
 
 def _is_in_redis(journal: str | Path | Journal) -> TypeGuard[str]:
-    return isinstance(journal, str) and journal.startswith(REDIS_SCHEMES)
+    return isinstance(journal, str) and journal.startswith(SCHEMES)
 
 
 @contextmanager

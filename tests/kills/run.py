@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import anyio
 import httpx2
 import numpy as np
 
+from agent_runtime.errors import JournalError
 from agent_runtime.sdk.journal_places import opened_to_read
 from agent_runtime.sdk.journaling.stored import stored_steps
 from tests.kills.fleet import KilledProcess, gateways
@@ -81,6 +83,7 @@ class KillRun:
         self._progressed = progressed
         self._rng = np.random.default_rng(terms.seed)
         journal = str(folder / "gateway.db") if redis is None else redis.url
+        self._agents_journal = folder / "agents.db" if redis is None else redis.place("agents")
         self._gateways = gateways(terms.num_gateways, engines, journal, folder)
         self._program = KilledProcess("program", self._program_command, None, folder / "agents.log")
         self._recorded: dict[int, set[str]] = {}
@@ -184,16 +187,25 @@ class KillRun:
 
     def _program_command(self, life: int) -> list[str]:
         url = f"{self._gateways[life % len(self._gateways)].url}/v1"
-        journal = str(self._folder / "agents.db")
-        arguments = [url, journal, str(self._folder), str(life), self._terms.model]
+        arguments = [
+            url,
+            str(self._agents_journal),
+            str(self._folder),
+            str(life),
+            self._terms.model,
+        ]
         return [sys.executable, "-m", "tests.kills.agent_program", *arguments]
 
     def _finished_calls(self) -> set[str]:
         """Return the tool calls whose results are in the journal, as the program names them."""
         finished: set[str] = set()
-        if not (self._folder / "agents.db").exists():
-            return finished
-        with opened_to_read(self._folder / "agents.db") as reader:
+        with ExitStack() as stack:
+            try:
+                reader = stack.enter_context(opened_to_read(self._agents_journal))
+            except JournalError as error:
+                if any(text in str(error) for text in ("no such file", "empty", "there is none")):
+                    return finished  # it was killed before it had begun one
+                raise
             for summary in reader.summaries():
                 for step in stored_steps(reader, summary.key):
                     finished |= {

@@ -18,6 +18,7 @@ import numpy as np
 
 AGAIN = {429, 499, 502, 503, 504}
 TURN_S = 90.0
+TURNS_A_CONVERSATION = 12
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Session:
         is_last = False
         while not is_last:
             is_last = stop.is_set()
+            if self.num_done % TURNS_A_CONVERSATION == 0:  # models hold so much and no more
+                self._messages, self._previous = [], None
             said = f"{' '.join(f'{self.name}.{self.num_done}.{i}' for i in range(30))}"
             turn = f"turn:{self.name}:{self.num_done}"
             self._messages.append({"role": "user", "content": f"{said} {turn}"})
@@ -59,6 +62,10 @@ class Session:
                 await anyio.sleep(float(self.rng.uniform(0.1, 0.5)))
             self.num_done += 1
             await anyio.sleep(float(self.rng.choice([0.0, 0.05, 0.4])))
+
+    @property
+    def _session_id(self) -> str:
+        return f"{self.name}-{self.num_done // TURNS_A_CONVERSATION}"
 
     async def _asked(self, http: httpx2.AsyncClient, num_words: int) -> bool:
         streams = bool(self.rng.random() < 0.8)
@@ -87,12 +94,12 @@ class Session:
         common = {"model": self.model, "stream": streams, "ignore_eos": True}
         if not self.speaks_responses:
             more: dict[str, Any] = {"messages": self._messages, "max_tokens": num_words}
-            return "/v1/chat/completions", {**common, **more, "session_id": self.name}
+            return "/v1/chat/completions", {**common, **more, "session_id": self._session_id}
         more = {"input": self._messages, "max_output_tokens": num_words}
         if self._previous is not None:
             more |= {"input": self._messages[-1:], "previous_response_id": self._previous}
         else:
-            more["session_id"] = self.name
+            more["session_id"] = self._session_id
         return "/v1/responses", {**common, **more}
 
     def _took(self, words: str | None, num_words: int) -> bool:
