@@ -16,7 +16,7 @@ import httpx2
 from tests.vllm.servers import ENVIRONMENT, build_model, free_ports, server_command
 
 ROOT = Path(__file__).parents[2]
-READY_S = 240.0
+READY_S = 600.0
 
 
 @dataclass
