@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,9 @@ from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt, token_array
 from agent_runtime.prompts.tokeniser import tokenise
 from agent_runtime.turns import TurnRunner
 from scheduler.ids import TurnId
+
+MAX_LENGTH_DIGITS = 20
+"""Of a body's length; Python reads no number of thousands of them."""
 
 
 @dataclass(slots=True)
@@ -201,10 +205,10 @@ class Opening:
         )
 
 
-def _declared_bytes(scope: Scope) -> int:
+def _declared_bytes(scope: Scope) -> float:
     for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else 0
+        if name == b"content-length" and value.isdigit():
+            return int(value) if len(value) <= MAX_LENGTH_DIGITS else math.inf
     return 0
 
 
