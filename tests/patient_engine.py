@@ -28,12 +28,14 @@ class PatientEngine(LookalikeEngine):
     Attributes:
         paths: Of all that it was asked beside calls, as they stood in the request lines.
         kept: Bodies of its responses, by id.
+        refuses: The status of every answer to a call; None for success.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.paths: list[str] = []
         self.kept: dict[str, dict[str, Any]] = {}
+        self.refuses: int | None = None
 
     @override
     def app(self) -> Starlette:
@@ -54,6 +56,8 @@ class PatientEngine(LookalikeEngine):
         fields = json.loads(await request.body())
         self.asked.append(fields)
         self.headers.append(dict(request.headers))
+        if self.refuses is not None:
+            return JSONResponse(UNKNOWN, self.refuses)
         name = request.url.path.rpartition("/v1/")[2]
         if fields.get("stream"):
             events = self._events(name, fields)

@@ -15,6 +15,7 @@ from starlette.types import Scope
 from agent_runtime.errors import (
     BodyTooLargeError,
     ContextTooLongError,
+    RequestError,
     SessionStateError,
     TooManyRequestsError,
 )
@@ -104,7 +105,21 @@ class Opening:
         """
         if request.model is not None:
             self.models.check(request.model)
-        return [await self._open_prompt(prompt, request) for prompt in request.prompts]
+        opened: list[OpenedPrompt] = []
+        try:
+            for prompt in request.prompts:
+                opened.append(await self._open_prompt(prompt, request))
+        except RequestError:
+            for one in opened:
+                self.refused(one.session)
+            raise
+        return opened
+
+    def refused(self, session: ChatSession) -> None:
+        """Take in that a turn was refused: a session that has had no other is forgotten."""
+        if session.has_come_to_nothing:
+            self.sessions.forget(session)
+            self.runner.close_session(session.session_id)
 
     def salt(self, keys: SessionKeys) -> str | None:
         """Return what keeps a prompt's KV apart from others', see ``kv_salt``."""
@@ -141,6 +156,7 @@ class Opening:
         digests = session.memory.digests(rendered)
         if num_tokens >= self.runner.max_context_tokens:
             session.memory.clear()  # or refused prompts, however long, would be kept for long
+            self.refused(session)
             raise self._too_long(num_tokens, "messages")
         own_digests = digests[len(digests) - len(prompt.messages) :]
         return OpenedChat(session, prompt.messages, own_digests, num_tokens, rendered)

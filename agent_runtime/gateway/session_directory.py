@@ -36,12 +36,13 @@ class ChatSession:
         priority, deadline_s: Of its turns that don't say; the deadline on the runtime's clock.
         paused: Whether turns are refused.
         num_turns, num_cached_tokens, num_prompt_tokens: Of the turns that ended well.
+        was_opened: By its owner, before its first turn: known though its turns are refused.
     """
 
     __slots__ = (
         "deadline_s", "forked_from", "last_seen_s", "marks", "memory", "num_active_turns",
         "num_cached_tokens", "num_prompt_tokens", "num_turns", "parent_id", "paused", "priority",
-        "public_id", "session_id", "tenant_id", "ttl_s",
+        "public_id", "session_id", "tenant_id", "ttl_s", "was_opened",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,12 @@ class ChatSession:
         self.num_turns = 0
         self.num_cached_tokens = 0
         self.num_prompt_tokens = 0
+        self.was_opened = False
+
+    @property
+    def has_come_to_nothing(self) -> bool:
+        """Whether it is but a name: no turn of it runs, or ended well, and nobody opened it."""
+        return not (self.num_turns or self.num_active_turns or self.was_opened)
 
     @property
     def is_new(self) -> bool:
@@ -177,6 +184,7 @@ class SessionDirectory:
         session = self._create(
             tenant_id, public_id, self._idle_ttl_s if ttl_s is None else ttl_s, now_s
         )
+        session.was_opened = True
         self._seen(session, now_s)
         return session
 
@@ -184,7 +192,9 @@ class SessionDirectory:
         self, tenant_id: TenantId, public_id: str, ttl_s: float, now_s: float
     ) -> ChatSession:
         """Return a session that was known before, or elsewhere, and is not known here."""
-        return self._create(tenant_id, public_id, ttl_s, now_s)
+        session = self._create(tenant_id, public_id, ttl_s, now_s)
+        session.was_opened = True
+        return session
 
     def find_named(self, tenant_id: TenantId, public_id: str) -> ChatSession | None:
         """Return a session, None where nothing is known of it."""

@@ -158,8 +158,8 @@ class RelayOpening:
             self.counts.learn(
                 session.session_id, facts.num_prompt_tokens, opened.num_counted_tokens
             )
-            num_cached = facts.num_cached_tokens or 0
-            self.opening.sessions.turn_ended(session, facts.num_prompt_tokens, num_cached)
+        num_prompt, num_cached = facts.num_prompt_tokens or 0, facts.num_cached_tokens or 0
+        self.opening.sessions.turn_ended(session, num_prompt, num_cached)
         if keys.exact is not None:
             return
         message = call.reader.message()
