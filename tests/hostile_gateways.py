@@ -1,4 +1,4 @@
-"""Both gateways, without sockets of clients' in front: what is asked reaches the app byte by byte."""
+"""Both gateways, without clients' sockets: what is asked reaches the app byte by byte."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ class Gateway:
         headers = [(b"content-type", b"application/json")]
         if key is not None:
             headers.append((b"authorization", b"Bearer " + key.encode()))
-        headers += [(name.replace("_", "-").encode(), value.encode()) for name, value in more.items()]
+        headers += [
+            (name.replace("_", "-").encode(), value.encode()) for name, value in more.items()
+        ]
         return await self.ask(
             AsgiRequest(method, "http", "test", 80, target.encode(), headers, content)
         )

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from typing_extensions import override
 
 from agent_runtime.gateway.tenants import TenantKeys
 from scheduler.ids import TenantId
@@ -24,7 +25,19 @@ from tests.hostile_gateways import GATEWAYS, Answer, Gateway, Hosted, hosted
 KEYS = {"red": "sk-red-12345", "blue": "sk-blue-1234"}
 TENANTS = TenantKeys({TenantId(name): [key] for name, key in KEYS.items()})
 DASHBOARD_KEY = "sk-dashboard"
-IDS = ("a", "a/b", "red/a", "blue/a", "red/blue/a", "found-1", "a/fork", "..", "%2e", "ä b", "c?d#e")
+IDS = (
+    "a",
+    "a/b",
+    "red/a",
+    "blue/a",
+    "red/blue/a",
+    "found-1",
+    "a/fork",
+    "..",
+    "%2e",
+    "ä b",
+    "c?d#e",
+)
 TEXTS = ("what both ask " * 30, "what both ask too " * 30)
 SHOWN = ("id", "turns", "prompt_tokens", "parent_session_id", "forked_from", "priority", "ttl_s")
 
@@ -218,6 +231,7 @@ class Apart(RuleBasedStateMachine):
             assert set(self.do(self.host.gateway.session_ids(KEYS[tenant]))) == known
         self.host.gateway.check()
 
+    @override
     def teardown(self) -> None:
         self.do(self._empty())
 
@@ -259,9 +273,9 @@ def host(request: pytest.FixtureRequest) -> Iterator[Hosted]:
 
 def test_whatever_two_tenants_do_they_do_not_meet(host: Hosted) -> None:
     class ApartHere(Apart):
-        said = set()
+        pass
 
-    ApartHere.host = host
+    ApartHere.host, ApartHere.said = host, set()
     run_state_machine_as_test(
         ApartHere,
         settings=settings(

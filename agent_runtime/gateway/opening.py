@@ -108,7 +108,7 @@ class Opening:
         opened: list[OpenedPrompt] = []
         try:
             for prompt in request.prompts:
-                opened.append(await self._open_prompt(prompt, request))
+                opened.append(await self._open_prompt(prompt, request))  # noqa: PERF401 - see below
         except RequestError:
             for one in opened:
                 self.refused(one.session)

@@ -261,6 +261,8 @@ class ResponseStore(Generic[KeptT]):
             self._forget(response)
 
     def _forget_old(self) -> None:
+        if not self._own:
+            return
         limits, oldest_s = self._limits, anyio.current_time() - self._limits.ttl_s
         for own in list(self._own.values()):
             while own.kept and (oldest := _oldest(own)).began_s < oldest_s:

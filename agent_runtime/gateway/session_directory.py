@@ -232,8 +232,8 @@ class SessionDirectory:
             after: The id that the page before ended with, or None.
             limit: At most so many.
         """
-        known = self._by_tenant.get(tenant_id, {})
-        own = sorted(known.values(), key=lambda session: session.public_id)
+        known = self._by_tenant.get(tenant_id)
+        own = sorted(known.values() if known else (), key=lambda session: session.public_id)
         rest = [session for session in own if after is None or session.public_id > after]
         return rest[:limit], len(rest) > limit
 

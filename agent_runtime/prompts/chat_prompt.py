@@ -289,9 +289,10 @@ def _as_written(name: str, arguments: str) -> str:
     """
     try:
         value = json.loads(arguments)
+        written = value if isinstance(value, str) else _dumped(value)
     except (ValueError, RecursionError):  # no JSON: it stays as it is
         return tool_call_text(name, arguments)
-    return tool_call_text(name, value if isinstance(value, str) else _dumped(value))
+    return tool_call_text(name, written)
 
 
 def _dumped(value: object) -> str:

@@ -49,7 +49,7 @@ class Target:
     seeds: Sequence[bytes]
 
 
-def _replies(data: bytes) -> None:
+def feed_replies(data: bytes) -> None:
     """An engine's answer, cut somewhere."""
     cut = len(data) * (data[0] % SPLITS) // SPLITS if data else 0
     for make in (
@@ -77,7 +77,7 @@ def _replies(data: bytes) -> None:
         assert all(isinstance(name, str) for name in facts.tool_names), facts
 
 
-def _bodies(data: bytes) -> None:
+def feed_bodies(data: bytes) -> None:
     """A client's request, before the emulated rack and before engines."""
     store: ResponseStore[StoredResponse] = ResponseStore(StoreLimits(), lambda: 0.0)
     for read in (
@@ -187,7 +187,7 @@ _ITEMS = (
 
 TARGETS = {
     "bodies": Target(
-        _bodies,
+        feed_bodies,
         (
             _CHAT,
             b'{"model":"m","prompt":"p","max_tokens":3,"n":2}',
@@ -205,5 +205,5 @@ TARGETS = {
         ),
     ),
     "metrics": Target(_metrics, (_METRICS,)),
-    "replies": Target(_replies, (_STREAM, _WHOLE, _MESSAGE, _RESPONSE)),
+    "replies": Target(feed_replies, (_STREAM, _WHOLE, _MESSAGE, _RESPONSE)),
 }

@@ -74,7 +74,8 @@ class ErrandReply:
             body += data
             if len(body) > MAX_ANSWER_BYTES:
                 raise EngineLostError(
-                    f"engine {self.replica_id} gave an answer of more than {MAX_ANSWER_BYTES} bytes",
+                    f"engine {self.replica_id} was lost: an answer of more than "
+                    f"{MAX_ANSWER_BYTES} bytes",
                     replica_id=self.replica_id,
                     began=True,
                 )

@@ -18,12 +18,15 @@ from agent_runtime.gateway.response_store import StoredResponse
 from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
 from agent_runtime.gateway.turn_terms import gap_after
 from agent_runtime.gateway.wire import ServerExtras, invalid_request
+from agent_runtime.loose_json import is_nested_deeper
 from agent_runtime.undecodable import UNDECODABLE
 from scheduler.events import NO_TENANT, GapHint
 from scheduler.ids import ReplicaId
 
 EXTRAS = ("session_id", "priority", "cache_salt", "panjiu")
 NO_EXTRAS = ServerExtras()
+MAX_DEPTH = 200
+"""Levels; as before the emulated model. What reads a body goes down into them."""
 NOT_OF_TENANTS = {
     "kv_transfer_params": "it names KV by where it lies, whoever's it is; leave it out",
     "request_id": "an engine knows answers by it, whoever's they are; leave it out",
@@ -125,6 +128,10 @@ def parsed_fields(body: bytes) -> dict[str, Any]:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidRequestError("the body must be a JSON object")
+    if is_nested_deeper(fields, MAX_DEPTH):
+        raise InvalidRequestError(
+            f"the body is nested in more than {MAX_DEPTH} levels; no engine needs so many"
+        )
     return fields
 
 
