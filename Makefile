@@ -113,7 +113,7 @@ chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 CASES ?= 1000000
-FUZZ_TARGETS := bodies replies kv_events metrics event_logs
+FUZZ_TARGETS := bodies replies kv_events metrics event_logs events headers traces
 $(FUZZ_VENV)/.installed:
 	$(PYTHON) -m venv $(FUZZ_VENV)
 	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4' -e '.[engines]'
@@ -121,7 +121,7 @@ $(FUZZ_VENV)/.installed:
 
 fuzz: $(FUZZ_VENV)/.installed
 	@for target in $(FUZZ_TARGETS); do echo "fuzzing $$target"; \
-		$(FUZZ_VENV)/bin/python -m tests.fuzz $$target --cases $$(( $(CASES) / 5 )) 2>&1 | grep -v '^#\|^INFO\|WARNING\|NEW_FUNC' \
+		$(FUZZ_VENV)/bin/python -m tests.fuzz $$target --cases $$(( $(CASES) / $(words $(FUZZ_TARGETS)) )) 2>&1 | grep -v '^#\|^INFO\|WARNING\|NEW_FUNC' \
 		| tail -20; test -z "$$(ls crash-* timeout-* oom-* 2>/dev/null)" || exit 1; done
 
 goldens: $(VLLM_VENV)/.installed

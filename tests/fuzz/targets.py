@@ -1,8 +1,6 @@
 """What is fed with anything, and what it may raise of it: its own errors, and nothing else."""
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from agent_runtime.backends.kv_event_wire import (
     BlockRemoved,
@@ -16,8 +14,9 @@ from agent_runtime.backends.vllm_servers.kv_residency import KvResidency
 from agent_runtime.errors import AgentRuntimeError
 from agent_runtime.gateway.dialects.chat_reading import read_chat
 from agent_runtime.gateway.dialects.completions_reading import read_completion
-from agent_runtime.gateway.dialects.messages_reading import read_messages
+from agent_runtime.gateway.dialects.messages_reading import read_count, read_messages
 from agent_runtime.gateway.dialects.responses_reading import read_responses
+from agent_runtime.gateway.neutral_request import ChatPrompt
 from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
 from agent_runtime.gateway.relay.chat_replies import StreamedReply, WholeReply
 from agent_runtime.gateway.relay.message_replies import StreamedMessage, WholeMessage
@@ -27,26 +26,19 @@ from agent_runtime.gateway.relay.response_replies import StreamedResponse, Whole
 from agent_runtime.gateway.relay.responses_api import ResponsesApi
 from agent_runtime.gateway.response_store import ResponseStore, StoredResponse, StoreLimits
 from agent_runtime.gateway.session_keys import Caller
+from agent_runtime.gateway.session_wire import ForkedSession, NewSession, SessionHint
+from agent_runtime.gateway.tokenise_route import TokenizeRequest
+from agent_runtime.gateway.wire import parse_body
 from agent_runtime.measurement.decision_reading import read_decisions
-from agent_runtime.prompts.chat_prompt import PromptMemory
+from agent_runtime.prompts.chat_prompt import PromptMemory, render_chat
 from scheduler.ids import ReplicaId
+from tests.fuzz.target import Target
+from tests.fuzz.trace_target import TRACE_TARGET
+from tests.fuzz.wire_targets import WIRE_TARGETS
 
 CALLER = Caller({})
 SPLITS = 7
 """Where a reply is cut is drawn from its first byte, modulo this."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """One of them.
-
-    Attributes:
-        feed: Feeds it; raises what must not be.
-        seeds: What it is begun with.
-    """
-
-    feed: Callable[[bytes], None]
-    seeds: Sequence[bytes]
 
 
 def feed_replies(data: bytes) -> None:
@@ -87,7 +79,14 @@ def feed_bodies(data: bytes) -> None:
         lambda body, caller: read_responses(body, caller, store),
     ):
         with suppress(AgentRuntimeError):
-            read(data, CALLER)
+            for asked in read(data, CALLER)[1].prompts:
+                if isinstance(asked, ChatPrompt):
+                    PromptMemory(16).open_prompt(render_chat(asked.messages, asked.tools))
+    with suppress(AgentRuntimeError):
+        read_count(data, CALLER)
+    for kind in (TokenizeRequest, NewSession, ForkedSession, SessionHint):
+        with suppress(AgentRuntimeError):
+            parse_body(kind, data)
     for api in (ChatApi(), CompletionsApi(), MessagesApi(), ResponsesApi()):
         with suppress(AgentRuntimeError):
             call = read_call(api, data, CALLER, {})
@@ -206,4 +205,6 @@ TARGETS = {
     ),
     "metrics": Target(_metrics, (_METRICS,)),
     "replies": Target(feed_replies, (_STREAM, _WHOLE, _MESSAGE, _RESPONSE)),
+    "traces": TRACE_TARGET,
+    **WIRE_TARGETS,
 }
