@@ -22,7 +22,7 @@ from tests.patient_engine import PatientEngine
 from tests.served_engines import served_engines
 from tests.served_rack import served_rack
 
-MAX_BODY_BYTES = 4 << 20
+MAX_BODY_BYTES = 10 << 20
 ANSWERED_S = 20.0
 """A request that takes longer hangs."""
 ENDLESS = "/view/stream"

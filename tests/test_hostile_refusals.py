@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_runtime.asgi_exchange import AsgiRequest
+from agent_runtime.gateway.app import create_app
+from agent_runtime.gateway.opening import MAX_VALUES
+from agent_runtime.prompts.tokeniser import MOST_LETTERS, is_longer, tokenise
+from tests.fake_runner import FakeRunner, send
 from tests.hostile_gateways import GATEWAYS, MAX_BODY_BYTES, Gateway, Hosted, hosted
 
 CHAT = "/v1/chat/completions"
@@ -18,6 +25,11 @@ PROMPTS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"messages": [{"role": "user", "content": "hello"}]},
     "/v1/responses": {"input": "hello"},
 }
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture(scope="module", params=sorted(GATEWAYS))
@@ -168,3 +180,64 @@ def test_nor_is_one_that_is_gone_on_with(before_an_engine: Hosted) -> None:
         assert gateway.engine.paths == ["/v1/responses/..%2F..%2Fmetrics%3Fa%23b"]
 
     before_an_engine.run(ask)
+
+
+FAR_TOO_LONG = ("1!" * 30_000, "\n " * 30_000, "word " * 30_000, "\u00e9" * 90_000)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/messages/count_tokens", *PROMPTS])
+async def test_what_is_far_too_long_is_refused_before_it_is_cut_up(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = create_app(FakeRunner(max_context_tokens=1000), model="m")
+    cut_up: list[int] = []
+
+    def counting(text: str) -> array[int]:
+        cut_up.append(len(text))
+        return tokenise(text)
+
+    for module in ("gateway.opening", "gateway.tokenise_route", "prompts.chat_prompt"):
+        monkeypatch.setattr(f"agent_runtime.{module}.tokenise", counting)
+    fields = PROMPTS.get(path, {"prompt": "hello"} if path == "/tokenize" else PROMPTS[CHAT])
+    for text in FAR_TOO_LONG:
+        body = json.dumps(fields | {"max_tokens": 2}).replace('"hello"', json.dumps(text))
+        answer = await send(app, body.encode(), path)
+        assert answer.status_code == 400
+        assert "your prompt contains more input tokens" in answer.json()["error"]["message"]
+    assert cut_up == []
+    assert (await send(app, b"", "/v1/sessions", method="GET")).json()["data"] == []
+
+
+@given(
+    st.lists(st.text("ab1! \n\u00e9\u2003", max_size=120) | st.just(" " * 500), max_size=4),
+    st.integers(0, 60),
+)
+def test_only_what_has_more_tokens_is_called_longer(texts: list[str], most: int) -> None:
+    num_tokens = sum(len(tokenise(text)) for text in texts)
+    if is_longer(texts, most):
+        assert num_tokens > most
+    elif num_tokens > most + len(texts):
+        assert sum(map(len, texts)) <= MOST_LETTERS * most, "short enough to be cut up"
+
+
+def test_engines_are_asked_what_is_far_too_long_for_the_gateway(before_an_engine: Hosted) -> None:
+    async def ask(gateway: Gateway) -> None:
+        for path, fields in PROMPTS.items():
+            body = json.loads(json.dumps(fields).replace("hello", "1!" * 200_000))
+            answer = await gateway.send("POST", path, {**body, "max_tokens": 16})
+            assert answer.status == 200
+        gateway.check()
+
+    before_an_engine.run(ask)
+
+
+def test_a_body_of_millions_of_values_is_not_read(host: Hosted) -> None:
+    async def ask(gateway: Gateway) -> None:
+        body = b'{"messages":[' + b"0," * MAX_VALUES + b"0,0]}"
+        asked = AsgiRequest("POST", "http", "t", 80, CHAT.encode(), [], body)
+        answer = await gateway.ask(asked)
+        assert answer.status == 413
+        assert "too many values" in answer.json()["error"]["message"]
+
+    host.run(ask)

@@ -40,7 +40,7 @@ class PlainConnection(H11Protocol):
     @override
     def handle_events(self) -> None:
         super().handle_events()
-        if self.cycle is not None and {name for name, _ in self.headers} >= _AMBIGUOUS:
+        if {name for name, _ in self.headers or ()} >= _AMBIGUOUS:
             self.cycle.keep_alive = False
         self._watch()
 

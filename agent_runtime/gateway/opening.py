@@ -35,12 +35,16 @@ from agent_runtime.gateway.opened_prompt import OpenedChat, OpenedPrompt, Opened
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.gateway.waiting_line import WaitingLine
-from agent_runtime.prompts.chat_prompt import chain_digests, render_chat
+from agent_runtime.prompts.chat_prompt import are_longer, chain_digests, render_chat
 from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt, token_array
-from agent_runtime.prompts.tokeniser import tokenise
+from agent_runtime.prompts.tokeniser import is_longer, tokenise
 from agent_runtime.turns import TurnRunner
 from scheduler.ids import TurnId
 
+MAX_VALUES = 4_000_000
+"""Of a body: empty lists, of which 64 MiB hold 21 million, take 30 times their bytes once read."""
+COUNTED_CONTEXTS = 4
+"""Longer texts are not counted, either."""
 MAX_LENGTH_DIGITS = 20
 """Of a body's length; Python reads no number of thousands of them."""
 
@@ -91,7 +95,12 @@ class Opening:
                 chunks.append(chunk)
         if num_bytes > limit:
             raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
-        return b"".join(chunks)
+        body = b"".join(chunks)
+        if num_bytes > MAX_VALUES and body.count(b",") > MAX_VALUES:
+            raise BodyTooLargeError(
+                f"the body has more than {MAX_VALUES:,} commas: too many values to be read"
+            )
+        return body
 
     async def open(self, request: NeutralRequest) -> list[OpenedPrompt]:
         """Find the session of every prompt, and bring its memory up to it.
@@ -138,6 +147,8 @@ class Opening:
             case ChatPrompt():
                 return await self._open_chat(prompt, request)
             case TextPrompt(text=text):
+                if is_longer([text], self.runner.max_context_tokens):
+                    raise self._too_long(None, "prompt")
                 return await self._open_text(text, tokenise(text), request)
             case TokenPrompt(tokens=tokens):
                 try:
@@ -149,6 +160,8 @@ class Opening:
     async def _open_chat(self, prompt: ChatPrompt, request: NeutralRequest) -> OpenedChat:
         keys = request.keys
         rendered = render_chat(prompt.messages, prompt.tools)
+        if are_longer(rendered, self.runner.max_context_tokens):
+            raise self._too_long(None, "messages")
         by_history = keys.exact is None
         known_by = chain_digests(rendered) if by_history else ()
         session = await self.find_session(keys, known_by, request.hints.parent_session_id)
@@ -212,10 +225,20 @@ class Opening:
                 raise
         return session
 
-    def _too_long(self, num_tokens: int, param: str) -> ContextTooLongError:
+    def check_countable(self, texts: Sequence[str], param: str) -> None:
+        """Raise unless texts are short enough to be counted.
+
+        Raises:
+            ContextTooLongError: They are longer than several contexts.
+        """
+        if is_longer(texts, COUNTED_CONTEXTS * self.runner.max_context_tokens):
+            raise self._too_long(None, param)
+
+    def _too_long(self, num_tokens: int | None, param: str) -> ContextTooLongError:
+        many = "more" if num_tokens is None else num_tokens
         return ContextTooLongError(
             f"This model's maximum context length is {self.runner.max_context_tokens} tokens. "
-            f"However, your prompt contains {num_tokens} input tokens. Please shorten the "
+            f"However, your prompt contains {many} input tokens. Please shorten the "
             f"{param}.",
             param=param,
         )
