@@ -118,7 +118,9 @@ def _old_locks(folder: str) -> list[Path]:
 
 def _compile(target: Path, sources: Sequence[str]) -> None:
     """Write a lock: for every system and Python, with the hashes of all files of every version."""
-    header = f"# By 'make lock'. Not to be edited.\n# pip install --require-hashes -r {target.name}\n"
+    header = (
+        f"# By 'make lock'. Not to be edited.\n# pip install --require-hashes -r {target.name}\n"
+    )
     options = ("--universal", f"--python-version={OLDEST_PYTHON}", "--generate-hashes", "--quiet")
     plain = ("--no-header", "--no-annotate", "--no-emit-index-url", "--no-config")
     _run("uv", "pip", "compile", *options, *plain, *sources, f"--output-file={target}")
@@ -195,7 +197,9 @@ def _tool(name: str) -> str:
     """Return a program of the venv that runs this."""
     path = Path(sys.executable).parent / name
     if not path.exists():
-        raise SystemExit(f"{name} is not in this venv: run 'make lock', 'make audit' or 'make sbom'")
+        raise SystemExit(
+            f"{name} is not in this venv: run 'make lock', 'make audit' or 'make sbom'"
+        )
     return str(path)
 
 
