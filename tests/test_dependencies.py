@@ -29,7 +29,7 @@ WANTED = {
     "supply": list(TOOLS),
 }
 PACKAGES = ("agent_runtime", "scheduler", "hw_model")
-LAZY = {"httptools", "mcp", "opentelemetry", "uvloop", "vllm", "zmq", "matplotlib"}
+LAZY = {"httptools", "mcp", "opentelemetry", "redis", "uvloop", "vllm", "zmq", "matplotlib"}
 """Of extras; imported where they are needed, or in modules that only those import who need them."""
 
 

@@ -16,7 +16,8 @@ from agent_runtime.gateway.dialects.chat_reading import read_chat
 from agent_runtime.gateway.dialects.completions_reading import read_completion
 from agent_runtime.gateway.dialects.messages_reading import read_count, read_messages
 from agent_runtime.gateway.dialects.responses_reading import read_responses
-from agent_runtime.gateway.neutral_request import ChatPrompt
+from agent_runtime.gateway.dialects.responses_wire import ResponsesRequest
+from agent_runtime.gateway.neutral_request import ChatPrompt, NeutralRequest
 from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
 from agent_runtime.gateway.relay.chat_replies import StreamedReply, WholeReply
 from agent_runtime.gateway.relay.message_replies import StreamedMessage, WholeMessage
@@ -72,12 +73,12 @@ def feed_replies(data: bytes) -> None:
 def feed_bodies(data: bytes) -> None:
     """A client's request, before the emulated rack and before engines."""
     store: ResponseStore[StoredResponse] = ResponseStore(StoreLimits(), lambda: 0.0)
-    for read in (
-        read_chat,
-        read_completion,
-        read_messages,
-        lambda body, caller: read_responses(body, caller, store),
-    ):
+
+    def read_items(body: bytes, caller: Caller) -> tuple[object, NeutralRequest]:
+        asked = parse_body(ResponsesRequest, body)
+        return asked, read_responses(asked, caller, store)
+
+    for read in (read_chat, read_completion, read_messages, read_items):
         with suppress(AgentRuntimeError):
             for asked in read(data, CALLER)[1].prompts:
                 if isinstance(asked, ChatPrompt):
