@@ -12,6 +12,8 @@
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
 # make peers   other projects' routers, for benchmarks/gateway (a venv each under .venv-peers)
 # make bench   how fast it simulates and plans, on generated sessions (other figures: README)
+# make lock    pins what fresh clones install (requirements/); 'make audit' asks for known holes in it,
+#              'make sbom' lists it in dist/sbom, as CycloneDX
 # make docs    the documentation's site, in site/; 'make docs-serve' shows it while you write
 # A fresh machine needs python3 (>= 3.11, with venv) and make; everything else is installed into .venv.
 
@@ -24,27 +26,38 @@ PEERS := .venv-peers
 DOCS_VENV := .venv-docs
 FUZZ_VENV := .venv-fuzz
 VALKEY_VENV := .venv-valkey
+SUPPLY_VENV := .venv-supply
 BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-redis chaos fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
-	docs docs-serve clean
+	docs docs-serve lock audit sbom clean
 
 help:
-	@sed -n '1,16s/^# //p' Makefile
+	@sed -n '1,/^$$/s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+# $(call install,VENV,LOCK,UNLOCKED): what requirements/LOCK.txt pins, by its hashes, and the project
+# itself; 'make LOCKED=no ...' takes the newest releases that pyproject.toml allows.
+LOCKED ?= yes
+comma := ,
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+install = $(if $(filter yes,$(LOCKED)),\
+	$(1)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/build.txt -r requirements/$(2).txt \
+	&& $(1)/bin/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .,\
+	$(1)/bin/python $(PIP_INSTALL) $(3))
+
+$(VENV)/.installed: pyproject.toml requirements/base.txt | $(BIN)/python
+	$(call install,$(VENV),base,-e .)
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml requirements/dev.txt | $(BIN)/python
+	$(call install,$(VENV),dev,-e '.[dev]')
 	@touch $@ $(VENV)/.installed
 
 demo: $(VENV)/.installed
@@ -83,7 +96,7 @@ test-clients: $(VENV)/.installed-dev $(CLIENTS_VENV)/.installed
 
 # Not in dev: playwright has 160 MB on the disk. It would download a browser; Debian's is used instead.
 $(VENV)/.installed-browser: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[browser]'
+	$(call install,$(VENV),browser,-e '.[browser]')
 	@touch $@
 
 test-dashboard: $(VENV)/.installed-browser
@@ -133,15 +146,15 @@ chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS)
 
 CASES ?= 1000000
-FUZZ_TARGETS := bodies replies kv_events metrics event_logs
+FUZZ_TARGETS := bodies replies kv_events metrics event_logs events headers traces
 $(FUZZ_VENV)/.installed:
 	$(PYTHON) -m venv $(FUZZ_VENV)
-	$(FUZZ_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'atheris>=3,<4' -e '.[engines]'
+	$(call install,$(FUZZ_VENV),fuzz,'atheris>=3$(comma)<4' -e '.[engines]')
 	@touch $@
 
 fuzz: $(FUZZ_VENV)/.installed
 	@for target in $(FUZZ_TARGETS); do echo "fuzzing $$target"; \
-		$(FUZZ_VENV)/bin/python -m tests.fuzz $$target --cases $$(( $(CASES) / 5 )) 2>&1 | grep -v '^#\|^INFO\|WARNING\|NEW_FUNC' \
+		$(FUZZ_VENV)/bin/python -m tests.fuzz $$target --cases $$(( $(CASES) / $(words $(FUZZ_TARGETS)) )) 2>&1 | grep -v '^#\|^INFO\|WARNING\|NEW_FUNC' \
 		| tail -20; test -z "$$(ls crash-* timeout-* oom-* 2>/dev/null)" || exit 1; done
 
 goldens: $(VLLM_VENV)/.installed
@@ -172,6 +185,22 @@ test-compiled: compile
 		tests/test_kv_residency.py tests/test_block_pool.py tests/test_rack_simulation.py tests/test_comparison.py; \
 		status=$$?; $(BIN)/python tools/compile_hot_modules.py --clean; exit $$status
 
+# The tools of the supply chain pin what others do, too: a venv of their own. 'make lock UPGRADE=--upgrade'
+# takes the newest releases, 'make lock' only what pyproject.toml asks for anew.
+$(SUPPLY_VENV)/.installed: $(wildcard requirements/supply.txt)
+	$(PYTHON) -m venv $(SUPPLY_VENV)
+	$(SUPPLY_VENV)/bin/python $(PIP_INSTALL) --require-hashes -r requirements/supply.txt
+	@touch $@
+
+lock: $(SUPPLY_VENV)/.installed
+	$(SUPPLY_VENV)/bin/python tools/dependencies.py lock $(UPGRADE)
+
+audit: $(SUPPLY_VENV)/.installed
+	$(SUPPLY_VENV)/bin/python tools/dependencies.py audit $(AUDIT)
+
+sbom: $(SUPPLY_VENV)/.installed
+	$(SUPPLY_VENV)/bin/python tools/dependencies.py sbom
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.simulate_speed
 	$(BIN)/python -m benchmarks.planner_vs_simulation
@@ -179,9 +208,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.engine.rack_day
 
 # Its dependencies are in a venv of their own: what reads the sources needs none of what they import.
-$(DOCS_VENV)/.installed: pyproject.toml
+$(DOCS_VENV)/.installed: pyproject.toml requirements/docs.txt
 	$(PYTHON) -m venv $(DOCS_VENV)
-	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(call install,$(DOCS_VENV),docs,-e '.[docs]')
 	@touch $@
 
 # Not --quiet: a warning that is not shown does not count for --strict.
@@ -194,4 +223,4 @@ docs-serve: $(DOCS_VENV)/.installed
 
 clean:
 	$(PYTHON) tools/compile_hot_modules.py --clean
-	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) $(DOCS_VENV) $(FUZZ_VENV) $(VALKEY_VENV) .venv-pythons site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) $(CLIENTS_VENV) $(PEERS) $(DOCS_VENV) $(FUZZ_VENV) $(SUPPLY_VENV) $(VALKEY_VENV) .venv-pythons site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

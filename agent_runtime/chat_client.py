@@ -268,7 +268,7 @@ def _refusal(response: httpx2.Response, body: bytes) -> UpstreamRefusedError:
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BackendError(f"the server sent what is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise BackendError("the server sent JSON that is no object")

@@ -17,11 +17,12 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 class EventStreamParser:
     """Takes bytes as they come, gives the data of whole events.
 
-    Invariant: ``_rest`` is the beginning of a line; ``_data`` the data lines of an event not ended.
+    Invariant: ``_rest`` is the beginning of a line, which is looked through once, however many
+        pieces it comes in; ``_data`` the data lines of an event not ended.
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._data: list[bytes] = []
         self._num_bytes = 0
 
@@ -31,10 +32,15 @@ class EventStreamParser:
         Raises:
             WireFormatError: An event of more than 64 MiB.
         """
-        text = self._rest + chunk
+        may_end = self._rest.endswith(b"\r") or _LINE_END.search(chunk) is not None
+        self._rest += chunk
+        if not may_end:
+            self._check_size()
+            return []
+        text = bytes(self._rest)
         held_back = text.endswith(b"\r")  # a line feed may follow in the next chunk
         lines = _LINE_END.split(text[:-1] if held_back else text)
-        self._rest = lines.pop() + (b"\r" if held_back else b"")
+        self._rest = bytearray(lines.pop() + (b"\r" if held_back else b""))
         events = []
         for line in lines:
             if line.startswith(b"data:"):
@@ -45,6 +51,9 @@ class EventStreamParser:
             elif not line and self._data:
                 events.append(b"\n".join(self._data))
                 self._data, self._num_bytes = [], 0
+        self._check_size()
+        return events
+
+    def _check_size(self) -> None:
         if self._num_bytes + len(self._rest) > MAX_EVENT_BYTES:
             raise WireFormatError(f"an event of more than {MAX_EVENT_BYTES} bytes")
-        return events

@@ -6,6 +6,7 @@ not end the turn because a member is of another kind than it should be.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -28,3 +29,21 @@ def a_count(value: object) -> int | None:
 def a_text(value: object) -> str | None:
     """Return a text; None for anything else."""
     return value if isinstance(value, str) else None
+
+
+def is_nested_deeper(value: object, most: int) -> bool:
+    """Return whether objects and lists lie in each other in more levels; goes down into none."""
+    level = [value]
+    for _ in range(most + 1):
+        level = [
+            inner for outer in level for inner in _members(outer) if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _members(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import anyio
 import openai
 import uvicorn
+from starlette.applications import Starlette
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
 from agent_runtime.backends.emulator import EmulatedRack
@@ -31,6 +32,7 @@ BLOCK = 16
 @dataclass(frozen=True)
 class ServedRack:
     url: str
+    app: Starlette
     rack: EmulatedRack
     scheduler: ClusterScheduler
     dashboard: ViewRoutes | None
@@ -79,7 +81,9 @@ async def served_rack(
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(server.serve, [listener])
                 url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-                yield ServedRack(url, service.rack, service.scheduler, service.dashboard)
+                yield ServedRack(
+                    url, service.app, service.rack, service.scheduler, service.dashboard
+                )
                 server.should_exit = True
         rack_tasks.cancel_scope.cancel()
 

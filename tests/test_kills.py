@@ -9,7 +9,7 @@ from tests.redis_server import needs_redis
 
 @pytest.mark.parametrize(
     ("engines", "num_gateways"),
-    [("words", 1), pytest.param("words", 2, marks=needs_redis), ("look-alikes", 1)],
+    [("words", 1), pytest.param("words", 2, marks=needs_redis)],
 )
 def test_nothing_is_lost_whoever_is_killed(engines: str, num_gateways: int) -> None:
     told = kill_run(terms_of(engines, Terms(6, 6, num_gateways, seed=1)), engines, print)

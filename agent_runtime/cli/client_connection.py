@@ -15,13 +15,10 @@ from typing import Any, cast
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from agent_runtime.cli.plain_connection import REQUEST_S
 from agent_runtime.client_departure import EXTENSION, Departure
 
 HEAD_BEGINS = b"HTTP/1.1 "
-REQUEST_S = 60.0
-"""Within which a request must be here, body and all, and the first of a connection begin."""
-
-
 MAX_HEAD_BYTES = 256 << 10
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"

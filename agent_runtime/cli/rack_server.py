@@ -6,12 +6,12 @@ import asyncio
 import socket
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Literal
 
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
 
+from agent_runtime.cli.plain_connection import PlainConnection
 from agent_runtime.errors import ConfigError
 from agent_runtime.garbage import collect_garbage_rarely
 
@@ -48,7 +48,7 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
         app: What is served.
         grace_s: For connections to close when it stops.
     """
-    http: type[asyncio.Protocol] | Literal["auto"] = "auto"
+    http: type[asyncio.Protocol] = PlainConnection
     if find_spec("httptools") is not None:
         from agent_runtime.cli.client_connection import ClientConnection  # noqa: PLC0415 - an extra
 

@@ -66,7 +66,7 @@ class Answering(Generic[R]):
             turn.session,
             neutral.stream,
             partial(self._begin, turn, form, caller.now_s),
-            _ends_of(form, request.url.path),
+            _ends_of(form, request.scope["path"]),
         )
         return await respond(desk.turns, ready, request)
 

@@ -35,5 +35,7 @@ class CountRoute:
         num_tokens = 0
         if isinstance(prompt, ChatPrompt):
             memory = PromptMemory(self.opening.runner.block_size_tokens)
-            num_tokens = memory.open_prompt(render_chat(prompt.messages, prompt.tools))
+            rendered = render_chat(prompt.messages, prompt.tools)
+            self.opening.check_countable([piece.text for piece in rendered], "messages")
+            num_tokens = memory.open_prompt(rendered)
         return JSONResponse({"input_tokens": num_tokens})

@@ -163,7 +163,7 @@ def _upstream(error: UpstreamRefusedError) -> HttpError:
 async def on_runtime_error(request: Request, error: Exception) -> Response:
     """Answer an error of the caller's or of a backend's."""
     assert isinstance(error, RequestError | BackendError)  # noqa: S101 - registered for these types
-    return error_response(error, request.url.path)
+    return error_response(error, request.scope["path"])
 
 
 async def on_disconnect(_: Request, __: Exception) -> Response:
@@ -174,12 +174,13 @@ async def on_disconnect(_: Request, __: Exception) -> Response:
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """Answer an unknown route or a wrong method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type
-    message = f"{request.method} {request.url.path}: {error.detail}"
-    return HttpError(error.status_code, message).response(request.url.path, error.headers)
+    path: str = request.scope["path"]
+    message = f"{request.method} {path}: {error.detail}"
+    return HttpError(error.status_code, message).response(path, error.headers)
 
 
 async def on_unexpected(request: Request, _: Exception) -> JSONResponse:
     """Answer for our own bug; the server raises it again, so it is seen."""
     headers = {"x-request-id": request.state.request_id}
     error = HttpError(500, "internal error; the server's log has the details")
-    return error.response(request.url.path, headers)
+    return error.response(request.scope["path"], headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from starlette.types import Scope
 from agent_runtime.errors import (
     BodyTooLargeError,
     ContextTooLongError,
+    RequestError,
     SessionStateError,
     TooManyRequestsError,
 )
@@ -33,11 +35,18 @@ from agent_runtime.gateway.opened_prompt import OpenedChat, OpenedPrompt, Opened
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.gateway.waiting_line import WaitingLine
-from agent_runtime.prompts.chat_prompt import chain_digests, render_chat
+from agent_runtime.prompts.chat_prompt import are_longer, chain_digests, render_chat
 from agent_runtime.prompts.raw_prompt import PromptTrail, RawPrompt, token_array
-from agent_runtime.prompts.tokeniser import tokenise
+from agent_runtime.prompts.tokeniser import is_longer, tokenise
 from agent_runtime.turns import TurnRunner
 from scheduler.ids import TurnId
+
+MAX_VALUES = 4_000_000
+"""Of a body: empty lists, of which 64 MiB hold 21 million, take 30 times their bytes once read."""
+COUNTED_CONTEXTS = 4
+"""Longer texts are not counted, either."""
+MAX_LENGTH_DIGITS = 20
+"""Of a body's length; Python reads no number of thousands of them."""
 
 
 @dataclass(slots=True)
@@ -86,7 +95,12 @@ class Opening:
                 chunks.append(chunk)
         if num_bytes > limit:
             raise BodyTooLargeError(f"the body is over the limit of {limit} bytes")
-        return b"".join(chunks)
+        body = b"".join(chunks)
+        if num_bytes > MAX_VALUES and body.count(b",") > MAX_VALUES:
+            raise BodyTooLargeError(
+                f"the body has more than {MAX_VALUES:,} commas: too many values to be read"
+            )
+        return body
 
     async def open(self, request: NeutralRequest) -> list[OpenedPrompt]:
         """Find the session of every prompt, and bring its memory up to it.
@@ -100,7 +114,21 @@ class Opening:
         """
         if request.model is not None:
             self.models.check(request.model)
-        return [await self._open_prompt(prompt, request) for prompt in request.prompts]
+        opened: list[OpenedPrompt] = []
+        try:
+            for prompt in request.prompts:
+                opened.append(await self._open_prompt(prompt, request))  # noqa: PERF401 - see below
+        except RequestError:
+            for one in opened:
+                self.refused(one.session)
+            raise
+        return opened
+
+    def refused(self, session: ChatSession) -> None:
+        """Take in that a turn was refused: a session that has had no other is forgotten."""
+        if session.has_come_to_nothing:
+            self.sessions.forget(session)
+            self.runner.close_session(session.session_id)
 
     def salt(self, keys: SessionKeys) -> str | None:
         """Return what keeps a prompt's KV apart from others', see ``kv_salt``."""
@@ -119,6 +147,8 @@ class Opening:
             case ChatPrompt():
                 return await self._open_chat(prompt, request)
             case TextPrompt(text=text):
+                if is_longer([text], self.runner.max_context_tokens):
+                    raise self._too_long(None, "prompt")
                 return await self._open_text(text, tokenise(text), request)
             case TokenPrompt(tokens=tokens):
                 try:
@@ -130,6 +160,8 @@ class Opening:
     async def _open_chat(self, prompt: ChatPrompt, request: NeutralRequest) -> OpenedChat:
         keys = request.keys
         rendered = render_chat(prompt.messages, prompt.tools)
+        if are_longer(rendered, self.runner.max_context_tokens):
+            raise self._too_long(None, "messages")
         by_history = keys.exact is None
         known_by = chain_digests(rendered) if by_history else ()
         session = await self.find_session(keys, known_by, request.hints.parent_session_id)
@@ -137,6 +169,7 @@ class Opening:
         digests = session.memory.digests(rendered)
         if num_tokens >= self.runner.max_context_tokens:
             session.memory.clear()  # or refused prompts, however long, would be kept for long
+            self.refused(session)
             raise self._too_long(num_tokens, "messages")
         own_digests = digests[len(digests) - len(prompt.messages) :]
         return OpenedChat(session, prompt.messages, own_digests, num_tokens, rendered)
@@ -192,19 +225,29 @@ class Opening:
                 raise
         return session
 
-    def _too_long(self, num_tokens: int, param: str) -> ContextTooLongError:
+    def check_countable(self, texts: Sequence[str], param: str) -> None:
+        """Raise unless texts are short enough to be counted.
+
+        Raises:
+            ContextTooLongError: They are longer than several contexts.
+        """
+        if is_longer(texts, COUNTED_CONTEXTS * self.runner.max_context_tokens):
+            raise self._too_long(None, param)
+
+    def _too_long(self, num_tokens: int | None, param: str) -> ContextTooLongError:
+        many = "more" if num_tokens is None else num_tokens
         return ContextTooLongError(
             f"This model's maximum context length is {self.runner.max_context_tokens} tokens. "
-            f"However, your prompt contains {num_tokens} input tokens. Please shorten the "
+            f"However, your prompt contains {many} input tokens. Please shorten the "
             f"{param}.",
             param=param,
         )
 
 
-def _declared_bytes(scope: Scope) -> int:
+def _declared_bytes(scope: Scope) -> float:
     for name, value in scope["headers"]:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else 0
+        if name == b"content-length" and value.isdigit():
+            return int(value) if len(value) <= MAX_LENGTH_DIGITS else math.inf
     return 0
 
 

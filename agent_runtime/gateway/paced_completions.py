@@ -81,7 +81,7 @@ class PacedCompletions:
         paced = PacedChat(chat, json.loads(body), neutral, prompt)
         headers = {SESSION_HEADER: header_of(prompt.session.public_id)}
         if neutral.stream:
-            ends = StreamEnds(broken_stream, partial(error_response, path=request.url.path))
+            ends = StreamEnds(broken_stream, partial(error_response, path=request.scope["path"]))
             return TurnStream(partial(self._opened, paced), ends, headers, self.desk.hold)
         return await self._whole(paced, request, headers)
 
@@ -131,7 +131,7 @@ class PacedCompletions:
             except (RequestError, BackendError) as error:
                 failure = error
         if failure is not None:
-            return error_response(failure, request.url.path)
+            return error_response(failure, request.scope["path"])
         if leaving.client_left:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         self.upstream.lateness.count(0.0)

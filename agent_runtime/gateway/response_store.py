@@ -1,18 +1,20 @@
 """Answers of the responses API that are kept, to be read, gone on with or cancelled.
 
-Invariant: they stand in the order in which they began; ``_num_bytes`` is the sum of their sizes.
+Invariant: a tenant's stand in the order in which they began, and ``num_bytes`` is the sum of their
+sizes; no tenant is kept that has none.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import anyio
 
 from agent_runtime.errors import InvalidRequestError, UnknownResponseError
+from agent_runtime.loose_json import a_text, objects
 from scheduler.ids import TenantId
 
 
@@ -21,9 +23,9 @@ class StoreLimits:
     """How much is kept.
 
     Attributes:
-        max_responses: The oldest ones beyond are forgotten.
+        max_responses: Beyond, the oldest ones of the tenant that has most are forgotten.
         max_bytes: So are they beyond this many bytes of requests.
-        ttl_s: And after this long.
+        ttl_s: After this long everybody's are.
     """
 
     max_responses: int = 4_000
@@ -84,6 +86,20 @@ class StoredResponse:
 KeptT = TypeVar("KeptT", bound=StoredResponse)
 
 
+class _Own(Generic[KeptT]):
+    """What is kept of one tenant's: answers by id, their size, and items of their outputs by id.
+
+    Ids are of one tenant, since engines may let their callers choose them.
+    """
+
+    __slots__ = ("items", "kept", "num_bytes")
+
+    def __init__(self) -> None:
+        self.kept: OrderedDict[str, KeptT] = OrderedDict()
+        self.num_bytes = 0
+        self.items: dict[str, dict[str, Any]] = {}
+
+
 class ResponsesTakenDown(Protocol[KeptT]):
     """Answers that outlive the process."""
 
@@ -135,12 +151,10 @@ class ResponseStore(Generic[KeptT]):
         self._limits, self._journal = limits, journal
         self._era = f"{int(epoch_s() * 1000):012x}{'' if journal is None else journal.era}"
         self._num_made = 0
-        self._num_bytes = 0
-        self._kept: OrderedDict[str, KeptT] = OrderedDict()
-        self._items: dict[str, tuple[TenantId, dict[str, Any]]] = {}
+        self._own: dict[TenantId, _Own[KeptT]] = {}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(len(own.kept) for own in self._own.values())
 
     def new_suffix(self) -> str:
         """Return what ids of a new answer and its items end with."""
@@ -149,15 +163,21 @@ class ResponseStore(Generic[KeptT]):
 
     def keep(self, response: KeptT) -> None:
         """Keep an answer that begins."""
-        self._kept[response.response_id] = response
-        self._num_bytes += response.num_bytes
+        own = self._own.get(response.tenant_id, _Own())
+        replaced = own.kept.get(response.response_id)
+        if replaced is not None:
+            self._forget(replaced)
+        self._own[response.tenant_id] = own
+        own.kept[response.response_id] = response
+        own.num_bytes += response.num_bytes
         self._forget_old()
 
     def ended(self, response: KeptT, body: dict[str, Any]) -> None:
         """Take its last state, if it is still kept."""
         response.body, response.cancelled = body, None
-        if self._kept.get(response.response_id) is response:
-            self._keep_items(response)
+        own = self._own.get(response.tenant_id)
+        if own is not None and own.kept.get(response.response_id) is response:
+            own.items.update(_items_by_id(body))
             if self._journal is not None:
                 self._journal.ended(response)
 
@@ -171,13 +191,15 @@ class ResponseStore(Generic[KeptT]):
         if self._journal is None or self.find(tenant_id, response_id) is not None:
             return
         response = await self._journal.response(tenant_id, response_id)
-        if response is not None and response_id not in self._kept:
+        if response is not None and self.find(tenant_id, response_id) is None:
             self.keep(response)
-            self._keep_items(response)
+            if self.find(tenant_id, response_id) is response:
+                self._own[tenant_id].items.update(_items_by_id(response.body))
 
     async def recall_item(self, tenant_id: TenantId, item_id: str) -> None:
         """Have an item of an answer known here. As ``recall``."""
-        if self._journal is not None and item_id not in self._items:
+        own = self._own.get(tenant_id)
+        if self._journal is not None and (own is None or item_id not in own.items):
             response_id = await self._journal.response_of_item(tenant_id, item_id)
             if response_id is not None:
                 await self.recall(tenant_id, response_id)
@@ -189,8 +211,8 @@ class ResponseStore(Generic[KeptT]):
     def find(self, tenant_id: TenantId, response_id: str) -> KeptT | None:
         """Return an answer, None where that tenant has none of this id."""
         self._forget_old()
-        response = self._kept.get(response_id)
-        return response if response is not None and response.tenant_id == tenant_id else None
+        own = self._own.get(tenant_id)
+        return None if own is None else own.kept.get(response_id)
 
     def get(self, tenant_id: TenantId, response_id: str) -> KeptT:
         """Return an answer.
@@ -213,8 +235,9 @@ class ResponseStore(Generic[KeptT]):
         Raises:
             InvalidRequestError: None of that tenant's.
         """
-        owner, item = self._items.get(item_id, (None, {}))
-        if owner != tenant_id:
+        own = self._own.get(tenant_id)
+        item = None if own is None else own.items.get(item_id)
+        if item is None:
             raise InvalidRequestError(
                 f"input: the item `{item_id}` was not stored, or was forgotten; send it whole",
                 param="input",
@@ -233,28 +256,36 @@ class ResponseStore(Generic[KeptT]):
 
     def discard(self, response: KeptT) -> None:
         """Forget an answer that nobody was told of."""
-        if self._kept.get(response.response_id) is response:
+        own = self._own.get(response.tenant_id)
+        if own is not None and own.kept.get(response.response_id) is response:
             self._forget(response)
 
-    def _keep_items(self, response: KeptT) -> None:
-        for item in response.body["output"]:
-            if "id" in item:
-                self._items[item["id"]] = response.tenant_id, item
-
     def _forget_old(self) -> None:
-        limits, now_s = self._limits, anyio.current_time()
-        while self._kept:
-            oldest = next(iter(self._kept.values()))
-            if (
-                len(self._kept) <= limits.max_responses
-                and self._num_bytes <= limits.max_bytes
-                and now_s - oldest.began_s <= limits.ttl_s
-            ):
-                break
-            self._forget(oldest)
+        if not self._own:
+            return
+        limits, oldest_s = self._limits, anyio.current_time() - self._limits.ttl_s
+        for own in list(self._own.values()):
+            while own.kept and (oldest := _oldest(own)).began_s < oldest_s:
+                self._forget(oldest)
+        while len(self) > limits.max_responses:
+            self._forget(_oldest(max(self._own.values(), key=lambda own: len(own.kept))))
+        while sum(own.num_bytes for own in self._own.values()) > limits.max_bytes:
+            self._forget(_oldest(max(self._own.values(), key=lambda own: own.num_bytes)))
 
     def _forget(self, response: KeptT) -> None:
-        del self._kept[response.response_id]
-        self._num_bytes -= response.num_bytes
-        for item in response.body["output"]:
-            self._items.pop(item.get("id"), None)
+        own = self._own[response.tenant_id]
+        del own.kept[response.response_id]
+        own.num_bytes -= response.num_bytes
+        for item_id in _items_by_id(response.body):
+            own.items.pop(item_id, None)
+        if not own.kept:
+            del self._own[response.tenant_id]
+
+
+def _items_by_id(body: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found = ((a_text(item.get("id")), item) for item in objects(body.get("output")))
+    return {item_id: item for item_id, item in found if item_id is not None}
+
+
+def _oldest(own: _Own[KeptT]) -> KeptT:
+    return next(iter(own.kept.values()))

@@ -33,7 +33,7 @@ class ServiceRoutes:
         """Answer ``GET /ready``: turns are taken."""
         error = self.unready()
         if error is not None:
-            return error_response(error, request.url.path)
+            return error_response(error, request.scope["path"])
         return JSONResponse({"status": "ready"})
 
     async def version(self, _: Request) -> Response:

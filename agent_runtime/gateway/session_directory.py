@@ -1,8 +1,9 @@
 """Whose turn a request is: by its session id, or by the conversation it goes on with.
 
-Invariants: every mark that leads to a session is one of that session's, and goes with it; sessions
-stand in the order in which they were last seen, those turned away before all others; every session
-has one entry in ``_expiries``, not later than it may be forgotten.
+Invariants: every mark that leads to a session is one of that session's, and goes with it; a
+tenant's sessions stand in the order in which they were last seen, those turned away before all
+others, and no tenant is kept that has none; every session has one entry in ``_expiries``, not later
+than it may be forgotten.
 """
 
 from __future__ import annotations
@@ -36,12 +37,13 @@ class ChatSession:
         priority, deadline_s: Of its turns that don't say; the deadline on the runtime's clock.
         paused: Whether turns are refused.
         num_turns, num_cached_tokens, num_prompt_tokens: Of the turns that ended well.
+        was_opened: By its owner, before its first turn: known though its turns are refused.
     """
 
     __slots__ = (
         "deadline_s", "forked_from", "last_seen_s", "marks", "memory", "num_active_turns",
         "num_cached_tokens", "num_prompt_tokens", "num_turns", "parent_id", "paused", "priority",
-        "public_id", "session_id", "tenant_id", "ttl_s",
+        "public_id", "session_id", "tenant_id", "ttl_s", "was_opened",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +65,12 @@ class ChatSession:
         self.num_turns = 0
         self.num_cached_tokens = 0
         self.num_prompt_tokens = 0
+        self.was_opened = False
+
+    @property
+    def has_come_to_nothing(self) -> bool:
+        """Whether it is but a name: no turn of it runs, or ended well, and nobody opened it."""
+        return not (self.num_turns or self.num_active_turns or self.was_opened)
 
     @property
     def is_new(self) -> bool:
@@ -106,8 +114,9 @@ class SessionDirectory:
 
     Args:
         block_size_tokens: Of the prompt memories.
-        max_sessions: The longest unseen ones beyond this many are forgotten. A session of 120k
-            tokens takes about 0.6 MB.
+        max_sessions: Beyond this many, the longest unseen ones of the tenant that has most are
+            forgotten: who floods the directory pushes out nobody else. A session of 120k tokens
+            takes about 0.6 MB.
         idle_ttl_s: So are sessions unseen for this long, unless they have a time of their own.
         era: In the ids of sessions that nobody named; ids in other eras are others.
 
@@ -128,7 +137,8 @@ class SessionDirectory:
         self._era = era
         self._max_sessions = max_sessions
         self._idle_ttl_s = idle_ttl_s
-        self._sessions: OrderedDict[SessionId, ChatSession] = OrderedDict()  # longest unseen first
+        self._sessions: dict[SessionId, ChatSession] = {}
+        self._by_tenant: dict[TenantId, OrderedDict[SessionId, ChatSession]] = {}
         self._by_mark: dict[bytes, ChatSession] = {}
         self._expiries: list[tuple[float, int, ChatSession]] = []
         self._entries = itertools.count()
@@ -177,6 +187,7 @@ class SessionDirectory:
         session = self._create(
             tenant_id, public_id, self._idle_ttl_s if ttl_s is None else ttl_s, now_s
         )
+        session.was_opened = True
         self._seen(session, now_s)
         return session
 
@@ -184,7 +195,9 @@ class SessionDirectory:
         self, tenant_id: TenantId, public_id: str, ttl_s: float, now_s: float
     ) -> ChatSession:
         """Return a session that was known before, or elsewhere, and is not known here."""
-        return self._create(tenant_id, public_id, ttl_s, now_s)
+        session = self._create(tenant_id, public_id, ttl_s, now_s)
+        session.was_opened = True
+        return session
 
     def find_named(self, tenant_id: TenantId, public_id: str) -> ChatSession | None:
         """Return a session, None where nothing is known of it."""
@@ -219,10 +232,8 @@ class SessionDirectory:
             after: The id that the page before ended with, or None.
             limit: At most so many.
         """
-        own = sorted(
-            (s for s in self._sessions.values() if s.tenant_id == tenant_id),
-            key=lambda session: session.public_id,
-        )
+        known = self._by_tenant.get(tenant_id)
+        own = sorted(known.values() if known else (), key=lambda session: session.public_id)
         rest = [session for session in own if after is None or session.public_id > after]
         return rest[:limit], len(rest) > limit
 
@@ -274,13 +285,13 @@ class SessionDirectory:
 
     def turned_away(self, session: ChatSession) -> None:
         """Note that its first turn was refused: where there are too many, it is forgotten first."""
-        self._sessions.move_to_end(session.session_id, last=False)
+        self._by_tenant[session.tenant_id].move_to_end(session.session_id, last=False)
 
     def forget_old(self, now_s: float) -> list[SessionId]:
         """Forget sessions beyond the limits, but none with a turn under way; return their ids.
 
-        O(log sessions) amortised over calls: of those with a turn under way only a few are passed
-        over in a call.
+        O(log sessions) amortised over calls, and O(tenants) for each beyond the limit: of those
+        with a turn under way only a few are passed over in a call.
         """
         forgotten: list[SessionId] = []
         while self._expiries and self._expiries[0][0] < now_s:
@@ -296,7 +307,8 @@ class SessionDirectory:
                 self._expire_later(session)
         num_passed_over = 0
         while len(self._sessions) > self._max_sessions and num_passed_over < MAX_BUSY_PASSED_OVER:
-            session = next(iter(self._sessions.values()))
+            most = max(self._by_tenant.values(), key=len)
+            session = next(iter(most.values()))
             if session.num_active_turns:
                 num_passed_over += 1
                 self._seen(session, now_s)
@@ -307,7 +319,7 @@ class SessionDirectory:
 
     def _seen(self, session: ChatSession, now_s: float) -> None:
         session.last_seen_s = now_s
-        self._sessions.move_to_end(session.session_id)
+        self._by_tenant[session.tenant_id].move_to_end(session.session_id)
 
     def _expire_later(self, session: ChatSession) -> None:
         entry = session.last_seen_s + session.ttl_s, next(self._entries), session
@@ -315,6 +327,10 @@ class SessionDirectory:
 
     def _forget(self, session: ChatSession) -> None:
         del self._sessions[session.session_id]
+        own = self._by_tenant[session.tenant_id]
+        del own[session.session_id]
+        if not own:
+            del self._by_tenant[session.tenant_id]
         for mark in session.marks:
             if self._by_mark.get(mark) is session:
                 del self._by_mark[mark]
@@ -344,6 +360,7 @@ class SessionDirectory:
         session = ChatSession(tenant_id, public_id, PromptMemory(self._block_size_tokens), ttl_s)
         session.last_seen_s = now_s
         self._sessions[session.session_id] = session
+        self._by_tenant.setdefault(tenant_id, OrderedDict())[session.session_id] = session
         self._expire_later(session)
         return session
 

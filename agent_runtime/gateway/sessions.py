@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from scheduler.events import GapHint
 from scheduler.session_view import SessionPhase, SessionView
 
 DEFAULT_PAGE, MAX_PAGE = 20, 100
+_PAGE = re.compile("[0-9]{1,3}")
 NOTHING = b"{}"
 
 
@@ -205,7 +207,7 @@ def _hinted(gap: GapHint, asked: SessionHint, elapsed_s: float) -> GapHint:
 def _limit(given: str | None) -> int:
     if given is None:
         return DEFAULT_PAGE
-    if not given.isdecimal() or not 1 <= int(given[:9]) <= MAX_PAGE:
+    if not _PAGE.fullmatch(given) or not 1 <= int(given) <= MAX_PAGE:
         raise InvalidRequestError(
             f"limit: expected a whole number from 1 to {MAX_PAGE}", param="limit"
         )

@@ -56,6 +56,7 @@ class TokeniseRoute:
             self.opening.models.check(asked.model)
         strings: list[str] | None = None
         if asked.prompt is not None:
+            self.opening.check_countable([asked.prompt], "prompt")
             tokens = tokenise(asked.prompt).tolist()
             strings = cut(asked.prompt) if asked.return_token_strs else None
         else:
@@ -72,6 +73,8 @@ class TokeniseRoute:
         messages = [message.model_dump() for message in asked.messages or ()]
         tools = [tool.model_dump(exclude_unset=True) for tool in asked.tools or ()]
         memory = PromptMemory(self.opening.runner.block_size_tokens)
-        memory.open_prompt(render_chat(messages, tools))
+        rendered = render_chat(messages, tools)
+        self.opening.check_countable([piece.text for piece in rendered], "messages")
+        memory.open_prompt(rendered)
         opening = [marker("assistant")] if asked.add_generation_prompt else []
         return [*memory.tokens(), *opening]

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName
-from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST
+from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST, http_error
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.request_limit import RequestLimit
 from agent_runtime.gateway.session_directory import ChatSession
@@ -34,6 +34,8 @@ from agent_runtime.gateway.turn_stream import (
 from agent_runtime.gateway.turn_telemetry import TURN_SPAN, TurnCounts, TurnSpan, WatchedTurn
 from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
+
+CLIENT_ERRORS, TOO_MANY = range(400, 500), 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +138,21 @@ async def _run(
     """
     stack.enter_context(desk.limit.under_way())
     line = desk.opening.line if ready.session.is_new else None
-    watched = stack.enter_context(WatchedTurn(desk.counts, ready.dialect, line, span))
+    watched = WatchedTurn(desk.counts, ready.dialect, line, span)
+    stack.callback(_forget_if_refused, desk.opening, ready.session, watched)
+    stack.enter_context(watched)
     try:
         return await ready.begin(watched, stack)
     except (RequestError, BackendError) as error:
         watched.broke(error)
         raise
+
+
+def _forget_if_refused(opening: Opening, session: ChatSession, watched: WatchedTurn) -> None:
+    status = None if watched.error is None else http_error(watched.error).status
+    # Who is to come again later is waited for.
+    if status is not None and status in CLIENT_ERRORS and status != TOO_MANY:
+        opening.refused(session)
 
 
 async def _whole(run: Run, ends: StreamEnds, request: Request, headers: dict[str, str]) -> Response:

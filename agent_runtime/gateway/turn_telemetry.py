@@ -78,10 +78,11 @@ class WatchedTurn:
     Attributes:
         outcome: How it ended, as far as is known.
         used: What it used, once it is answered.
+        error: Why it was not, if it was told.
     """
 
     __slots__ = (
-        "_counts", "_dialect", "_line", "_span", "_waiting", "outcome", "used",
+        "_counts", "_dialect", "_line", "_span", "_waiting", "error", "outcome", "used",
     )  # fmt: skip
 
     def __init__(
@@ -98,6 +99,7 @@ class WatchedTurn:
         self._waiting = True
         self.outcome = Outcome.ABORTED
         self.used: TurnUsage | None = None
+        self.error: RequestError | BackendError | None = None
 
     def __enter__(self) -> Self:
         self._counts.turn_arrived()
@@ -130,6 +132,7 @@ class WatchedTurn:
 
     def broke(self, error: RequestError | BackendError) -> None:
         """It could not be run, or not to its end."""
+        self.error = error
         self.outcome = Outcome.REFUSED if isinstance(error, RequestError) else Outcome.FAILED
 
     def answered(self, used: TurnUsage) -> None:

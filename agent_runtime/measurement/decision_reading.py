@@ -9,6 +9,7 @@ import msgspec
 from typing_extensions import override
 
 from agent_runtime.errors import TraceError
+from agent_runtime.undecodable import UNDECODABLE
 from scheduler.commands import Command, Dispatch, Drop, Pull, Refuse, Release, Retain
 from scheduler.decision import Decision
 from scheduler.events import (
@@ -254,7 +255,7 @@ def read_decisions(lines: Iterable[tuple[int, bytes]], path: str) -> Iterator[tu
     for number, line in lines:
         try:
             decision = _DECODER.decode(line).decision()
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNDECODABLE as error:
             problem, field = _where(str(error))
             raise TraceError(
                 f"not a line of an event log, as --event-log writes it: {problem}",

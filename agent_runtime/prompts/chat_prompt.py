@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.prompts.block_hashes import Prompt, extend_hashes, root_of
-from agent_runtime.prompts.tokeniser import marker, tokenise
+from agent_runtime.prompts.tokeniser import is_longer, marker, tokenise
 from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
 END_OF_MESSAGE = marker("end of message")
@@ -116,6 +116,12 @@ def render_chat(
                 text += f"\n{key}: {_json(message[key])}"
         rendered.append(RenderedMessage(message["role"], text))
     return rendered
+
+
+def are_longer(pieces: Sequence[PromptPiece], most_tokens: int) -> bool:
+    """Return whether the texts of a prompt have certainly more tokens, see ``is_longer``."""
+    texts = [piece.text for piece in pieces if isinstance(piece, RenderedMessage)]
+    return is_longer(texts, most_tokens)
 
 
 def chain_digests(messages: Sequence[PromptPiece]) -> list[bytes]:
@@ -289,9 +295,10 @@ def _as_written(name: str, arguments: str) -> str:
     """
     try:
         value = json.loads(arguments)
+        written = value if isinstance(value, str) else _dumped(value)
     except (ValueError, RecursionError):  # no JSON: it stays as it is
         return tool_call_text(name, arguments)
-    return tool_call_text(name, value if isinstance(value, str) else _dumped(value))
+    return tool_call_text(name, written)
 
 
 def _dumped(value: object) -> str:

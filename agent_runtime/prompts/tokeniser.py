@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
+from collections.abc import Sequence
 
 _PIECE = re.compile(r" ?[A-Za-z]{1,8}|\d{1,3}| ?[^\sA-Za-z\d]{1,2}|\n+| +|\s+")
 
@@ -34,6 +35,28 @@ def tokenise(text: str) -> array[int]:
         "I",
         (zlib.crc32(piece.encode("utf-8", "surrogatepass")) for piece in _PIECE.findall(text)),
     )
+
+
+MOST_LETTERS = 4
+"""A token, of text that may be as long as is allowed: longer text is looked at before it is cut."""
+_STRETCH = 1 << 18
+
+
+def is_longer(texts: Sequence[str], most_tokens: int) -> bool:
+    """Return whether texts have certainly more tokens, in all; looks no further than it must.
+
+    Cutting up 64 MiB takes many seconds, which nobody should wait for only to be told no.
+    """
+    if sum(map(len, texts)) <= MOST_LETTERS * most_tokens:
+        return False
+    num_tokens = 0
+    for text in texts:
+        for start in range(0, len(text), _STRETCH):
+            # Where a stretch ends, one token is cut in two.
+            num_tokens += max(0, len(_PIECE.findall(text, start, start + _STRETCH)) - 1)
+            if num_tokens > most_tokens:
+                return True
+    return False
 
 
 def marker(name: str) -> int:

@@ -66,7 +66,7 @@ class McpTool:
 
         try:
             values = json.loads(arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ToolFailure(f"wrong arguments: {error}") from error
         if not isinstance(values, dict):
             raise ToolFailure("wrong arguments: they must be a JSON object")

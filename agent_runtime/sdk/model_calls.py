@@ -167,7 +167,7 @@ def _model_call_error(error: BackendError, num_tried: int) -> ModelCallError:
         return ModelCallError(f"{error}{times}")
     try:
         body = json.loads(error.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ModelCallError(f"{error}{times}", status=error.status)
     message = f"the server answered {error.status}: {_message(body)}{times}"
     return ModelCallError(message, status=error.status)

@@ -11,6 +11,7 @@ import msgspec
 
 from agent_runtime.errors import WireFormatError
 from agent_runtime.rack_view.messages import VERSION, Frame, Layout
+from agent_runtime.undecodable import UNDECODABLE
 
 ViewMessage: TypeAlias = Layout | Frame
 
@@ -38,5 +39,5 @@ def read_message(data: bytes) -> ViewMessage | None:
                 f"{VERSION}: use the panjiu that the server is of"
             )
         return _MESSAGE.decode(data) if head.kind in {"layout", "frame"} else None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise WireFormatError(f"not a message of a rack view: {error}") from error

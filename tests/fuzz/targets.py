@@ -1,8 +1,6 @@
 """What is fed with anything, and what it may raise of it: its own errors, and nothing else."""
 
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from agent_runtime.backends.kv_event_wire import (
     BlockRemoved,
@@ -16,8 +14,10 @@ from agent_runtime.backends.vllm_servers.kv_residency import KvResidency
 from agent_runtime.errors import AgentRuntimeError
 from agent_runtime.gateway.dialects.chat_reading import read_chat
 from agent_runtime.gateway.dialects.completions_reading import read_completion
-from agent_runtime.gateway.dialects.messages_reading import read_messages
+from agent_runtime.gateway.dialects.messages_reading import read_count, read_messages
 from agent_runtime.gateway.dialects.responses_reading import read_responses
+from agent_runtime.gateway.dialects.responses_wire import ResponsesRequest
+from agent_runtime.gateway.neutral_request import ChatPrompt, NeutralRequest
 from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
 from agent_runtime.gateway.relay.chat_replies import StreamedReply, WholeReply
 from agent_runtime.gateway.relay.message_replies import StreamedMessage, WholeMessage
@@ -27,29 +27,22 @@ from agent_runtime.gateway.relay.response_replies import StreamedResponse, Whole
 from agent_runtime.gateway.relay.responses_api import ResponsesApi
 from agent_runtime.gateway.response_store import ResponseStore, StoredResponse, StoreLimits
 from agent_runtime.gateway.session_keys import Caller
+from agent_runtime.gateway.session_wire import ForkedSession, NewSession, SessionHint
+from agent_runtime.gateway.tokenise_route import TokenizeRequest
+from agent_runtime.gateway.wire import parse_body
 from agent_runtime.measurement.decision_reading import read_decisions
-from agent_runtime.prompts.chat_prompt import PromptMemory
+from agent_runtime.prompts.chat_prompt import PromptMemory, render_chat
 from scheduler.ids import ReplicaId
+from tests.fuzz.target import Target
+from tests.fuzz.trace_target import TRACE_TARGET
+from tests.fuzz.wire_targets import WIRE_TARGETS
 
 CALLER = Caller({})
 SPLITS = 7
 """Where a reply is cut is drawn from its first byte, modulo this."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """One of them.
-
-    Attributes:
-        feed: Feeds it; raises what must not be.
-        seeds: What it is begun with.
-    """
-
-    feed: Callable[[bytes], None]
-    seeds: Sequence[bytes]
-
-
-def _replies(data: bytes) -> None:
+def feed_replies(data: bytes) -> None:
     """An engine's answer, cut somewhere."""
     cut = len(data) * (data[0] % SPLITS) // SPLITS if data else 0
     for make in (
@@ -77,17 +70,24 @@ def _replies(data: bytes) -> None:
         assert all(isinstance(name, str) for name in facts.tool_names), facts
 
 
-def _bodies(data: bytes) -> None:
+def feed_bodies(data: bytes) -> None:
     """A client's request, before the emulated rack and before engines."""
     store: ResponseStore[StoredResponse] = ResponseStore(StoreLimits(), lambda: 0.0)
-    for read in (
-        read_chat,
-        read_completion,
-        read_messages,
-        lambda body, caller: read_responses(body, caller, store),
-    ):
+
+    def read_items(body: bytes, caller: Caller) -> tuple[object, NeutralRequest]:
+        asked = parse_body(ResponsesRequest, body)
+        return asked, read_responses(asked, caller, store)
+
+    for read in (read_chat, read_completion, read_messages, read_items):
         with suppress(AgentRuntimeError):
-            read(data, CALLER)
+            for asked in read(data, CALLER)[1].prompts:
+                if isinstance(asked, ChatPrompt):
+                    PromptMemory(16).open_prompt(render_chat(asked.messages, asked.tools))
+    with suppress(AgentRuntimeError):
+        read_count(data, CALLER)
+    for kind in (TokenizeRequest, NewSession, ForkedSession, SessionHint):
+        with suppress(AgentRuntimeError):
+            parse_body(kind, data)
     for api in (ChatApi(), CompletionsApi(), MessagesApi(), ResponsesApi()):
         with suppress(AgentRuntimeError):
             call = read_call(api, data, CALLER, {})
@@ -187,7 +187,7 @@ _ITEMS = (
 
 TARGETS = {
     "bodies": Target(
-        _bodies,
+        feed_bodies,
         (
             _CHAT,
             b'{"model":"m","prompt":"p","max_tokens":3,"n":2}',
@@ -205,5 +205,7 @@ TARGETS = {
         ),
     ),
     "metrics": Target(_metrics, (_METRICS,)),
-    "replies": Target(_replies, (_STREAM, _WHOLE, _MESSAGE, _RESPONSE)),
+    "replies": Target(feed_replies, (_STREAM, _WHOLE, _MESSAGE, _RESPONSE)),
+    "traces": TRACE_TARGET,
+    **WIRE_TARGETS,
 }

@@ -22,8 +22,8 @@ from tests.kills.fleet import KilledProcess, look_alikes, vllm_servers, word_eng
 from tests.kills.run import KillRun, Terms, Told
 from tests.redis_server import running_redis
 
-VLLM_KILLS = 4
-"""Of engines that take a minute to start."""
+KILLS_OF_A_VLLM = 12
+"""Of so many kills one is of an engine that takes a minute to start."""
 
 
 def kill_run(terms: Terms, kind: str, progressed: Callable[[str], None]) -> Told:
@@ -41,7 +41,12 @@ def terms_of(kind: str, terms: Terms) -> Terms:
         return terms
     if kind == "look-alikes":
         return replace(terms, model="qwen3-8b", checks_words=False)
-    return replace(terms, model="tiny", checks_words=False, num_engine_kills=VLLM_KILLS)
+    return replace(
+        terms,
+        model="tiny",
+        checks_words=False,
+        num_engine_kills=1 + terms.num_kills // KILLS_OF_A_VLLM,
+    )
 
 
 def _engines(kind: str, folder: Path) -> list[KilledProcess]:

@@ -86,7 +86,7 @@ class EngineConnections:
         with anyio.move_on_after(PROBE_S):
             reply = await self._asked("GET", url, b"", self._headers)
             try:
-                body = await reply.next_bytes()
+                body = bytearray()
                 while data := await reply.next_bytes():
                     body += data
                     if len(body) > MAX_PAGE_BYTES:
@@ -94,7 +94,7 @@ class EngineConnections:
                         raise EngineUnreachableError(problem, refused=False)
             finally:
                 reply.close()
-            return reply.status, body
+            return reply.status, bytes(body)
         raise EngineUnreachableError(f"{url}: no answer within {PROBE_S:g} s", refused=False)
 
     async def send(

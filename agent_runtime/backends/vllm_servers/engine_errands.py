@@ -19,6 +19,7 @@ from agent_runtime.errors import EngineLostError, NoEngineError
 from scheduler.ids import ReplicaId
 
 BUSY, NOT_FOUND = 503, 404
+MAX_ANSWER_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,19 @@ class ErrandReply:
         """Return its body.
 
         Raises:
-            EngineLostError: It broke off.
+            EngineLostError: It broke off, or has no end.
         """
-        return b"".join([data async for data in self.chunks()])
+        body = bytearray()
+        async for data in self.chunks():
+            body += data
+            if len(body) > MAX_ANSWER_BYTES:
+                raise EngineLostError(
+                    f"engine {self.replica_id} was lost: an answer of more than "
+                    f"{MAX_ANSWER_BYTES} bytes",
+                    replica_id=self.replica_id,
+                    began=True,
+                )
+        return bytes(body)
 
 
 class EngineErrands:

@@ -26,6 +26,8 @@ from agent_runtime.turns import TurnOutcome, TurnProgress
 from scheduler.ids import ReplicaId
 
 FIRST_ERROR_STATUS = 400
+MAX_ERROR_BYTES = 1 << 20
+"""Of what an engine says of an error; the rest is not waited for."""
 BUSY = 503
 
 
@@ -165,9 +167,7 @@ class EngineTurn:
             if reply.status < FIRST_ERROR_STATUS:
                 self._listener.answered()
                 return reply
-            body = b""
-            while data := await reply.next_bytes():
-                body += data
+            body = await _start_of(reply)
         except EngineUnreachableError as error:
             raise self._lost(str(error), certain=error.refused) from error
         wait = reply.retry_after
@@ -209,3 +209,14 @@ class EngineTurn:
             replica_id=self._replica_id,
             began=self._began,
         )
+
+
+async def _start_of(reply: EngineReply) -> bytes:
+    """Return the body of an answer, or as much of it as is read."""
+    body = bytearray()
+    while data := await reply.next_bytes():
+        body += data
+        if len(body) > MAX_ERROR_BYTES:
+            reply.close()
+            break
+    return bytes(body[:MAX_ERROR_BYTES])

@@ -10,6 +10,6 @@ def parsed_arguments(arguments: str) -> dict[str, Any]:
     """Return the arguments; an empty object for those that a limit cut in the middle."""
     try:
         parsed = json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}

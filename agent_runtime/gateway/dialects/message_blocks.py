@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.dialects.messages_wire import CacheControl, MessageParam, TextBlock
 from agent_runtime.gateway.neutral_request import CacheBreakpoint, wrong
+from agent_runtime.loose_json import a_text
 
 LIFETIME_S = {"5m": 300.0, "1h": 3600.0}
 ATTRIBUTION = "x-anthropic-billing-header:"
@@ -69,7 +70,7 @@ class ReadMessages:
         current: dict[str, Any] | None = None
         for number, block in enumerate(given.content):
             place = f"messages[{index}].content[{number}]"
-            kind = block.get("type")
+            kind = a_text(block.get("type"))
             if kind == "tool_result":
                 current = _tool_message(block, place)
                 self.messages.append(current)
@@ -143,7 +144,7 @@ def block_text(block: object, place: str) -> str:
     if isinstance(block.get("text"), str):
         return str(block["text"])
     kind = block.get("type")
-    if kind in {"image", "document", "container_upload"} or not isinstance(kind, str):
+    if not isinstance(kind, str) or kind in {"image", "document", "container_upload"}:
         raise InvalidRequestError(
             f"{place}: the emulated model reads text only; found a block of type {kind!r}",
             param=place,

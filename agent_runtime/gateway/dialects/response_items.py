@@ -45,6 +45,8 @@ class ReadItems:
 
     def _take(self, item: dict[str, Any], place: str) -> None:
         kind = _kind(item)
+        if not isinstance(kind, str):
+            raise wrong(f"{place}.type", "expected text")
         if kind == REFERENCE:
             if not isinstance(item.get("id"), str):
                 raise wrong(place, "an item has a type or a role; a reference has an id")
@@ -63,7 +65,7 @@ class ReadItems:
 
     def _take_message(self, item: dict[str, Any], place: str) -> None:
         role = item.get("role")
-        if role not in ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             raise wrong(f"{place}.role", f"expected one of {', '.join(sorted(ROLES))}")
         content = content_text(item.get("content"), f"{place}.content")
         self._append({"role": role, "content": content})

@@ -23,6 +23,8 @@ from agent_runtime.gateway.turn_desk import plain_headers
 from agent_runtime.gateway.turn_stream import STREAM_HEADERS, leave_on_disconnect
 
 NOT_FOUND, NO_SUCH_ROUTE = 404, 405
+IN_QUERIES = "!$%&'()*+,-./:;=?@_~"
+"""Beside letters and digits, RFC 3986."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +108,13 @@ class ErrandRoutes:
 
     async def _errand(self, request: Request) -> Errand:
         body = await self.opening.read(request)
-        path = quote(request.url.path)
-        if request.url.query:
-            path += f"?{request.url.query}"
-        return Errand(request.method, path, body, self.headers.of(plain_headers(request)))
+        path = quote(request.scope["path"])  # encoded anew: what the client wrote is not passed on
+        query = quote(request.scope["query_string"], safe=IN_QUERIES)
+        if query:
+            path += f"?{query}"
+        # The answer to a HEAD has no body to wait for; the server drops that of a GET.
+        method = "GET" if request.method == "HEAD" else request.method
+        return Errand(method, path, body, self.headers.of(plain_headers(request)))
 
 
 def response_path(response_id: str) -> str:

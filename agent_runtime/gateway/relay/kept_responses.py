@@ -36,6 +36,7 @@ from scheduler.ids import ReplicaId, TenantId
 
 ASK_AGAIN_S = 60.0
 """An engine that did not know a response is taken to keep none for so long."""
+MAX_ID_LENGTH = 256
 MAX_DELETED = 10_000
 """Ids that are remembered as deleted."""
 
@@ -120,13 +121,14 @@ class KeptResponses:
         """Return a response, None where it is not known here and an engine may have it.
 
         Raises:
-            UnknownResponseError: It was deleted, or may be another tenant's.
+            UnknownResponseError: It was deleted, may be another tenant's, or can be no id.
         """
         await self._store.recall(tenant_id, response_id)
         found = self._store.find(tenant_id, response_id)
         if found is None and (
             tenant_id != NO_TENANT
             or response_id in self._deleted
+            or not _may_be_one(response_id)
             or await self._store.was_deleted(tenant_id, response_id)
         ):
             raise UnknownResponseError(
@@ -254,6 +256,11 @@ class Keeping:
         )
         begun.goes_on_with(call.base)
         return begun
+
+
+def _may_be_one(response_id: str) -> bool:
+    """Return whether an engine may be asked for it: in a path it must mean no other place."""
+    return 0 < len(response_id) <= MAX_ID_LENGTH and response_id not in {".", ".."}
 
 
 def _response(reader: ReplyReader) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.dialects.message_blocks import LIFETIME_S, ReadMessages
 from agent_runtime.gateway.dialects.messages_wire import MessageParam, TextBlock
 from agent_runtime.gateway.relay.readable_parts import readable_part
+from agent_runtime.loose_json import a_text
 
 TEXTLESS = frozenset({"image", "document", "container_upload"})
 
@@ -83,7 +84,7 @@ def _content(content: object) -> str | list[dict[str, Any]]:
 
 
 def _readable_block(block: dict[str, Any]) -> dict[str, Any]:
-    if block.get("type") in TEXTLESS:
+    if a_text(block.get("type")) in TEXTLESS:
         return readable_part(block)
     if block.get("type") == "tool_result" and isinstance(block.get("content"), list):
         parts = [_readable_block(part) for part in _parts(block["content"])]

@@ -14,6 +14,7 @@ from agent_runtime.event_stream import MAX_EVENT_BYTES
 from agent_runtime.undecodable import UNDECODABLE
 
 SEPARATOR = b"\n\n"
+MAX_ANSWER_BYTES = 64 << 20
 MAX_UNHEARD_BYTES = 64 << 10
 """Events that pass before what they said is put together; keeps a long reply's memory small."""
 
@@ -24,13 +25,14 @@ _decode = msgspec.json.Decoder().decode
 class WholeEvents:
     """Cuts a stream behind the last whole event.
 
-    Invariant: ``_rest`` is the beginning of an event.
+    Invariant: ``_rest`` is the beginning of an event. It is looked through once, however many
+        pieces it comes in.
     """
 
     __slots__ = ("_rest",)
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def take(self, data: bytes) -> bytes:
         """Take in bytes; return the events that they complete.
@@ -38,16 +40,16 @@ class WholeEvents:
         Raises:
             WireFormatError: An event of more than 64 MiB.
         """
-        if self._rest:
-            data = self._rest + data
-        end = data.rfind(SEPARATOR)
-        if end < 0:
-            self._rest = data
-            if len(data) > MAX_EVENT_BYTES:
+        rest = self._rest
+        if SEPARATOR not in data and not (data.startswith(b"\n") and rest.endswith(b"\n")):
+            rest += data
+            if len(rest) > MAX_EVENT_BYTES:
                 raise WireFormatError(f"an event of more than {MAX_EVENT_BYTES} bytes")
             return b""
-        end += len(SEPARATOR)
-        self._rest = data[end:]
+        if rest:
+            data = bytes(rest) + data
+        end = data.rfind(SEPARATOR) + len(SEPARATOR)
+        self._rest = bytearray(data[end:])
         return data[:end]
 
 
@@ -128,7 +130,7 @@ class WholeAnswer:
     """
 
     def __init__(self) -> None:
-        self._data: list[bytes] = []
+        self._data = bytearray()
         self.answer: dict[str, Any] | None = None
 
     @property
@@ -137,13 +139,19 @@ class WholeAnswer:
         return self.answer is not None
 
     def feed(self, data: bytes) -> bytes:
-        """Take in bytes; all are passed on."""
-        self._data.append(data)
+        """Take in bytes; all are passed on.
+
+        Raises:
+            WireFormatError: More than 64 MiB in all.
+        """
+        self._data += data
+        if len(self._data) > MAX_ANSWER_BYTES:
+            raise WireFormatError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
         return data
 
     def end(self) -> bytes:
         """Take in that this was all."""
-        self.answer = parsed(b"".join(self._data))
+        self.answer = parsed(self._data)
         return b""
 
 
@@ -166,7 +174,7 @@ def data_of(event: bytes) -> bytes:
     return event[start + len(_DATA) :].strip() if event.startswith(_DATA, start) else b""
 
 
-def parsed(data: bytes) -> dict[str, Any] | None:
+def parsed(data: bytes | bytearray) -> dict[str, Any] | None:
     """Return a JSON object, None for anything else."""
     try:
         value = _decode(data)

@@ -17,6 +17,7 @@ from agent_runtime.gateway.relay.relayed_call import RelayedCall
 from agent_runtime.gateway.running_answer import tell_parent
 from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.gateway.turn_terms import TurnTerms, turn_terms
+from agent_runtime.prompts.chat_prompt import are_longer
 from agent_runtime.turns import TurnRequest, TurnRunner
 from scheduler.events import GapHint
 from scheduler.ids import ReplicaId
@@ -90,7 +91,8 @@ class RelayOpening:
         session = await self.opening.find_session(call.keys, digests, parent_id)
         memory, limit = session.memory, self.runner.max_context_tokens
         salt = self.opening.salt(call.keys)
-        num_counted = memory.open_prompt(prompt.pieces, salt)
+        pieces = () if are_longer(prompt.pieces, 2 * limit) else prompt.pieces
+        num_counted = memory.open_prompt(pieces, salt)
         chain = SessionChain(session.session_id, memory.hashes())
         if num_counted > 2 * limit:
             memory.clear()  # the engine refuses it; nobody must keep it
@@ -158,8 +160,8 @@ class RelayOpening:
             self.counts.learn(
                 session.session_id, facts.num_prompt_tokens, opened.num_counted_tokens
             )
-            num_cached = facts.num_cached_tokens or 0
-            self.opening.sessions.turn_ended(session, facts.num_prompt_tokens, num_cached)
+        num_prompt, num_cached = facts.num_prompt_tokens or 0, facts.num_cached_tokens or 0
+        self.opening.sessions.turn_ended(session, num_prompt, num_cached)
         if keys.exact is not None:
             return
         message = call.reader.message()

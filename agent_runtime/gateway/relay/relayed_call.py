@@ -18,12 +18,20 @@ from agent_runtime.gateway.response_store import StoredResponse
 from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
 from agent_runtime.gateway.turn_terms import gap_after
 from agent_runtime.gateway.wire import ServerExtras, invalid_request
+from agent_runtime.loose_json import is_nested_deeper
 from agent_runtime.undecodable import UNDECODABLE
-from scheduler.events import GapHint
+from scheduler.events import NO_TENANT, GapHint
 from scheduler.ids import ReplicaId
 
 EXTRAS = ("session_id", "priority", "cache_salt", "panjiu")
 NO_EXTRAS = ServerExtras()
+MAX_DEPTH = 200
+"""Levels; as before the emulated model. What reads a body goes down into them."""
+NOT_OF_TENANTS = {
+    "kv_transfer_params": "it names KV by where it lies, whoever's it is; leave it out",
+    "request_id": "an engine knows answers by it, whoever's they are; leave it out",
+}
+"""vLLM's members that lead to what is another caller's."""
 
 
 class RelayedCall(msgspec.Struct, frozen=True):
@@ -120,6 +128,10 @@ def parsed_fields(body: bytes) -> dict[str, Any]:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidRequestError("the body must be a JSON object")
+    if is_nested_deeper(fields, MAX_DEPTH):
+        raise InvalidRequestError(
+            f"the body is nested in more than {MAX_DEPTH} levels; no engine needs so many"
+        )
     return fields
 
 
@@ -148,6 +160,8 @@ def read_call(
     """
     if fields is None:
         fields = parsed_fields(body)
+    if caller.tenant_id != NO_TENANT:
+        _check_of_tenant(fields)
     extras = _extras(fields)
     keys = session_keys(
         caller,
@@ -160,6 +174,13 @@ def read_call(
         caller.headers, extras.panjiu, priority=extras.priority, lease_s=api.lease_s(fields)
     )
     return RelayedCall(api, body, fields, headers, keys, hints)
+
+
+def _check_of_tenant(fields: Fields) -> None:
+    more = fields.get("vllm_xargs")
+    for name, why in NOT_OF_TENANTS.items():
+        if fields.get(name) is not None or (isinstance(more, dict) and name in more):
+            raise InvalidRequestError(f"{name}: not taken from tenants: {why}", param=name)
 
 
 def _extras(fields: Fields) -> ServerExtras:
