@@ -16,8 +16,8 @@ from typing_extensions import override
 from agent_runtime.cli import client_connection
 from agent_runtime.cli.client_connection import HeadJoiningTransport
 from agent_runtime.client_departure import EXTENSION, Departure, departure_of
+from agent_runtime.gateway.leaving import leave_accompanied, leave_on_disconnect
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
-from agent_runtime.gateway.turn_stream import leave_accompanied, leave_on_disconnect
 from tests.lookalike_engine import LookalikeEngine
 from tests.served_engines import chat_body, served_engines, streamed
 

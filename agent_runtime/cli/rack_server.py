@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal
 
@@ -65,8 +66,13 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
     )
 
 
+CLOSE = b"connection", b"close"
+
+
 class EndpointServer(uvicorn.Server):
     """Ends the turns under way before it waits for their connections to close.
+
+    Signals are left to whoever opened it.
 
     Args:
         config: What is served, and how.
@@ -83,6 +89,23 @@ class EndpointServer(uvicorn.Server):
         again = [one.dup() for one in named for _ in range(ACCEPTED_A_TURN - 1)]
         await super().startup([*named, *again] or None)
         collect_garbage_rarely()
+
+    @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def close_connections_once_answered(self) -> None:
+        """Close each connection after the answer under way, or its next one.
+
+        None is closed at once: what its client is just sending would be lost without an answer.
+        """
+        self.config.encoded_headers.append(CLOSE)  # they are read again every second
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        for connection in self.server_state.connections:
+            cycle = getattr(connection, "cycle", None)  # of a request; HTTP/1 has it alone
+            if cycle is not None and not cycle.response_complete:
+                connection.shutdown()
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -17,6 +17,7 @@ from agent_runtime.errors import (
     SessionStateError,
     TooManyRequestsError,
 )
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.journal.session_journal import SessionJournal
 from agent_runtime.gateway.kv_salt import kv_salt
 from agent_runtime.gateway.models import Models
@@ -52,6 +53,7 @@ class Opening:
         line: Of newcomers that wait to run.
         shares_kv: Whether tenants may find each other's KV.
         journal: Of sessions that are not known here; None where none are taken down.
+        closing: Of the endpoint.
     """
 
     runner: TurnRunner
@@ -61,6 +63,7 @@ class Opening:
     line: WaitingLine
     shares_kv: bool = False
     journal: SessionJournal | None = None
+    closing: Closing = field(default_factory=Closing)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def read(self, request: Request) -> bytes:
