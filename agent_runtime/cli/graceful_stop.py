@@ -103,14 +103,14 @@ class GracefulStop:
         self._notice("stopped" + cut)
         server.should_exit = True
         await anext(signals)
-        server.force_exit = True
+        server.hurry()
 
 
 async def _cancel_on_signal(
     signals: Signals, server: EndpointServer, waiting: anyio.CancelScope
 ) -> None:
     await anext(signals)
-    server.force_exit = True
+    server.hurry()
     waiting.cancel()
 
 

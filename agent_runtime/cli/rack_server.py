@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Literal
 
+import anyio
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
@@ -67,6 +68,9 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
 
 
 CLOSE = b"connection", b"close"
+HANG_UP_S = 2
+FLUSH_S = 0.2
+"""In which last words reach those who read."""
 
 
 class EndpointServer(uvicorn.Server):
@@ -74,14 +78,21 @@ class EndpointServer(uvicorn.Server):
 
     Signals are left to whoever opened it.
 
+    Connections whose clients do not read what is sent are hung up on after the config's grace.
+
     Args:
         config: What is served, and how.
-        stop: Ends them.
+        stop: Ends the turns.
     """
 
     def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._stop = stop
+        self._grace_s = config.timeout_graceful_shutdown or 0
+        # Beyond it uvicorn cancels tasks, with a stack trace each: for those that hang though their
+        # connections are gone.
+        config.timeout_graceful_shutdown = self._grace_s + HANG_UP_S
+        self._hurried = anyio.Event()
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -107,7 +118,23 @@ class EndpointServer(uvicorn.Server):
             if cycle is not None and not cycle.response_complete:
                 connection.shutdown()
 
+    def hurry(self) -> None:
+        """Give clients no time to read what was sent when it ends, or ends already."""
+        self._hurried.set()
+
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stop()
-        await super().shutdown(sockets)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hang_up_in_time)
+            await super().shutdown(sockets)
+            tasks.cancel_scope.cancel()
+
+    async def _hang_up_in_time(self) -> None:
+        with anyio.move_on_after(self._grace_s):
+            await self._hurried.wait()
+            await anyio.sleep(FLUSH_S)
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if transport is not None:
+                transport.abort()
