@@ -20,6 +20,7 @@ from agent_runtime.cli.endpoint_options import (
 )
 from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
 from agent_runtime.cli.graceful_stop import GracefulStop
+from agent_runtime.cli.open_files import raise_open_files
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -128,6 +129,7 @@ def _run(
     args: argparse.Namespace, serve: Serve, *, backend_options: dict[str, object] | None = None
 ) -> int:
     """Serve on the port asked for until told to stop; return the exit code."""
+    raise_open_files()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     stop = GracefulStop(args.drain_s, console.print)
 
