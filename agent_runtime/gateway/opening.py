@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -108,6 +109,21 @@ class Opening:
     def salt(self, keys: SessionKeys) -> str | None:
         """Return what keeps a prompt's KV apart from others', see ``kv_salt``."""
         return kv_salt(keys, is_shared=self.shares_kv)
+
+    @contextmanager
+    def turn_under_way(self, session: ChatSession) -> Iterator[None]:
+        """Keep a session from being forgotten while the context lasts.
+
+        One that its owner closes meanwhile is closed for the runner once more at the end: what the
+        turn has left there, nobody would ever take away.
+        """
+        session.num_active_turns += 1
+        try:
+            yield
+        finally:
+            session.num_active_turns -= 1
+            if not session.num_active_turns and not self.sessions.knows(session.session_id):
+                self.runner.close_session(session.session_id)
 
     def next_turn_id(self) -> TurnId:
         """Return an id that no turn had."""

@@ -113,7 +113,7 @@ class PacedCompletions:
 
     async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:
         stack.enter_context(self.desk.limit.under_way())
-        stack.enter_context(paced.prompt.session.turn_under_way())
+        stack.enter_context(self.desk.opening.turn_under_way(paced.prompt.session))
         turn = await stack.enter_async_context(
             self.desk.opening.runner.open_turn(self._turn_request(paced))
         )
@@ -146,8 +146,9 @@ class PacedCompletions:
 
     async def _heard(self, paced: PacedChat) -> dict[str, Any]:
         """Return the real server's answer once the rack has generated as many tokens."""
-        with self.desk.limit.under_way(), paced.prompt.session.turn_under_way():
-            async with self.desk.opening.runner.open_turn(self._turn_request(paced)) as turn:
+        opening = self.desk.opening
+        with self.desk.limit.under_way(), opening.turn_under_way(paced.prompt.session):
+            async with opening.runner.open_turn(self._turn_request(paced)) as turn:
                 answer = await self.upstream.whole(paced.asked)
                 usage = answer.get("usage") or {}
                 turn.end_output(max(1, int(usage.get("completion_tokens") or 1)))

@@ -10,6 +10,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+TASKS = "panjiu_tasks"
+ABOUT_TASKS = "Asynchronous tasks under way: some for the server, and one or more a request."
+
 
 class ProcessMetrics(Collector):
     """A collector of tasks, file descriptors, memory and CPU of this process."""
@@ -17,11 +20,12 @@ class ProcessMetrics(Collector):
     def __init__(self) -> None:
         self._process = ProcessCollector(registry=None)
 
+    def describe(self) -> Iterator[Metric]:
+        """Return what it has, without values: tasks can't be counted before there is a loop."""
+        yield GaugeMetricFamily(TASKS, ABOUT_TASKS)
+        yield from self._process.collect()
+
     @override
     def collect(self) -> Iterator[Metric]:
-        yield GaugeMetricFamily(
-            "panjiu_tasks",
-            "Asynchronous tasks under way: some for the server, and one or more a request.",
-            value=len(anyio.get_running_tasks()),
-        )
+        yield GaugeMetricFamily(TASKS, ABOUT_TASKS, value=len(anyio.get_running_tasks()))
         yield from self._process.collect()

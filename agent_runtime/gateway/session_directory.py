@@ -2,7 +2,8 @@
 
 Invariants: every mark that leads to a session is one of that session's, and goes with it; sessions
 stand in the order in which they were last seen, those turned away before all others; every session
-has one entry in ``_expiries``, not later than it may be forgotten.
+has one entry in ``_expiries``, not later than it may be forgotten, and about as many others at most
+are in it, of sessions that are gone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import heapq
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Protocol
 
@@ -22,6 +22,8 @@ from scheduler.ids import SessionId, TenantId
 
 MAX_ID_LENGTH = 256
 MAX_BUSY_PASSED_OVER = 8
+FEW = 64
+"""Entries that are not worth looking through."""
 
 
 class ChatSession:
@@ -74,15 +76,6 @@ class ChatSession:
         """Note a parent that a request names: it is the session's from then on."""
         if parent_id is not None:
             self.parent_id = scheduler_id(self.tenant_id, parent_id)
-
-    @contextmanager
-    def turn_under_way(self) -> Iterator[None]:
-        """Keep the session from being forgotten while the context lasts."""
-        self.num_active_turns += 1
-        try:
-            yield
-        finally:
-            self.num_active_turns -= 1
 
 
 class SessionListener(Protocol):
@@ -209,6 +202,10 @@ class SessionDirectory:
             )
         return session
 
+    def knows(self, session_id: SessionId) -> bool:
+        """Return whether there is a session of that id."""
+        return session_id in self._sessions
+
     def page(
         self, tenant_id: TenantId, after: str | None, limit: int
     ) -> tuple[list[ChatSession], bool]:
@@ -234,7 +231,7 @@ class SessionDirectory:
 
     def forget(self, session: ChatSession) -> None:
         """Know a session no more; whoever else knows it still does."""
-        if self._sessions.get(session.session_id) is session:
+        if self._is_known(session):
             self._forget(session)
 
     def turn_ended(
@@ -266,7 +263,7 @@ class SessionDirectory:
     def mark(self, session: ChatSession, mark: bytes) -> bool:
         """Let a mark lead to a session; return whether it did not."""
         known = self._by_mark.get(mark) is session  # a turn that was tried again
-        if known or self._sessions.get(session.session_id) is not session:
+        if known or not self._is_known(session):
             return False
         session.marks.append(mark)
         self._by_mark[mark] = session
@@ -285,7 +282,7 @@ class SessionDirectory:
         forgotten: list[SessionId] = []
         while self._expiries and self._expiries[0][0] < now_s:
             session = heapq.heappop(self._expiries)[2]
-            if self._sessions.get(session.session_id) is not session:
+            if not self._is_known(session):
                 continue
             if session.num_active_turns:
                 session.last_seen_s = now_s
@@ -305,6 +302,9 @@ class SessionDirectory:
                 forgotten.append(session.session_id)
         return forgotten
 
+    def _is_known(self, session: ChatSession) -> bool:
+        return self._sessions.get(session.session_id) is session
+
     def _seen(self, session: ChatSession, now_s: float) -> None:
         session.last_seen_s = now_s
         self._sessions.move_to_end(session.session_id)
@@ -315,6 +315,10 @@ class SessionDirectory:
 
     def _forget(self, session: ChatSession) -> None:
         del self._sessions[session.session_id]
+        if len(self._expiries) > 2 * len(self._sessions) + FEW:
+            # Or their conversations would stay in memory until they would have expired.
+            self._expiries = [entry for entry in self._expiries if self._is_known(entry[2])]
+            heapq.heapify(self._expiries)
         for mark in session.marks:
             if self._by_mark.get(mark) is session:
                 del self._by_mark[mark]

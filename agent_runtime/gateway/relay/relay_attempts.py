@@ -61,7 +61,7 @@ class RelayAttempts:
 
     __slots__ = (
         "_call", "_ended", "_failed", "_listener", "_opened", "_opening", "_passed_on", "_running",
-        "_turn", "num_attempts",
+        "_turn", "_under_way", "num_attempts",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class RelayAttempts:
         self._opening = opening
         self._opened = opened
         self._listener = listener
+        self._under_way = opening.opening.turn_under_way(opened.session)
         self._call: EngineCall = opened.call.engine_call()
         self._running: AbstractAsyncContextManager[RunningTurn] | None = None
         self._turn: RunningTurn | None = None
@@ -84,7 +85,7 @@ class RelayAttempts:
         return self._call.reader
 
     async def __aenter__(self) -> Self:
-        self._opened.session.num_active_turns += 1
+        self._under_way.__enter__()
         return self
 
     async def __aexit__(
@@ -96,7 +97,7 @@ class RelayAttempts:
         try:
             await self._leave_turn()
         finally:
-            self._opened.session.num_active_turns -= 1
+            self._under_way.__exit__(None, None, None)
 
     def __aiter__(self) -> Self:
         return self

@@ -1,0 +1,148 @@
+"""One soak: a crowd, engines that die, and what the gateway takes before and after."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import numpy as np
+import zmq
+
+from tests.soak.cheap_engine import CheapEngine
+from tests.soak.crowd import Crowd
+from tests.soak.soaked_gateway import Levels, SoakedGateway, soaked_gateway
+
+NUM_ENGINES, NUM_BLOCKS = 4, 800
+NUM_WORKERS, MAX_REQUESTS = 64, 48
+DEAD_S = 1.0
+WARM_UP_SHARE = 0.1
+MORE_OBJECTS = 60
+MORE_BYTES = 24 << 20
+
+
+@dataclass(frozen=True)
+class SoakPlan:
+    """What is done.
+
+    Attributes:
+        num_turns: Asked for in all.
+        seed: Of what the crowd does.
+        death_every_turns: An engine dies so often.
+    """
+
+    num_turns: int
+    seed: int = 0
+    death_every_turns: int = 2_000
+
+
+@dataclass
+class Soaked:
+    """What came of it.
+
+    Attributes:
+        counts: What the crowd did and got.
+        problems: Promises that were broken.
+        before, after: What the gateway took after the first tenth, and at the end.
+        said: By the gateway.
+        exit_code: Of the gateway, told to stop.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    before: Levels | None = None
+    after: Levels | None = None
+    said: str = ""
+    exit_code: int | None = None
+
+    def leaks(self) -> list[str]:
+        """Return what is more than it was, and should not be."""
+        before, after = self.before, self.after
+        assert before is not None
+        assert after is not None
+        found = [
+            f"{name}: {was:g} -> {after.gauges[name]:g}"
+            for name, was in before.gauges.items()
+            if after.gauges[name] > was
+        ]
+        found += [
+            f"{name}: {before.alive.get(name, 0):,} -> {now:,}"
+            for name, now in sorted(after.alive.items())
+            if now > before.alive.get(name, 0) + MORE_OBJECTS
+        ]
+        if after.resident_bytes > before.resident_bytes + MORE_BYTES:
+            more = after.resident_bytes - before.resident_bytes
+            found.append(f"resident memory: {more / (1 << 20):+.0f} MiB")
+        return found
+
+
+async def soak(plan: SoakPlan, progress: Callable[[int, SoakedGateway], None]) -> Soaked:
+    """Run one."""
+    soaked = Soaked()
+    directory = Path(tempfile.mkdtemp(prefix="panjiu-soak-"))
+    log = directory / "log"
+    try:
+        async with _engines() as engines:
+            ports = [engine.port for engine in engines]
+            options = ("--max-requests", str(MAX_REQUESTS), "--max-wait", "2")
+            async with soaked_gateway(ports, directory / "census", log, options) as gateway:
+                crowd = Crowd(gateway.port, np.random.default_rng(plan.seed))
+                soaked.counts, soaked.problems = crowd.counts, crowd.problems
+                rounds = _Rounds(plan, crowd, engines, lambda n: progress(n, gateway))
+                await rounds.play_until(int(plan.num_turns * WARM_UP_SHARE))
+                soaked.before = await gateway.settled()
+                await rounds.play_until(plan.num_turns)
+                soaked.after = await gateway.settled()
+            soaked.exit_code = gateway.process.returncode
+            soaked.counts["deaths of engines"] = sum(engine.num_deaths for engine in engines)
+        soaked.said = log.read_text()
+    finally:
+        shutil.rmtree(directory)
+    return soaked
+
+
+@dataclass
+class _Rounds:
+    plan: SoakPlan
+    crowd: Crowd
+    engines: list[CheapEngine]
+    progress: Callable[[int], None]
+
+    async def play_until(self, num_turns: int) -> None:
+        """Have the crowd play while engines die; all of them live at the end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch)
+            await self.crowd.play_until(num_turns, NUM_WORKERS)
+            tasks.cancel_scope.cancel()
+        for engine in self.engines:
+            await engine.until_it_lives()
+
+    async def _watch(self) -> None:
+        next_death = self.crowd.counts["turns"] + self.plan.death_every_turns
+        while True:
+            await anyio.sleep(0.1)
+            num_turns = self.crowd.counts["turns"]
+            self.progress(num_turns)
+            if num_turns >= next_death:
+                next_death += self.plan.death_every_turns
+                self.engines[int(self.crowd.rng.integers(len(self.engines)))].die()
+
+
+@asynccontextmanager
+async def _engines() -> AsyncIterator[list[CheapEngine]]:
+    async with AsyncExitStack() as stack:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.destroy, linger=0)
+        engines = [CheapEngine(number, NUM_BLOCKS, context) for number in range(NUM_ENGINES)]
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(tasks.cancel_scope.cancel)
+        for engine in engines:
+            tasks.start_soon(engine.run, DEAD_S)
+        for engine in engines:
+            await engine.until_it_lives()
+        yield engines
