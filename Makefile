@@ -6,6 +6,7 @@
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
 # make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50)
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
+# make soak    the gateway as a process, until what leaks shows (TURNS=100000)
 # make fuzz    parsers fed with whatever leads further into them (CASES=1000000; a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
@@ -26,12 +27,12 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes test-kills chaos fuzz test-vllm test-clients test-dashboard goldens peers \
+.PHONY: help demo test test-compiled test-pythons test-crashes test-kills chaos soak fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
 	docs docs-serve clean
 
 help:
-	@sed -n '1,15s/^# //p' Makefile
+	@sed -n '1,16s/^# //p' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no python3 >= 3.11 found; install one or run 'make PYTHON=/path/to/python3 ...'"; exit 1; }
@@ -111,6 +112,10 @@ test-kills: $(VENV)/.installed-dev
 SEEDS ?= 500
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS)
+
+TURNS ?= 100000
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.soak --turns $(TURNS)
 
 CASES ?= 1000000
 FUZZ_TARGETS := bodies replies kv_events metrics event_logs

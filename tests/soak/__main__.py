@@ -4,9 +4,10 @@
 
 Streams and whole answers in four dialects, sessions that are opened, found, forked, paused and
 closed, clients that leave, err, are refused and come back, and engines that die and come back
-empty. What the gateway takes after the first tenth, once all is quiet and all sessions are closed,
-it must take at the end: descriptors, tasks, threads, sessions, the entries of what its own objects
-hold, and objects by their types after a garbage collection.
+empty. What the gateway takes when it is warm (after the first tenth, 10,000 turns at least), once
+all is quiet, all sessions are closed and the engines have lost their KV, it must take at the end:
+descriptors, tasks, threads, sessions, the entries of what its own objects hold, and objects by
+their types after a garbage collection.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def report(console: Console, soaked: Soaked) -> int:
 def levels(soaked: Soaked) -> Table:
     """Return what it took before and after."""
     table = Table("at rest", box=None, title_justify="left")
-    table.add_column("after a tenth", justify="right")
+    table.add_column("warm", justify="right")
     table.add_column("at the end", justify="right")
     before, after = soaked.before, soaked.after
     assert before is not None

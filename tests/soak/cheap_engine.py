@@ -66,7 +66,6 @@ class CheapEngine:
                 async with listener, anyio.create_task_group() as tasks:
                     tasks.start_soon(self._publisher.answer_replays)
                     await listener.serve(self._serve, tasks)
-            self._lives = anyio.Event()
             self.num_deaths += 1
             self._begin()
             await anyio.sleep(dead_s)
@@ -77,6 +76,7 @@ class CheapEngine:
 
     def die(self) -> None:
         """Break off everything; all KV is gone."""
+        self._lives = anyio.Event()
         self._life.cancel()
 
     async def _serve(self, stream: SocketStream) -> None:
