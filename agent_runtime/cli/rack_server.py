@@ -43,12 +43,22 @@ socket. Under load a turn takes tens of milliseconds, and of a hundred clients t
 last would wait for seconds; so the same socket is listened on several times."""
 
 
-def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
+KEEP_ALIVE_S = 75
+"""Who asks must be the first to close an idle connection, or a request meets a closed one now and
+then: load balancers keep theirs for 60 s, and many clients for 5 s, which is uvicorn's time too."""
+
+VLLM_KEEP_ALIVE_S = 5
+
+
+def endpoint_config(
+    app: ASGIApp, grace_s: int = 5, *, keep_alive_s: int = KEEP_ALIVE_S
+) -> uvicorn.Config:
     """Return how an endpoint is served.
 
     Args:
         app: What is served.
         grace_s: For connections to close when it stops.
+        keep_alive_s: For which connections are kept that nobody uses.
     """
     http: type[asyncio.Protocol] | Literal["auto"] = "auto"
     if find_spec("httptools") is not None:
@@ -64,6 +74,7 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
         ws="none",
         proxy_headers=False,
         timeout_graceful_shutdown=grace_s,
+        timeout_keep_alive=keep_alive_s,
     )
 
 

@@ -33,6 +33,7 @@ class ChatSession:
         session_id: As the scheduler knows it: the public id with its tenant.
         public_id: As its owner knows it.
         ttl_s: For how long it is known after it was last seen.
+        expiry: The number of its entry among the directory's expiries.
         parent_id: The session that started it.
         forked_from: The session whose conversation it began as.
         priority, deadline_s: Of its turns that don't say; the deadline on the runtime's clock.
@@ -41,7 +42,7 @@ class ChatSession:
     """
 
     __slots__ = (
-        "deadline_s", "forked_from", "last_seen_s", "marks", "memory", "num_active_turns",
+        "deadline_s", "expiry", "forked_from", "last_seen_s", "marks", "memory", "num_active_turns",
         "num_cached_tokens", "num_prompt_tokens", "num_turns", "parent_id", "paused", "priority",
         "public_id", "session_id", "tenant_id", "ttl_s",
     )  # fmt: skip
@@ -57,6 +58,7 @@ class ChatSession:
         self.marks: list[bytes] = []
         self.num_active_turns = 0
         self.last_seen_s = 0.0
+        self.expiry = -1
         self.parent_id: SessionId | None = None
         self.forked_from: str | None = None
         self.priority: int | None = None
@@ -123,7 +125,7 @@ class SessionDirectory:
         self._idle_ttl_s = idle_ttl_s
         self._sessions: OrderedDict[SessionId, ChatSession] = OrderedDict()  # longest unseen first
         self._by_mark: dict[bytes, ChatSession] = {}
-        self._expiries: list[tuple[float, int, ChatSession]] = []
+        self._expiries: list[tuple[float, int, SessionId]] = []
         self._entries = itertools.count()
         self._num_created = 0
 
@@ -281,8 +283,8 @@ class SessionDirectory:
         """
         forgotten: list[SessionId] = []
         while self._expiries and self._expiries[0][0] < now_s:
-            session = heapq.heappop(self._expiries)[2]
-            if not self._is_known(session):
+            session = self._of_entry(heapq.heappop(self._expiries))
+            if session is None:
                 continue
             if session.num_active_turns:
                 session.last_seen_s = now_s
@@ -310,14 +312,19 @@ class SessionDirectory:
         self._sessions.move_to_end(session.session_id)
 
     def _expire_later(self, session: ChatSession) -> None:
-        entry = session.last_seen_s + session.ttl_s, next(self._entries), session
+        session.expiry = next(self._entries)
+        entry = session.last_seen_s + session.ttl_s, session.expiry, session.session_id
         heapq.heappush(self._expiries, entry)
+
+    def _of_entry(self, entry: tuple[float, int, SessionId]) -> ChatSession | None:
+        """Return the session of an entry, None if it is gone: entries keep none in memory."""
+        session = self._sessions.get(entry[2])
+        return session if session is not None and session.expiry == entry[1] else None
 
     def _forget(self, session: ChatSession) -> None:
         del self._sessions[session.session_id]
         if len(self._expiries) > 2 * len(self._sessions) + FEW:
-            # Or their conversations would stay in memory until they would have expired.
-            self._expiries = [entry for entry in self._expiries if self._is_known(entry[2])]
+            self._expiries = [entry for entry in self._expiries if self._of_entry(entry)]
             heapq.heapify(self._expiries)
         for mark in session.marks:
             if self._by_mark.get(mark) is session:

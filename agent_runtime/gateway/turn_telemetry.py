@@ -7,10 +7,12 @@ from typing import Protocol, Self
 
 import anyio
 
-from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.errors import BackendError, RequestError, UpstreamRefusedError
 from agent_runtime.gateway.dialect import DialectName, TurnUsage
 from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnPlacement
+
+FIRST_SERVER_ERROR = 500
 
 
 class Outcome(StrEnum):
@@ -130,7 +132,10 @@ class WatchedTurn:
 
     def broke(self, error: RequestError | BackendError) -> None:
         """It could not be run, or not to its end."""
-        self.outcome = Outcome.REFUSED if isinstance(error, RequestError) else Outcome.FAILED
+        is_callers = isinstance(error, RequestError)
+        if isinstance(error, UpstreamRefusedError):  # an engine that found what is wrong with it
+            is_callers = error.status < FIRST_SERVER_ERROR
+        self.outcome = Outcome.REFUSED if is_callers else Outcome.FAILED
 
     def answered(self, used: TurnUsage) -> None:
         """All of it was generated."""

@@ -51,11 +51,13 @@ class Crowd:
         self.counts: Counter[str] = Counter()
         self.problems: list[str] = []
 
-    async def play_until(self, num_turns: int, num_workers: int) -> None:
-        """Play scripts side by side until so many turns were asked for in all."""
+    async def play_until(
+        self, num_turns: int, num_workers: int, scripts: Sequence[tuple[Script, float]] = ()
+    ) -> None:
+        """Play scripts, by default all, until so many turns were asked for in all."""
         async with anyio.create_task_group() as tasks:
             for _ in range(num_workers):
-                tasks.start_soon(self._work, num_turns)
+                tasks.start_soon(self._work, num_turns, scripts or SCRIPTS)
         await self.hang_up()
 
     async def hang_up(self) -> None:
@@ -63,8 +65,8 @@ class Crowd:
         while self._idle:
             await self._idle.pop().close()
 
-    async def _work(self, num_turns: int) -> None:
-        scripts, weights = zip(*SCRIPTS, strict=True)
+    async def _work(self, num_turns: int, chosen: Sequence[tuple[Script, float]]) -> None:
+        scripts, weights = zip(*chosen, strict=True)
         shares = np.array(weights) / sum(weights)
         while self.counts["turns"] < num_turns:
             script = scripts[int(self.rng.choice(len(scripts), p=shares))]

@@ -57,9 +57,11 @@ def words_of(path: str, asked: dict[str, Any]) -> list[str]:
 def reply_to(path: str, asked: dict[str, Any], number: int, num_cached: int) -> Reply:
     """Return the answer to a request; one that goes on with half a reply begins there."""
     words = words_of(path, asked)
-    last = words[-64:]
-    goes_on = path == COMPLETIONS or bool(asked.get("continue_final_message"))
-    first = sum(w.startswith("w") and w[1:].isdigit() for w in last) if goes_on else 0
+    first = 0
+    if asked.get("continue_final_message"):
+        first = len(asked["messages"][-1]["content"].split())
+    elif path == COMPLETIONS:
+        first = sum(word.startswith("w") for word in words)
     most = asked.get("max_tokens") or asked.get("max_output_tokens") or 8
     said = [f"w{first + index}" for index in range(most)]
     return Reply(path, number, words, said, num_cached)

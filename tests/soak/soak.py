@@ -21,7 +21,7 @@ from agent_runtime.rack_view.messages import MAX_LATEST, SERIES
 from agent_runtime.rack_view.rack_picture import MAX_GONE, MAX_MOVES
 from agent_runtime.rack_view.series_window import MAX_SAMPLES
 from tests.soak.cheap_engine import CheapEngine
-from tests.soak.crowd import Crowd
+from tests.soak.crowd import Crowd, found_session
 from tests.soak.soaked_gateway import Levels, SoakedGateway, soaked_gateway
 
 NUM_ENGINES, NUM_BLOCKS = 4, 800
@@ -29,6 +29,8 @@ NUM_WORKERS, MAX_REQUESTS = 64, 48
 DEAD_S = 1.5
 WARM_UP_SHARE, LEAST_WARM_UP = 0.1, 10_000
 """After so many turns the windows of the dashboard are full."""
+MAX_SESSIONS = 2_000
+"""Three turns each; with those of the rest of the warm-up as many as the gateway remembers."""
 MORE_OBJECTS = 100
 MORE_BYTES = 24 << 20
 A_STORY = 4
@@ -125,6 +127,7 @@ async def soak(plan: SoakPlan, progress: Callable[[int, SoakedGateway], None]) -
                 crowd = Crowd(gateway.port, np.random.default_rng(plan.seed))
                 soaked.counts, soaked.problems = crowd.counts, crowd.problems
                 rounds = _Rounds(plan, crowd, engines, lambda n: progress(n, gateway))
+                await rounds.fill(min(MAX_SESSIONS, plan.num_to_warm_up // 2))
                 await rounds.play_until(plan.num_to_warm_up)
                 soaked.before = await gateway.settled()
                 await rounds.play_until(plan.num_turns)
@@ -143,6 +146,10 @@ class _Rounds:
     crowd: Crowd
     engines: list[CheapEngine]
     progress: Callable[[int], None]
+
+    async def fill(self, num_sessions: int) -> None:
+        """Have so many sessions that nobody closes: memory is then what it comes to."""
+        await self.crowd.play_until(3 * num_sessions, NUM_WORKERS, [(found_session, 1.0)])
 
     async def play_until(self, num_turns: int) -> None:
         """Have the crowd play while engines die; all of them live at the end."""
