@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
+from tests.soak.census import BLOCKS
 from tests.soak.soak import Soaked, SoakPlan, soak
 
 
@@ -43,7 +44,7 @@ def main() -> int:
         plan = SoakPlan(args.turns, args.seed)
         try:
             soaked = anyio.run(
-                partial(soak, plan, lambda num, _: progress.update(task, completed=num))
+                partial(soak, plan, lambda num: progress.update(task, completed=num))
             )
         except KeyboardInterrupt:
             console.print("stopped before there was anything to compare")
@@ -57,6 +58,7 @@ def report(console: Console, soaked: Soaked) -> int:
     for what, times in soaked.counts.most_common():
         console.print(f"{times:10,}  {what}")
     console.print(levels(soaked))
+    console.print(f"at work, resident MiB by tenths: {soaked.resident_by_tenths()}")
     leaks = soaked.leaks()
     for title, lines in (("leaked", leaks), ("broken promises", soaked.problems)):
         for line in lines:
@@ -80,6 +82,7 @@ def levels(soaked: Soaked) -> Table:
         table.add_row(name, f"{was:,.0f}", f"{after.gauges[name]:,.0f}")
     for name, one, other in (
         ("objects", sum(_objects(before.alive)), sum(_objects(after.alive))),
+        ("blocks", before.alive[BLOCKS], after.alive[BLOCKS]),
         ("entries held", sum(_entries(before.alive)), sum(_entries(after.alive))),
     ):
         table.add_row(name, f"{one:,}", f"{other:,}")
@@ -91,7 +94,7 @@ def levels(soaked: Soaked) -> Table:
 
 
 def _objects(alive: dict[str, int]) -> list[int]:
-    return [number for name, number in alive.items() if not name.endswith("[]")]
+    return [number for name, number in alive.items() if not (name.endswith("[]") or name == BLOCKS)]
 
 
 def _entries(alive: dict[str, int]) -> list[int]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 OURS = ("agent_runtime.", "scheduler.", "hw_model.")
+BLOCKS = "blocks"
+"""Of Python's allocator: all small objects, those too that no garbage collector knows."""
 SIZED = (dict, list, set, frozenset, deque, bytearray)
 
 
@@ -39,6 +42,8 @@ def census() -> dict[str, int]:
             for name, value in _attributes(one):
                 if isinstance(value, SIZED):
                     counts[f"{kind.__module__}.{kind.__qualname__}.{name}[]"] += len(value)
+    del alive
+    counts[BLOCKS] = sys.getallocatedblocks()
     gc.freeze()
     return dict(counts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def reply_to(path: str, asked: dict[str, Any], number: int, num_cached: int) -> 
     if asked.get("continue_final_message"):
         first = len(asked["messages"][-1]["content"].split())
     elif path == COMPLETIONS:
-        first = sum(word.startswith("w") for word in words)
+        first = len(re.findall(r"w\d", asked["prompt"]))  # the first may touch what is before it
     most = asked.get("max_tokens") or asked.get("max_output_tokens") or 8
     said = [f"w{first + index}" for index in range(most)]
     return Reply(path, number, words, said, num_cached)

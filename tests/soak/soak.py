@@ -20,6 +20,7 @@ from agent_runtime.rack_view.kept_stories import MAX_LATEST_STORIES
 from agent_runtime.rack_view.messages import MAX_LATEST, SERIES
 from agent_runtime.rack_view.rack_picture import MAX_GONE, MAX_MOVES
 from agent_runtime.rack_view.series_window import MAX_SAMPLES
+from tests.soak.census import BLOCKS
 from tests.soak.cheap_engine import CheapEngine
 from tests.soak.crowd import Crowd, found_session
 from tests.soak.soaked_gateway import Levels, SoakedGateway, soaked_gateway
@@ -32,9 +33,11 @@ WARM_UP_SHARE, LEAST_WARM_UP = 0.1, 10_000
 MAX_SESSIONS = 2_000
 """Three turns each; with those of the rest of the warm-up as many as the gateway remembers."""
 MORE_OBJECTS = 100
-MORE_BYTES = 24 << 20
+MORE_RESIDENT = 1.2
+"""Of the middle of the run: memory that was in use once is not given back to the last page."""
+MORE_BLOCKS, A_BLOCK_ENTRY = 10_000, 12
 A_STORY = 4
-"""Lists, tuples and dicts that a turn's story has, at most."""
+"""Lists, tuples and dicts that a turn's story has, at most; and blocks of the allocator."""
 
 _ENGINES, _GATEWAY, _VIEW = (
     f"agent_runtime.{package}." for package in ("backends.vllm_servers", "gateway", "rack_view")
@@ -43,6 +46,7 @@ WINDOWS = {
     f"{_ENGINES}event_order.EventOrder._unconfirmed[]": NUM_ENGINES * MAX_UNCONFIRMED,
     f"{_GATEWAY}relay.kept_responses.KeptResponses._deleted[]": MAX_DELETED,
     "agent_runtime.measurement.turn_stories.TurnStory": MAX_LATEST_STORIES + MAX_LATEST,
+    "urllib.parse.SplitResult": 256,  # the library's own cache
     f"{_VIEW}kept_stories.LatestStories._stories[]": MAX_LATEST_STORIES,
     f"{_VIEW}rack_picture.RackPicture._gone[]": MAX_GONE,
     f"{_VIEW}rack_picture.RackPicture._moves[]": MAX_MOVES,
@@ -80,6 +84,7 @@ class Soaked:
         counts: What the crowd did and got.
         problems: Promises that were broken.
         before, after: What the gateway took after the first tenth, and at the end.
+        resident: Bytes of memory that the gateway had, and after how many turns.
         said: By the gateway.
         exit_code: Of the gateway, told to stop.
     """
@@ -88,6 +93,7 @@ class Soaked:
     problems: list[str] = field(default_factory=list)
     before: Levels | None = None
     after: Levels | None = None
+    resident: list[tuple[int, int]] = field(default_factory=list)
     said: str = ""
     exit_code: int | None = None
 
@@ -106,16 +112,27 @@ class Soaked:
             most = before.alive.get(name, 0) + MORE_OBJECTS
             if name.startswith("builtins."):
                 most += A_STORY * max(0, in_windows)
+            elif name == BLOCKS:
+                most += MORE_BLOCKS + A_BLOCK_ENTRY * max(0, in_windows)
             if now > max(most, WINDOWS.get(name, 0)):
                 found.append(f"{name}: {before.alive.get(name, 0):,} -> {now:,}")
-        if after.resident_bytes > before.resident_bytes + MORE_BYTES:
-            more = after.resident_bytes - before.resident_bytes
-            found.append(f"resident memory: {more / (1 << 20):+.0f} MiB")
+        tenths = self.resident_by_tenths()
+        if tenths and tenths[-1] > MORE_RESIDENT * tenths[len(tenths) // 2]:
+            found.append(f"resident memory: {tenths}")
         return found
 
+    def resident_by_tenths(self) -> list[int]:
+        """Return the most MiB that the gateway had in each tenth of the run, at work."""
+        most: dict[int, int] = {}
+        last = max((turns for turns, _ in self.resident), default=0) + 1
+        for turns, num_bytes in self.resident:
+            tenth = 10 * turns // last
+            most[tenth] = max(most.get(tenth, 0), round(num_bytes / (1 << 20)))
+        return [most[tenth] for tenth in sorted(most)]
 
-async def soak(plan: SoakPlan, progress: Callable[[int, SoakedGateway], None]) -> Soaked:
-    """Run one."""
+
+async def soak(plan: SoakPlan, progress: Callable[[int], None]) -> Soaked:
+    """Run one; ``progress`` is told of turns."""
     soaked = Soaked()
     directory = Path(tempfile.mkdtemp(prefix="panjiu-soak-"))
     log = directory / "log"
@@ -126,7 +143,12 @@ async def soak(plan: SoakPlan, progress: Callable[[int, SoakedGateway], None]) -
             async with soaked_gateway(ports, directory / "census", log, options) as gateway:
                 crowd = Crowd(gateway.port, np.random.default_rng(plan.seed))
                 soaked.counts, soaked.problems = crowd.counts, crowd.problems
-                rounds = _Rounds(plan, crowd, engines, lambda n: progress(n, gateway))
+
+                def went_on(num_turns: int, gateway: SoakedGateway = gateway) -> None:
+                    soaked.resident.append((num_turns, gateway.resident_bytes()))
+                    progress(num_turns)
+
+                rounds = _Rounds(plan, crowd, engines, went_on)
                 await rounds.fill(min(MAX_SESSIONS, plan.num_to_warm_up // 2))
                 await rounds.play_until(plan.num_to_warm_up)
                 soaked.before = await gateway.settled()
@@ -166,7 +188,7 @@ class _Rounds:
     async def _watch(self) -> None:
         next_death = self.crowd.counts["turns"] + self.plan.death_every_turns
         while True:
-            await anyio.sleep(0.1)
+            await anyio.sleep(0.25)
             num_turns = self.crowd.counts["turns"]
             self.progress(num_turns)
             if num_turns >= next_death:

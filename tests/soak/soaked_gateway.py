@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -17,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.soak.http_wire import ClientConnection
 
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 GAUGES = (
     "panjiu_tasks", "panjiu_sessions", "panjiu_resident_sessions", "panjiu_held_turns",
     "panjiu_waiting_newcomers", "panjiu_engine_turns", "process_open_fds",
@@ -60,6 +62,11 @@ class SoakedGateway:
             for sample in family.samples:
                 sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
         return sums
+
+    def resident_bytes(self) -> int:
+        """Return how much memory it has."""
+        statm = (Path("/proc") / str(self.process.pid) / "statm").read_text()
+        return int(statm.split()[1]) * PAGE_BYTES
 
     async def close_all_sessions(self) -> None:
         """Close what clients have left open."""
