@@ -117,5 +117,6 @@ class ClientConnection(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
+        self._unset_keepalive_if_required()  # of one that was reset, too, or it would stay so long
         super().connection_lost(exc)
         self._departure.client_left()

@@ -35,7 +35,7 @@ MAX_SESSIONS = 2_000
 MORE_OBJECTS = 100
 MORE_RESIDENT = 1.2
 """Of the middle of the run: memory that was in use once is not given back to the last page."""
-MORE_BLOCKS, A_BLOCK_ENTRY = 10_000, 12
+MORE_BLOCKS, A_BLOCK_ENTRY = 10_000, 4
 A_STORY = 4
 """Lists, tuples and dicts that a turn's story has, at most; and blocks of the allocator."""
 
