@@ -79,12 +79,12 @@ def test_sessions_that_are_closed_do_not_stay_in_memory_until_they_would_have_ex
 async def test_a_session_that_is_closed_under_way_is_closed_again_when_its_turn_has_ended() -> None:
     runner = FakeRunner()
     opening = Opening(runner, Models.of_one("m", 0, 100), SessionDirectory(16), 100, WaitingLine(9))
-    session = opening.find_session(SessionKeys(exact="a"), (), None)
+    session = await opening.find_session(SessionKeys(exact="a"), (), None)
     with opening.turn_under_way(session), opening.turn_under_way(session):
         opening.sessions.close(session)
         assert runner.closed == []
     assert runner.closed == ["a"]
-    again = opening.find_session(SessionKeys(exact="a"), (), None)
+    again = await opening.find_session(SessionKeys(exact="a"), (), None)
     with opening.turn_under_way(session):
         pass  # the id is another session's now, which will be closed itself
     with opening.turn_under_way(again):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from dataclasses import replace
 
 import pytest
@@ -59,9 +58,8 @@ def test_a_census_counts_objects_and_what_ours_hold() -> None:
             each._draining["r"] = ["turn"]  # type: ignore[index, list-item]
         after = census()
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
     name = f"{Departures.__module__}.{Departures.__qualname__}"
     assert after[name] - before.get(name, 0) == 3
     assert after[f"{name}._draining[]"] - before.get(f"{name}._draining[]", 0) == 3
-    assert frozen == gc.get_freeze_count()
-    assert sys.getrefcount(kept[0]) < 10

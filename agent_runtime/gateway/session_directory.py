@@ -2,28 +2,24 @@
 
 Invariants: every mark that leads to a session is one of that session's, and goes with it; sessions
 stand in the order in which they were last seen, those turned away before all others; every session
-has one entry in ``_expiries``, not later than it may be forgotten, and about as many others at most
-are in it, of sessions that are gone.
+has a time in ``_expiries``, not later than it may be forgotten.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Protocol
 
 from agent_runtime.errors import InvalidRequestError, SessionStateError, UnknownSessionError
+from agent_runtime.gateway.session_expiries import SessionExpiries
 from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.prompts.chat_prompt import PromptMemory
 from scheduler.ids import SessionId, TenantId
 
 MAX_ID_LENGTH = 256
 MAX_BUSY_PASSED_OVER = 8
-FEW = 64
-"""Entries that are not worth looking through."""
 
 
 class ChatSession:
@@ -33,7 +29,6 @@ class ChatSession:
         session_id: As the scheduler knows it: the public id with its tenant.
         public_id: As its owner knows it.
         ttl_s: For how long it is known after it was last seen.
-        expiry: The number of its entry among the directory's expiries.
         parent_id: The session that started it.
         forked_from: The session whose conversation it began as.
         priority, deadline_s: Of its turns that don't say; the deadline on the runtime's clock.
@@ -42,7 +37,7 @@ class ChatSession:
     """
 
     __slots__ = (
-        "deadline_s", "expiry", "forked_from", "last_seen_s", "marks", "memory", "num_active_turns",
+        "deadline_s", "forked_from", "last_seen_s", "marks", "memory", "num_active_turns",
         "num_cached_tokens", "num_prompt_tokens", "num_turns", "parent_id", "paused", "priority",
         "public_id", "session_id", "tenant_id", "ttl_s",
     )  # fmt: skip
@@ -58,7 +53,6 @@ class ChatSession:
         self.marks: list[bytes] = []
         self.num_active_turns = 0
         self.last_seen_s = 0.0
-        self.expiry = -1
         self.parent_id: SessionId | None = None
         self.forked_from: str | None = None
         self.priority: int | None = None
@@ -125,8 +119,7 @@ class SessionDirectory:
         self._idle_ttl_s = idle_ttl_s
         self._sessions: OrderedDict[SessionId, ChatSession] = OrderedDict()  # longest unseen first
         self._by_mark: dict[bytes, ChatSession] = {}
-        self._expiries: list[tuple[float, int, SessionId]] = []
-        self._entries = itertools.count()
+        self._expiries = SessionExpiries()
         self._num_created = 0
 
     def __len__(self) -> int:
@@ -282,10 +275,8 @@ class SessionDirectory:
         over in a call.
         """
         forgotten: list[SessionId] = []
-        while self._expiries and self._expiries[0][0] < now_s:
-            session = self._of_entry(heapq.heappop(self._expiries))
-            if session is None:
-                continue
+        while (expired := self._expiries.take_before(now_s)) is not None:
+            session = self._sessions[expired]
             if session.num_active_turns:
                 session.last_seen_s = now_s
             if session.last_seen_s + session.ttl_s < now_s:
@@ -312,20 +303,11 @@ class SessionDirectory:
         self._sessions.move_to_end(session.session_id)
 
     def _expire_later(self, session: ChatSession) -> None:
-        session.expiry = next(self._entries)
-        entry = session.last_seen_s + session.ttl_s, session.expiry, session.session_id
-        heapq.heappush(self._expiries, entry)
-
-    def _of_entry(self, entry: tuple[float, int, SessionId]) -> ChatSession | None:
-        """Return the session of an entry, None if it is gone: entries keep none in memory."""
-        session = self._sessions.get(entry[2])
-        return session if session is not None and session.expiry == entry[1] else None
+        self._expiries.expect(session.session_id, session.last_seen_s + session.ttl_s)
 
     def _forget(self, session: ChatSession) -> None:
         del self._sessions[session.session_id]
-        if len(self._expiries) > 2 * len(self._sessions) + FEW:
-            self._expiries = [entry for entry in self._expiries if self._of_entry(entry)]
-            heapq.heapify(self._expiries)
+        self._expiries.drop(session.session_id)
         for mark in session.marks:
             if self._by_mark.get(mark) is session:
                 del self._by_mark[mark]
