@@ -52,6 +52,7 @@ class HeadJoiningTransport:
             head, self._head = self._head, b""
             if self._flushing is not None:
                 self._flushing.cancel()
+                self._flushing = None
             self._transport.write(head + data)
         elif data.startswith(HEAD_BEGINS):
             self._head = data
@@ -72,6 +73,7 @@ class HeadJoiningTransport:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
+        self._flushing = None  # it leads here
         if self._head:
             head, self._head = self._head, b""
             self._transport.write(head)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +12,7 @@ from anyio.abc import TaskGroup
 from starlette.types import Receive, Scope
 
 from agent_runtime.client_departure import Departure, departure_of
+from agent_runtime.gateway.cancellation import Cancellation
 
 
 class Leaving:
@@ -73,34 +73,36 @@ class AccompaniedLeaving(Leaving):
 
 
 def leave_on_disconnect(
-    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
+    scope: Scope, receive: Receive, cancelled: Cancellation | None = None
 ) -> AbstractAsyncContextManager[Leaving]:
-    """Cancel what runs inside when the client goes away, or the event is set.
+    """Cancel what runs inside when the client goes away, or somebody else ends it.
 
     Args:
         scope: The request's; with a ``Departure``, no task waits for the client.
         receive: Tells of the client where the scope has none.
-        cancelled: The event, if there is one.
+        cancelled: By which others do; None where nobody can.
     """
     departure = departure_of(scope)
-    if departure is None or cancelled is not None:
+    if departure is None:
         return leave_accompanied(scope, receive, cancelled)
-    return _LeavingAlone(departure)
+    return _LeavingAlone(departure, cancelled)
 
 
 class _LeavingAlone:
-    """A context from which what runs leaves with its client, and by nobody else's doing."""
+    """A context from which what runs leaves with its client, without tasks beside it."""
 
-    __slots__ = ("_departure", "_inside", "_leaving")
+    __slots__ = ("_cancelled", "_departure", "_inside", "_leaving")
 
-    def __init__(self, departure: Departure) -> None:
-        self._departure = departure
+    def __init__(self, departure: Departure, cancelled: Cancellation | None) -> None:
+        self._departure, self._cancelled = departure, cancelled
         self._inside = anyio.CancelScope()
         self._leaving = Leaving(self._inside)
 
     async def __aenter__(self) -> Leaving:
         self._inside.__enter__()
         self._departure.listen(self._leaving.leave)
+        if self._cancelled is not None:
+            self._cancelled.listen(self._leaving.cancel)
         return self._leaving
 
     async def __aexit__(
@@ -110,12 +112,14 @@ class _LeavingAlone:
         traceback: TracebackType | None,
     ) -> bool:
         self._departure.ignore(self._leaving.leave)
+        if self._cancelled is not None:
+            self._cancelled.ignore(self._leaving.cancel)
         return bool(self._inside.__exit__(exc_type, exc_value, traceback))
 
 
 @asynccontextmanager
 async def leave_accompanied(
-    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
+    scope: Scope, receive: Receive, cancelled: Cancellation | None = None
 ) -> AsyncIterator[AccompaniedLeaving]:
     """Do the same where tasks may have to run beside what runs; see ``leave_on_disconnect``."""
     departure = departure_of(scope)
@@ -125,10 +129,6 @@ async def leave_accompanied(
             pass
         leaving.leave()
 
-    async def watch_others(event: anyio.Event) -> None:
-        await event.wait()
-        leaving.cancel()
-
     async with anyio.create_task_group() as tasks:
         leaving = AccompaniedLeaving(tasks)
         if departure is None:
@@ -136,11 +136,13 @@ async def leave_accompanied(
         else:
             departure.listen(leaving.leave)
         if cancelled is not None:
-            leaving.accompany(partial(watch_others, cancelled))
+            cancelled.listen(leaving.cancel)
         try:
             yield leaving
         finally:
             if departure is not None:
                 departure.ignore(leaving.leave)
+            if cancelled is not None:
+                cancelled.ignore(leaving.cancel)
         if not leaving.is_alone:  # to cancel costs more than all the rest of it
             tasks.cancel_scope.cancel()

@@ -132,7 +132,7 @@ class PacedCompletions:
                 try:
                     answer = await self._heard(paced)
                 except (RequestError, BackendError) as error:
-                    failure = error
+                    failure = error.with_traceback(None)  # or it would lead to itself
         if leaving.was_stopped:
             failure = BackendStoppedError()
         if failure is not None:

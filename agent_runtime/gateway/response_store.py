@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 
 from agent_runtime.errors import InvalidRequestError, UnknownResponseError
+from agent_runtime.gateway.cancellation import Cancellation
 from scheduler.ids import TenantId
 
 
@@ -55,7 +56,7 @@ class StoredResponse:
     messages: Sequence[dict[str, Any]]
     num_bytes: int
     body: dict[str, Any]
-    cancelled: anyio.Event | None = None
+    cancelled: Cancellation | None = None
     base_id: str | None = None
     num_base: int = 0
     root_id: str = ""

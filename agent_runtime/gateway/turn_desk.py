@@ -173,7 +173,7 @@ async def _whole(
             response = await live.whole()
             headers[DECISION_HEADER] = decision_text(live.placement)
         except (RequestError, BackendError) as error:
-            failure = error
+            failure = error.with_traceback(None)  # or it would lead to itself
     if response is None and leaving.was_stopped:
         failure = BackendStoppedError()
     if response is None and failure is not None:

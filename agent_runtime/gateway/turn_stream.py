@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_runtime.errors import BackendError, BackendStoppedError, RequestError
+from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.leaving import AccompaniedLeaving, leave_accompanied
 
@@ -69,7 +70,7 @@ class StreamEnds(msgspec.Struct, frozen=True):
 
     failure: Callable[[RequestError | BackendError], bytes]
     response: Callable[[RequestError | BackendError], Response]
-    cancelled: anyio.Event | None = None
+    cancelled: Cancellation | None = None
     cut_short: Callable[[], bytes] | None = None
     cut_short_whole: Callable[[], Response] | None = None
 
@@ -112,7 +113,7 @@ class TurnStream(Response):
             try:
                 opened = await self._open_stream(stack)
             except (RequestError, BackendError) as error:
-                refusal = error
+                refusal = error.with_traceback(None)  # or it would lead to itself
                 await comments.end()
             else:
                 await comments.end()

@@ -116,10 +116,12 @@ class RelayAttempts:
                     turn = await self._begin()
                 step = await anext(turn)
             except (EngineLostError, EngineBusyError) as error:
-                await self._recover(error)
+                if not await self._recover(error):
+                    raise
                 continue
             except UpstreamRefusedError as error:
-                await self._ask_elsewhere(error)
+                if not await self._ask_elsewhere(error):
+                    raise
                 continue
             reader = self._call.reader
             self._listener.progressed(step, reader, turn.placement.replica_id)
@@ -148,15 +150,15 @@ class RelayAttempts:
         self._listener.placed(turn.placement)
         return turn
 
-    async def _recover(self, error: EngineLostError | EngineBusyError) -> None:
-        """Prepare another attempt.
+    async def _recover(self, error: EngineLostError | EngineBusyError) -> bool:
+        """Prepare another attempt; return whether there can be one.
 
-        Raises:
-            EngineLostError, EngineBusyError: The one given: there can't be one.
+        It does not raise the error itself: an error that was raised where a name leads to it holds
+        on to all of the call until a garbage collection.
         """
         await self._leave_turn()
         if self.num_attempts >= MAX_ATTEMPTS:
-            raise error
+            return False
         call: EngineCall | None
         if self._passed_on:
             call = self._opened.call.continuation(self._call.reader)
@@ -164,27 +166,25 @@ class RelayAttempts:
             self._let_others_understand()
             call = self._opened.call.engine_call()
         if call is None:
-            raise error
+            return False
         self._listener.tries_again(resumes=self._passed_on)
         self._call = call
         self._failed |= {error.replica_id}
         if self.num_attempts > 1:
             await anyio.sleep(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (self.num_attempts - 2)))
+        return True
 
-    async def _ask_elsewhere(self, error: UpstreamRefusedError) -> None:
-        """Ask any engine, if the one that should have known a response did not.
-
-        Raises:
-            UpstreamRefusedError: The one given: that is no help.
-        """
+    async def _ask_elsewhere(self, error: UpstreamRefusedError) -> bool:
+        """Ask any engine, if the one that should have known a response did not; return whether."""
         only = self._opened.call.only
         if error.status != NOT_FOUND or only is None:
-            raise error
+            return False
         self._listener.not_understood(only)
         if not self._let_others_understand():
-            raise error
+            return False
         await self._leave_turn()
         self._call = self._opened.call.engine_call()
+        return True
 
     def _let_others_understand(self) -> bool:
         """Make a call that one engine alone understands one for all; return whether it is."""
