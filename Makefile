@@ -7,6 +7,7 @@
 # make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50)
 # make test-redis  journals in a real redis-server (installed by apt-get where there is none) and in a Valkey
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
+# make soak    the gateway as a process, until what leaks shows (TURNS=100000)
 # make fuzz    parsers fed with whatever leads further into them (CASES=1000000; a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
@@ -31,7 +32,7 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-redis chaos fuzz test-vllm test-clients test-dashboard goldens peers \
+.PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-redis chaos soak fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
 	docs docs-serve lock audit sbom clean
 
@@ -144,6 +145,10 @@ test-redis: $(VENV)/.installed-dev $(VALKEY_VENV)/.installed
 SEEDS ?= 500
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.chaos --seeds $(SEEDS)
+
+TURNS ?= 100000
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.soak --turns $(TURNS)
 
 CASES ?= 1000000
 FUZZ_TARGETS := bodies replies kv_events metrics event_logs events headers traces

@@ -12,6 +12,7 @@ from agent_runtime.clock import Clock
 from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.errors import BackendStoppedError
 from agent_runtime.gateway.app import EndpointLimits, Surroundings, create_app
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.dashboard import DashboardTerms, open_dashboard
 from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
 from agent_runtime.gateway.metrics import ProbedFleet
@@ -86,6 +87,7 @@ class EmulatedService:
     Attributes:
         live_run: What is measured; None unless ``options.measured``.
         dashboard: The routes to its view; None without one.
+        closing: By which the endpoint can be closed.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class EmulatedService:
         if policy_entry(options.policy).uses_priorities:
             limits = replace(limits, policy=SchedulingPolicy.PRIORITY)
         self.rack = EmulatedRack(deployment, options.band, clock, limits)
+        self.closing = Closing()
         self.dashboard = _dashboard(deployment, options, self.rack, clock)
         setup = _policy_setup(deployment, options)
         probe = EngineProbe(self.rack.engines)
@@ -139,11 +142,13 @@ class EmulatedService:
                 tenants=options.tenants,
                 view=self.dashboard,
                 journal=options.journal,
+                closing=self.closing,
             ),
         )
 
     def stop(self) -> None:
         """End all turns, and let those who watch go."""
+        self.closing.cut()
         self.rack.stop()
         if self.dashboard is not None:
             self.dashboard.end.end()

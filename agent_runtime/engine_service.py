@@ -12,6 +12,7 @@ from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet
 from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import Clock
 from agent_runtime.errors import ConfigError
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.dashboard import DashboardTerms, open_dashboard
 from agent_runtime.gateway.relay.relay_app import RelayTerms, create_relay_app
 from agent_runtime.gateway.view_routes import ViewRoutes
@@ -91,6 +92,7 @@ class EngineService:
 
     Attributes:
         dashboard: The routes to its view; None without one.
+        closing: By which the endpoint can be closed.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class EngineService:
             options.seed,
         )
         servers.probe.block_size_tokens = block_size
+        self.closing = Closing()
         self.dashboard = _dashboard(servers, options, kv_tokens, clock)
         self.scheduler = ClusterScheduler(
             setup.fleet,
@@ -135,10 +138,13 @@ class EngineService:
                 self.runtime.replica_changed(ReplicaDown(slot.replica_id))
         self._kv_tokens = kv_tokens
         fleet.on_change = self._replica_changed
-        self.app: Starlette = create_relay_app(self.runtime, servers, options.relay, self.dashboard)
+        self.app: Starlette = create_relay_app(
+            self.runtime, servers, options.relay, self.dashboard, self.closing
+        )
 
     def stop(self) -> None:
         """End all turns, and let those who watch go."""
+        self.closing.cut()
         self._servers.stop()
         if self.dashboard is not None:
             self.dashboard.end.end()

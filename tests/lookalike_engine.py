@@ -35,7 +35,8 @@ class Faults:
     Attributes:
         status: Of every answer to a call; None for success.
         die_after_tokens: The connection breaks when so many tokens of a reply were sent.
-        hang_after_tokens: Nothing comes any more when so many tokens of a reply were sent.
+        hang_after_tokens: Nothing comes any more when so many tokens of a reply were sent ...
+        goes_on: ... until this is set.
         unhealthy: /health answers 503.
         token_s: Between two tokens.
         first_byte_s: Before an answer begins.
@@ -44,6 +45,7 @@ class Faults:
     status: int | None = None
     die_after_tokens: int | None = None
     hang_after_tokens: int | None = None
+    goes_on: anyio.Event = field(default_factory=anyio.Event)
     unhealthy: bool = False
     token_s: float = 0.0
     first_byte_s: float = 0.0
@@ -139,7 +141,7 @@ class LookalikeEngine:
             steps = self._stream(body, words, reply, usage, is_chat=is_chat)
             return StreamingResponse(steps, media_type="text/event-stream")
         if self.faults.hang_after_tokens is not None:
-            await anyio.sleep_forever()
+            await self.faults.goes_on.wait()
         await anyio.sleep(self.faults.token_s * limit)
         self.kv.compute(words + reply, session)
         text = " ".join(reply)
@@ -171,7 +173,7 @@ class LookalikeEngine:
                     ended = True
                     raise _BrokenOffError
                 if index == self.faults.hang_after_tokens:
-                    await anyio.sleep_forever()
+                    await self.faults.goes_on.wait()
                 await anyio.sleep(self.faults.token_s)
                 last = index == len(reply) - 1
                 text = word + ("" if last else " ") + self.padding

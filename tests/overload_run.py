@@ -1,5 +1,6 @@
 """An emulated rack that is asked for several times what it can do, in virtual time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,27 +26,46 @@ OUTPUT_TOKENS = 60
 REFUSED = 429
 
 
+@dataclass(frozen=True)
+class Phase:
+    """So many sessions begin a second, for so long."""
+
+    sessions_per_s: float
+    seconds: float
+
+
 @dataclass
 class Overload:
     """What came of it; times in virtual seconds.
 
     Attributes:
         ttft_s: ``(when it was asked, how long it took)`` of turns that were let in.
-        told_s: ``Retry-After`` of those refused.
+        refused: ``(when it was asked, Retry-After)`` of those refused.
         came_back: ``(attempt, whether it was let in)`` of sessions that came back when told.
         num_waiting: Sampled every second.
         num_ended: Sessions with all turns answered.
+        num_gone: Sessions that were refused and did not come back.
     """
 
     ttft_s: list[tuple[float, float]] = field(default_factory=list)
-    told_s: list[float] = field(default_factory=list)
+    refused: list[tuple[float, float]] = field(default_factory=list)
     came_back: list[tuple[int, bool]] = field(default_factory=list)
     num_waiting: list[int] = field(default_factory=list)
     num_ended: int = 0
+    num_gone: int = 0
 
 
-def overload(sessions_per_s: float, seconds: float, *, max_wait_s: float, seed: int) -> Overload:
-    """Have sessions begin at a rate for so long, then let all end."""
+def overload(
+    phases: Sequence[Phase], *, max_wait_s: float, seed: int, come_back: float = 1.0
+) -> Overload:
+    """Have sessions begin phase after phase, then let all end.
+
+    Args:
+        phases: How many begin, and for how long.
+        max_wait_s: See ``WaitingLine``.
+        seed: Of when they begin, and of who comes back.
+        come_back: The share of refused sessions that come back when told; others never do.
+    """
     told = Overload()
     clock = VirtualClock()
     options = ServiceOptions(
@@ -65,15 +85,21 @@ def overload(sessions_per_s: float, seconds: float, *, max_wait_s: float, seed: 
             httpx2.AsyncClient(transport=transport, base_url="http://rack", timeout=None) as http,
             anyio.create_task_group() as tasks,
         ):
-            until_s = anyio.current_time() + seconds
+            tasks.start_soon(_watch, service, told)
             async with anyio.create_task_group() as sessions:
-                tasks.start_soon(_watch, service, told)
                 number = 0
-                while anyio.current_time() < until_s:
-                    sessions.start_soon(_session, http, number, told)
-                    number += 1
-                    await anyio.sleep(float(rng.exponential(1.0 / sessions_per_s)))
+                until_s = anyio.current_time()
+                for phase in phases:
+                    until_s += phase.seconds
+                    while anyio.current_time() < until_s:
+                        is_patient = bool(rng.random() < come_back)
+                        sessions.start_soon(_session, http, number, is_patient, told)
+                        number += 1
+                        await anyio.sleep(float(rng.exponential(1.0 / phase.sessions_per_s)))
             tasks.cancel_scope.cancel()
+        assert service.scheduler.num_held_turns == 0
+        assert service.rack.kv_active_ratio() == 0.0
+        service.scheduler.check_invariants()
 
     anyio.run(
         main,
@@ -88,7 +114,7 @@ async def _watch(service: EmulatedService, told: Overload) -> None:
         await anyio.sleep(1.0)
 
 
-async def _session(http: httpx2.AsyncClient, number: int, told: Overload) -> None:
+async def _session(http: httpx2.AsyncClient, number: int, is_patient: bool, told: Overload) -> None:
     words = " ".join(f"w{number}x{index}" for index in range(PROMPT_WORDS // 4))
     messages: list[dict[str, Any]] = [{"role": "user", "content": words}]
     for turn in range(NUM_TURNS):
@@ -98,7 +124,9 @@ async def _session(http: httpx2.AsyncClient, number: int, told: Overload) -> Non
             if attempt:
                 told.came_back.append((attempt, False))
             attempt += 1
-            told.told_s.append(wait_s)
+            if not is_patient:
+                told.num_gone += 1
+                return
             await anyio.sleep(wait_s)
         if attempt:
             told.came_back.append((attempt, True))
@@ -124,7 +152,9 @@ async def _asked(
     sent_s = anyio.current_time()
     async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
         if answer.status_code == REFUSED:
-            return float(answer.headers["retry-after"])
+            wait_s = float(answer.headers["retry-after"])
+            told.refused.append((sent_s, wait_s))
+            return wait_s
         assert answer.status_code == 200, await answer.aread()
         first_s = None
         async for line in answer.aiter_lines():

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SERVE = (sys.executable, "-m", "agent_runtime.cli.main", "serve", "--port", "0")
+"""The command; it listens on a free port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,9 @@ class ServedCommand:
 @contextmanager
 def served_command(*options: str) -> Iterator[ServedCommand]:
     """Start it on a free port; stop it as Ctrl-C does."""
-    command = [sys.executable, "-m", "agent_runtime.cli.main", "serve", "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(
+        [*SERVE, *options], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
         assert process.stderr is not None
         banner = ""
         while "listening on" not in banner:

@@ -16,10 +16,11 @@ from typing_extensions import override
 from agent_runtime.cli import client_connection
 from agent_runtime.cli.client_connection import HeadJoiningTransport
 from agent_runtime.client_departure import EXTENSION, Departure, departure_of
+from agent_runtime.gateway.cancellation import Cancellation
+from agent_runtime.gateway.leaving import leave_accompanied, leave_on_disconnect
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
-from agent_runtime.gateway.turn_stream import leave_accompanied, leave_on_disconnect
-from tests.lookalike_engine import LookalikeEngine
-from tests.served_engines import chat_body, served_engines, streamed
+from tests.lookalike_engine import Faults, LookalikeEngine
+from tests.served_engines import chat_body, served_engines, streamed, until
 
 pytestmark = pytest.mark.anyio
 
@@ -106,7 +107,7 @@ async def test_a_client_that_leaves_later_cancels_nothing_any_more(leave: Any) -
 @pytest.mark.parametrize("tells", [False, True])
 async def test_somebody_else_may_end_it_too(tells: bool) -> None:
     scope = {"type": "http", "extensions": {EXTENSION: Departure()} if tells else {}}
-    cancelled = anyio.Event()
+    cancelled = Cancellation()
     async with leave_on_disconnect(scope, never, cancelled) as leaving:
         cancelled.set()
         await anyio.sleep_forever()
@@ -140,6 +141,42 @@ async def test_requests_that_are_over_leave_nothing_to_the_garbage_collector() -
                 assert (await client.post(path, json=body)).status_code == 200
                 assert b"[DONE]" in await streamed(client, path, body)
             await anyio.sleep(0.01)
+            left = [one for one in gc.get_objects() if type(one) is RelayedCall]
+        finally:
+            gc.enable()
+        assert left == []
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("ends", ["refused", "left"])
+async def test_nor_do_those_that_an_engine_refused_or_whose_client_left(
+    streams: bool, ends: str
+) -> None:
+    """A stream outlives the young generations, and the oldest is hardly ever collected."""
+    faults = Faults(status=400) if ends == "refused" else Faults(hang_after_tokens=1)
+    engine = LookalikeEngine(faults=faults)
+    async with (
+        served_engines([engine]) as served,
+        httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
+    ):
+
+        async def ask() -> None:
+            path = "/v1/chat/completions"
+            async with client.stream("POST", path, json=chat_body(stream=streams)) as answer:
+                assert answer.status_code == 400, await answer.aread()
+
+        gc.collect()
+        gc.disable()
+        try:
+            if ends == "refused":
+                await ask()
+            else:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(ask)
+                    await until(lambda: engine.asked)
+                    tasks.cancel_scope.cancel()
+            await until(lambda: not served.servers._turns)
+            await anyio.sleep(0.05)
             left = [one for one in gc.get_objects() if type(one) is RelayedCall]
         finally:
             gc.enable()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agent_runtime.backends.kv_event_wire import AllCleared, BlockRemoved, BlockStored, wire_events
 from agent_runtime.backends.vllm_servers.event_order import Arrival, EventOrder
-from agent_runtime.backends.vllm_servers.kv_residency import KvResidency
+from agent_runtime.backends.vllm_servers.kv_residency import KvResidency, ResidencyStats
 from agent_runtime.backends.vllm_servers.session_chains import ChainIndex, SessionChain
 from agent_runtime.errors import WireFormatError
 from hw_model.engine.kv_events import KvEventLog
@@ -97,6 +97,34 @@ def test_what_does_not_make_a_prefix_is_passed_over() -> None:
     assert residency.stats().num_unplaced == 1
     with pytest.raises(WireFormatError, match="came with 3 tokens"):
         residency.apply(R0, [stored([3], None, [1, 2, 3], "a")])
+
+
+def test_a_session_nobody_will_forget_is_known_for_as_long_as_an_engine_has_of_it() -> None:
+    residency = KvResidency(2, {SessionId("ours")}.__contains__)
+    for replica in (R0, R1):
+        residency.apply(replica, [stored([1, 2, 3], None, list(range(12)), "late")])
+        residency.apply(replica, [stored([4], 2, [7, 7, 7, 7], "ours")])
+    residency.apply(R0, [BlockRemoved([3], "GPU")])
+    assert residency.num_cached_tokens(R0, SessionId("late")) == 8
+    assert residency.num_cached_tokens(R1, SessionId("late")) == 12
+    residency.apply(R1, [BlockRemoved([3, 4], "GPU")])
+    assert residency.num_cached_tokens(R1, SessionId("late")) == 8
+    residency.clear(R0)
+    residency.clear(R1)
+    residency.check_invariants()
+    assert residency.knows(SessionId("ours"))
+    assert residency.num_cached_tokens(R1, SessionId("late")) == 0
+    residency.forget(SessionId("ours"))
+    assert residency.stats() == ResidencyStats(0, 0, 0)
+
+
+def test_who_never_came_this_way_is_forgotten_with_its_blocks() -> None:
+    residency = KvResidency(1, lambda _: False)
+    residency.apply(R0, [stored([1, 2, 3], None, list(range(12)), "a")])
+    residency.apply(R0, [stored([9], 2, [5, 5, 5, 5], "b")])
+    residency.apply(R0, [BlockRemoved([3, 9, 2, 1], "GPU")])
+    residency.check_invariants()
+    assert residency.stats() == ResidencyStats(0, 0, 0)
 
 
 growing = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 6), st.integers(0, 2)), max_size=25)

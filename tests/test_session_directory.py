@@ -1,13 +1,17 @@
 """Whose turn a request is: the directory's limits, and what clients do to ids and histories."""
 
+import gc
 from typing import Any
 
 import httpx2
 import pytest
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.session_directory import SessionDirectory
+from agent_runtime.gateway.models import Models
+from agent_runtime.gateway.opening import Opening
+from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.session_keys import SessionKeys
+from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.prompts.chat_prompt import RenderedMessage, chain_digests
 from tests.fake_runner import HELLO, FakeRunner, app_over, chat, send
 from tests.served_rack import MODEL, openai_client, served_rack
@@ -54,6 +58,38 @@ def test_a_session_is_kept_to_the_end_of_its_idle_time_and_not_longer() -> None:
     assert sessions.find(SessionKeys(exact="a"), (), 105.0) is kept
     assert sessions.forget_old(205.5) == ["a"]
     assert sessions.find(SessionKeys(exact="a"), (), 205.5) is not kept
+
+
+def test_sessions_that_are_closed_do_not_stay_in_memory_until_they_would_have_expired() -> None:
+    def num_alive() -> int:
+        gc.collect()
+        return sum(isinstance(one, ChatSession) for one in gc.get_objects())
+
+    sessions, before = SessionDirectory(16, idle_ttl_s=3600.0), num_alive()
+    kept = [sessions.find(SessionKeys(exact=f"kept-{number}"), (), 0.0) for number in range(100)]
+    for number in range(2000):
+        sessions.close(sessions.find(SessionKeys(exact=f"closed-{number}"), (), float(number) / 10))
+    assert num_alive() - before == len(kept)
+    assert len(sessions._expiries) < 400
+    assert sessions.forget_old(3601.0) == [session.session_id for session in kept]
+    assert len(sessions) == 0
+
+
+@anyio_test
+async def test_a_session_that_is_closed_under_way_is_closed_again_when_its_turn_has_ended() -> None:
+    runner = FakeRunner()
+    opening = Opening(runner, Models.of_one("m", 0, 100), SessionDirectory(16), 100, WaitingLine(9))
+    session = await opening.find_session(SessionKeys(exact="a"), (), None)
+    with opening.turn_under_way(session), opening.turn_under_way(session):
+        opening.sessions.close(session)
+        assert runner.closed == []
+    assert runner.closed == ["a"]
+    again = await opening.find_session(SessionKeys(exact="a"), (), None)
+    with opening.turn_under_way(session):
+        pass  # the id is another session's now, which will be closed itself
+    with opening.turn_under_way(again):
+        pass
+    assert runner.closed == ["a"]
 
 
 def test_thousands_of_busy_sessions_over_the_limit_cost_no_scan_of_them_all() -> None:

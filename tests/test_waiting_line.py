@@ -18,7 +18,7 @@ from agent_runtime.simulation.virtual_time import VirtualTimeLoop
 from scheduler.events import NO_TENANT
 from scheduler.ids import SessionId
 from tests.fake_runner import FakeRunner
-from tests.overload_run import overload
+from tests.overload_run import Phase, overload
 
 MAX_WAIT_S = 30.0
 
@@ -164,15 +164,26 @@ def test_who_is_turned_away_pushes_nobody_out_and_sub_agents_are_not() -> None:
     assert line.num_refused == 40
 
 
-def test_three_times_what_the_rack_can_do_is_borne() -> None:
+def test_three_times_what_the_rack_can_do_is_borne_for_ten_minutes_and_then_forgotten() -> None:
     """The rack runs some 0.4 sessions a second."""
-    seconds = 200.0
-    told = overload(1.2, seconds, max_wait_s=MAX_WAIT_S, seed=3)
-    waits_s = np.array([took_s for _, took_s in told.ttft_s])
-    assert told.told_s, "nobody was turned away"
-    assert np.percentile(waits_s, 99) < 2 * MAX_WAIT_S
+    overload_s, recovery_s = 600.0, 30.0
+    phases = [Phase(1.2, overload_s), Phase(0.1, 120.0)]
+    told = overload(phases, max_wait_s=MAX_WAIT_S, seed=3, come_back=0.3)
+    asked_s, waits_s = np.array(told.ttft_s).T
+    assert len(told.refused) > 300
+    assert told.num_gone > 0.5 * len(told.refused)
+    assert np.percentile(waits_s[asked_s < overload_s], 99) < 2 * MAX_WAIT_S
     assert max(told.num_waiting) < 60
-    kept = [was_let_in for _, was_let_in in told.came_back]
-    assert np.mean(kept) > 0.9
-    calm = overload(0.2, 100.0, max_wait_s=MAX_WAIT_S, seed=3)
-    assert not calm.told_s
+    assert np.mean([was_let_in for _, was_let_in in told.came_back]) > 0.9
+    well_s = overload_s + recovery_s
+    assert max(at_s for at_s, _ in told.refused) < well_s
+    assert max(waits_s[asked_s >= well_s]) < MAX_WAIT_S
+    assert min(told.num_waiting[int(well_s) : int(overload_s + 120.0)]) == 0
+
+
+def test_whoever_is_told_when_to_come_back_may_do_so() -> None:
+    told = overload([Phase(1.2, 100.0)], max_wait_s=MAX_WAIT_S, seed=3)
+    assert told.refused, "nobody was turned away"
+    assert np.mean([was_let_in for _, was_let_in in told.came_back]) > 0.9
+    calm = overload([Phase(0.2, 100.0)], max_wait_s=MAX_WAIT_S, seed=3)
+    assert not calm.refused

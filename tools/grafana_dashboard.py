@@ -227,7 +227,24 @@ EMULATION = Section(
               quantiles("panjiu_lateness_seconds"), width=24, unit="s"),
     ],
 )  # fmt: skip
-SECTIONS = (NOW, TURNS, REPLICAS, ENGINES, EMULATION)
+PROCESS = Section(
+    "Process",
+    [
+        Panel("Tasks", "timeseries", "Asynchronous ones; what grows from day to day leaks.",
+              [Query(of("panjiu_tasks"), "{{instance}}")]),
+        Panel("File descriptors", "timeseries", "Open ones, and how many there may be.",
+              [Query(of("process_open_fds"), "{{instance}} open"),
+               Query(of("process_max_fds"), "{{instance}} at most")]),
+        Panel("Memory", "timeseries", "Resident, and addresses.",
+              [Query(of("process_resident_memory_bytes"), "{{instance}} resident"),
+               Query(of("process_virtual_memory_bytes"), "{{instance}} addresses")], unit="bytes"),
+        Panel("CPU and age", "timeseries", "Cores in use, and days since the start.",
+              [Query(rate("process_cpu_seconds_total", "instance"), "{{instance}} cores"),
+               Query(f"(time() - {of('process_start_time_seconds')}) / 86400",
+                     "{{instance}} days")]),
+    ],
+)  # fmt: skip
+SECTIONS = (NOW, TURNS, REPLICAS, ENGINES, EMULATION, PROCESS)
 
 
 def dashboard(sections: Sequence[Section] = SECTIONS) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class HeadJoiningTransport:
             head, self._head = self._head, b""
             if self._flushing is not None:
                 self._flushing.cancel()
+                self._flushing = None
             self._transport.write(head + data)
         elif data.startswith(HEAD_BEGINS):
             self._head = data
@@ -69,6 +70,7 @@ class HeadJoiningTransport:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
+        self._flushing = None  # it leads here
         if self._head:
             head, self._head = self._head, b""
             self._transport.write(head)
@@ -114,5 +116,6 @@ class ClientConnection(HttpToolsProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
+        self._unset_keepalive_if_required()  # of one that was reset, too, or it would stay so long
         super().connection_lost(exc)
         self._departure.client_left()

@@ -14,12 +14,16 @@ from multiprocessing.connection import Connection
 import anyio
 import uvicorn
 from rich.console import Console
-from typing_extensions import override
 
 from agent_runtime.cli.emulated_model_options import emulated_model
 from agent_runtime.cli.open_files import raise_open_files
 from agent_runtime.cli.rack_options import emulated_machine
-from agent_runtime.cli.rack_server import EndpointServer, endpoint_config, listen
+from agent_runtime.cli.rack_server import (
+    VLLM_KEEP_ALIVE_S,
+    EndpointServer,
+    endpoint_config,
+    listen,
+)
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.garbage import collect_garbage_rarely
 from agent_runtime.gateway.app import EndpointLimits
@@ -75,7 +79,9 @@ class EmulatedShare:
             )
             ports = [listener.getsockname()[1] for listener in listeners]
             app = AppsByPort(dict(zip(ports, look_alikes.apps, strict=True)))
-            server = _ShareServer(endpoint_config(app, GRACE_S), look_alikes.rack.stop)
+            server = EndpointServer(
+                endpoint_config(app, GRACE_S, keep_alive_s=VLLM_KEEP_ALIVE_S), look_alikes.rack.stop
+            )
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(look_alikes.rack.run)
                 tasks.start_soon(watch_lateness, look_alikes.lateness, self._warn)
@@ -108,15 +114,6 @@ class EmulatedShare:
         last = self.first + self.deployment.num_replicas - 1
         whose = "" if last + 1 - self.first == self.num_in_rack else f"[{self.first} to {last}] "
         Console(stderr=True, highlight=False, soft_wrap=True).print(whose + warning, markup=False)
-
-
-class _ShareServer(EndpointServer):
-    """Leaves signals to whoever opened it."""
-
-    @override
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def _stop_on_signal(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from agent_runtime.cli.graceful_stop import DRAIN_S
 from agent_runtime.cli.rack_options import natural_float, positive_float, positive_int
 from agent_runtime.errors import ConfigError
 from agent_runtime.gateway.app import EndpointLimits
@@ -20,7 +21,7 @@ MAX_WAIT_S = 30.0
 
 
 def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
-    """Add whose keys are taken, and the limits."""
+    """Add whose keys are taken, the limits, and how long it takes to stop."""
     _add_tenants(group)
     _add_limits(group)
     group.add_argument(
@@ -30,6 +31,7 @@ def add_endpoint_options(group: argparse._ArgumentGroup) -> None:
         "Redis that several gateways share, redis://HOST:6379/0 (pip install 'panjiu[redis]'); "
         "without it a restart forgets them",
     )
+    _add_drain(group)
 
 
 def _add_tenants(group: argparse._ArgumentGroup) -> None:
@@ -72,6 +74,17 @@ def _add_limits(group: argparse._ArgumentGroup) -> None:
         metavar="S",
         help="seconds that a held turn's stream waits before it begins; until then errors are HTTP "
         "statuses (default: %(default)s)",
+    )
+
+
+def _add_drain(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--drain-s",
+        type=natural_float,
+        default=DRAIN_S,
+        metavar="S",
+        help="told to stop (SIGTERM, Ctrl-C), it begins nothing new and waits for turns under way "
+        "for so long; a second signal ends them at once (default: %(default)s)",
     )
 
 

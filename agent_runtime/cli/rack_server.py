@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
+import anyio
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
@@ -41,12 +43,22 @@ socket. Under load a turn takes tens of milliseconds, and of a hundred clients t
 last would wait for seconds; so the same socket is listened on several times."""
 
 
-def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
+KEEP_ALIVE_S = 75
+"""Who asks must be the first to close an idle connection, or a request meets a closed one now and
+then: load balancers keep theirs for 60 s, and many clients for 5 s, which is uvicorn's time too."""
+
+VLLM_KEEP_ALIVE_S = 5
+
+
+def endpoint_config(
+    app: ASGIApp, grace_s: int = 5, *, keep_alive_s: int = KEEP_ALIVE_S
+) -> uvicorn.Config:
     """Return how an endpoint is served.
 
     Args:
         app: What is served.
         grace_s: For connections to close when it stops.
+        keep_alive_s: For which connections are kept that nobody uses.
     """
     http: type[asyncio.Protocol] = PlainConnection
     if find_spec("httptools") is not None:
@@ -62,20 +74,36 @@ def endpoint_config(app: ASGIApp, grace_s: int = 5) -> uvicorn.Config:
         ws="none",
         proxy_headers=False,
         timeout_graceful_shutdown=grace_s,
+        timeout_keep_alive=keep_alive_s,
     )
+
+
+CLOSE = b"connection", b"close"
+HANG_UP_S = 2
+FLUSH_S = 0.2
+"""In which last words reach those who read."""
 
 
 class EndpointServer(uvicorn.Server):
     """Ends the turns under way before it waits for their connections to close.
 
+    Signals are left to whoever opened it.
+
+    Connections whose clients do not read what is sent are hung up on after the config's grace.
+
     Args:
         config: What is served, and how.
-        stop: Ends them.
+        stop: Ends the turns.
     """
 
     def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
         super().__init__(config)
         self._stop = stop
+        self._grace_s = config.timeout_graceful_shutdown or 0
+        # Beyond it uvicorn cancels tasks, with a stack trace each: for those that hang though their
+        # connections are gone.
+        config.timeout_graceful_shutdown = self._grace_s + HANG_UP_S
+        self._hurried = anyio.Event()
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -85,6 +113,39 @@ class EndpointServer(uvicorn.Server):
         collect_garbage_rarely()
 
     @override
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def close_connections_once_answered(self) -> None:
+        """Close each connection after the answer under way, or its next one.
+
+        None is closed at once: what its client is just sending would be lost without an answer.
+        """
+        self.config.encoded_headers.append(CLOSE)  # they are read again every second
+        self.server_state.default_headers = [*self.server_state.default_headers, CLOSE]
+        for connection in self.server_state.connections:
+            cycle = getattr(connection, "cycle", None)  # of a request; HTTP/1 has it alone
+            if cycle is not None and not cycle.response_complete:
+                connection.shutdown()
+
+    def hurry(self) -> None:
+        """Give clients no time to read what was sent when it ends, or ends already."""
+        self._hurried.set()
+
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stop()
-        await super().shutdown(sockets)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hang_up_in_time)
+            await super().shutdown(sockets)
+            tasks.cancel_scope.cancel()
+
+    async def _hang_up_in_time(self) -> None:
+        with anyio.move_on_after(self._grace_s):
+            await self._hurried.wait()
+            await anyio.sleep(FLUSH_S)
+        for connection in list(self.server_state.connections):
+            transport = connection.transport
+            if transport is not None:
+                transport.abort()

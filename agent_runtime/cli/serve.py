@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
+from typing import TypeAlias
 
 import anyio
 from rich.console import Console
@@ -17,6 +19,8 @@ from agent_runtime.cli.endpoint_options import (
     tenant_keys,
 )
 from agent_runtime.cli.engine_options import add_engine_options, engine_sources, names_engines
+from agent_runtime.cli.graceful_stop import GracefulStop
+from agent_runtime.cli.open_files import raise_open_files
 from agent_runtime.cli.rack_options import (
     EmulatedMachine,
     add_rack_options,
@@ -25,7 +29,7 @@ from agent_runtime.cli.rack_options import (
     natural_int,
     positive_float,
 )
-from agent_runtime.cli.rack_server import EndpointServer, endpoint_config, listen
+from agent_runtime.cli.rack_server import endpoint_config, listen
 from agent_runtime.cli.serve_engines import loop_options, serve_engines
 from agent_runtime.cli.speaker_options import add_speaker_options, check_speaker, chosen_speaker
 from agent_runtime.cli.watch_options import (
@@ -36,6 +40,7 @@ from agent_runtime.cli.watch_options import (
 )
 from agent_runtime.clock import Clock, epoch_s
 from agent_runtime.emulated_service import EmulatedService, ServiceOptions
+from agent_runtime.errors import told_plainly
 from agent_runtime.gateway.dashboard import DashboardTerms
 from agent_runtime.gateway.tenants import TenantKeys
 from hw_model.claim import Band
@@ -109,34 +114,42 @@ def run_serve(args: argparse.Namespace) -> int:
     if names_engines(args):
         policy_entry(args.policy)
         engine_sources(args)
-        return _run(args, serve_engines, args, backend_options=loop_options())
+        return _run(args, serve_engines, backend_options=loop_options())
     machine = emulated_machine(args)
     check_speaker(args)
     tenants = tenant_keys(args)
-    return _run(args, _serve, args, machine, tenants, dashboard_terms(args, tenants))
+    serve = partial(_serve, machine, tenants, dashboard_terms(args, tenants))
+    return _run(args, serve)
+
+
+Serve: TypeAlias = Callable[[argparse.Namespace, socket.socket, GracefulStop], Awaitable[None]]
 
 
 def _run(
-    args: argparse.Namespace,
-    serve: Callable[..., Awaitable[None]],
-    *rest: object,
-    backend_options: dict[str, object] | None = None,
+    args: argparse.Namespace, serve: Serve, *, backend_options: dict[str, object] | None = None
 ) -> int:
-    """Serve on the port asked for until interrupted; return the exit code."""
-    with listen(args.host, args.port) as listener:
-        try:
-            anyio.run(partial(serve, *rest, listener), backend_options=backend_options)
-        except KeyboardInterrupt:
-            Console(stderr=True).print("stopped")
+    """Serve on the port asked for until told to stop; return the exit code."""
+    raise_open_files()
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    stop = GracefulStop(args.drain_s, console.print)
+
+    async def main(listener: socket.socket) -> None:
+        with told_plainly():
+            async with stop.listening():
+                await serve(args, listener, stop)
+
+    with listen(args.host, args.port) as listener, suppress(KeyboardInterrupt):
+        anyio.run(main, listener, backend_options=backend_options)
     return 0
 
 
 async def _serve(
-    args: argparse.Namespace,
     machine: EmulatedMachine,
     tenants: TenantKeys | None,
     dashboard: DashboardTerms | None,
+    args: argparse.Namespace,
     listener: socket.socket,
+    stop: GracefulStop,
 ) -> None:
     band = Band(args.band)
     deployment = machine.deployment(band, args.block_size)
@@ -166,5 +179,5 @@ async def _serve(
             soft_wrap=True,
         )
         config = endpoint_config(traced_app(args, service.app))
-        await EndpointServer(config, service.stop).serve(sockets=[listener])
+        await stop.serve(config, service, listener)
         tasks.cancel_scope.cancel()

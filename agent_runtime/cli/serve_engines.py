@@ -25,8 +25,9 @@ from agent_runtime.cli.engine_options import (
     in_process_arguments,
     num_slots,
 )
+from agent_runtime.cli.graceful_stop import GracefulStop
 from agent_runtime.cli.rack_options import emulated_machine
-from agent_runtime.cli.rack_server import EndpointServer, endpoint_config
+from agent_runtime.cli.rack_server import endpoint_config
 from agent_runtime.cli.watch_options import dashboard_line, dashboard_terms, traced_app
 from agent_runtime.clock import Clock
 from agent_runtime.engine_service import EngineService, EngineServiceOptions
@@ -44,7 +45,9 @@ def loop_options() -> dict[str, object]:
     return {"use_uvloop": find_spec("uvloop") is not None}
 
 
-async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> None:
+async def serve_engines(
+    args: argparse.Namespace, listener: socket.socket, stop: GracefulStop
+) -> None:
     """Serve until stopped.
 
     Raises:
@@ -89,7 +92,7 @@ async def serve_engines(args: argparse.Namespace, listener: socket.socket) -> No
                 f"listening on {url}/v1  (Ctrl-C stops)" + dashboard_line(dashboard, tenants, url)
             )
             config = endpoint_config(traced_app(args, service.app))
-            await EndpointServer(config, service.stop).serve(sockets=[listener])
+            await stop.serve(config, service, listener)
             tasks.cancel_scope.cancel()
 
 

@@ -17,6 +17,7 @@ from agent_runtime.emulated_model.emulated_model import EmulatedModel
 from agent_runtime.emulated_model.seeded_model import SeededModel
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.answering import AnswerDesk
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.error_mapping import (
     on_disconnect,
     on_http_exception,
@@ -87,6 +88,7 @@ class Surroundings:
         tenants: Whose keys are taken; None lets everybody in, as one tenant.
         view: The rack to be watched; None for no such routes.
         journal: What outlives the process; None where nothing does.
+        closing: By which it can be closed.
     """
 
     epoch_s: Callable[[], float] = epoch_s
@@ -95,6 +97,7 @@ class Surroundings:
     tenants: TenantKeys | None = None
     view: ViewRoutes | None = None
     journal: GatewayJournal | None = None
+    closing: Closing = field(default_factory=Closing)
 
 
 def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
@@ -130,7 +133,8 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     shares_kv = around.tenants is not None and around.tenants.share_kv
     line = WaitingLine(limits.max_wait_s)
     known = None if around.journal is None else session_journal(around.journal, sessions, runner)
-    opening = Opening(runner, models, sessions, limits.max_body_bytes, line, shares_kv, known)
+    max_bytes, closing = limits.max_body_bytes, around.closing
+    opening = Opening(runner, models, sessions, max_bytes, line, shares_kv, known, closing)
     more = [LineMetrics(line), JournalMetrics(around.journal)]
     counts = PrometheusCounts(sessions, around.fleet, more)
     desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
@@ -140,7 +144,7 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
         planner = TurnPlanner(opening, SeededModel() if speaker is None else speaker)
         answers = AnswerDesk(desk, planner, model, around.epoch_s)
         served = dialect_routes(answers, _response_store(limits, around))
-    served += common_routes(opening, counts, ServiceRoutes(around.unready))
+    served += common_routes(opening, counts, ServiceRoutes(around.unready, closing))
     if around.view is not None:
         served += view_routes(around.view)
     return application(served, around.tenants)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-import anyio
 import msgspec
 
 from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.planned_turn import PlannedTurn
 from agent_runtime.gateway.session_keys import Caller
@@ -90,7 +90,7 @@ class Kept(Protocol):
     """A form whose answer is kept, and which somebody beside the client can end."""
 
     @property
-    def cancelled(self) -> anyio.Event:
+    def cancelled(self) -> Cancellation:
         """Set when the answer is to end."""
         ...
 

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from agent_runtime.gateway.dialect import DialectName, TurnUsage
 from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
+from agent_runtime.gateway.process_metrics import ProcessMetrics
 from agent_runtime.gateway.session_directory import SessionDirectory
 from agent_runtime.gateway.turn_telemetry import Outcome
 from agent_runtime.gateway.waiting_line import WaitingLine
@@ -88,7 +89,7 @@ class PrometheusCounts:
             registry=registry,
         )
         self._output = Counter("panjiu_output_tokens", "Of answered requests.", registry=registry)
-        for collector in (_RightNow(sessions, fleet), *collectors):
+        for collector in (_RightNow(sessions, fleet), ProcessMetrics(), *collectors):
             registry.register(collector)
 
     def turn_arrived(self) -> None:

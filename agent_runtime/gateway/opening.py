@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -19,6 +20,7 @@ from agent_runtime.errors import (
     SessionStateError,
     TooManyRequestsError,
 )
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.journal.session_journal import SessionJournal
 from agent_runtime.gateway.kv_salt import kv_salt
 from agent_runtime.gateway.models import Models
@@ -61,6 +63,7 @@ class Opening:
         line: Of newcomers that wait to run.
         shares_kv: Whether tenants may find each other's KV.
         journal: Of sessions that are not known here; None where none are taken down.
+        closing: Of the endpoint.
     """
 
     runner: TurnRunner
@@ -70,6 +73,7 @@ class Opening:
     line: WaitingLine
     shares_kv: bool = False
     journal: SessionJournal | None = None
+    closing: Closing = field(default_factory=Closing)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def read(self, request: Request) -> bytes:
@@ -133,6 +137,21 @@ class Opening:
     def salt(self, keys: SessionKeys) -> str | None:
         """Return what keeps a prompt's KV apart from others', see ``kv_salt``."""
         return kv_salt(keys, is_shared=self.shares_kv)
+
+    @contextmanager
+    def turn_under_way(self, session: ChatSession) -> Iterator[None]:
+        """Keep a session from being forgotten while the context lasts.
+
+        One that its owner closes meanwhile is closed for the runner once more at the end: what the
+        turn has left there, nobody would ever take away.
+        """
+        session.num_active_turns += 1
+        try:
+            yield
+        finally:
+            session.num_active_turns -= 1
+            if not session.num_active_turns and not self.sessions.knows(session.session_id):
+                self.runner.close_session(session.session_id)
 
     def next_turn_id(self) -> TurnId:
         """Return an id that no turn had."""

@@ -20,21 +20,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
-from agent_runtime.errors import BackendError, InvalidRequestError, RequestError
+from agent_runtime.errors import (
+    BackendError,
+    BackendStoppedError,
+    InvalidRequestError,
+    RequestError,
+)
 from agent_runtime.gateway.dialects.chat_reading import read_chat
 from agent_runtime.gateway.dialects.chat_wire import ChatRequest
 from agent_runtime.gateway.dialects.openai_objects import DONE, broken_stream
 from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST, error_response
+from agent_runtime.gateway.leaving import leave_on_disconnect
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.opened_prompt import OpenedPrompt
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
 from agent_runtime.gateway.turn_desk import TurnDesk
-from agent_runtime.gateway.turn_stream import (
-    OpenedStream,
-    StreamEnds,
-    TurnStream,
-    leave_on_disconnect,
-)
+from agent_runtime.gateway.turn_stream import OpenedStream, StreamEnds, TurnStream
 from agent_runtime.gateway.turn_terms import turn_terms
 from agent_runtime.session_headers import SESSION_HEADER, header_of
 from agent_runtime.spoken_message import SpokenMessage
@@ -82,7 +83,8 @@ class PacedCompletions:
         headers = {SESSION_HEADER: header_of(prompt.session.public_id)}
         if neutral.stream:
             ends = StreamEnds(broken_stream, partial(error_response, path=request.scope["path"]))
-            return TurnStream(partial(self._opened, paced), ends, headers, self.desk.hold)
+            open_stream = partial(self._opened, paced)
+            return TurnStream(open_stream, ends, headers, self.desk.hold, self.desk.opening.closing)
         return await self._whole(paced, request, headers)
 
     def _turn_request(self, paced: PacedChat) -> TurnRequest:
@@ -111,7 +113,7 @@ class PacedCompletions:
 
     async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:
         stack.enter_context(self.desk.limit.under_way())
-        stack.enter_context(paced.prompt.session.turn_under_way())
+        stack.enter_context(self.desk.opening.turn_under_way(paced.prompt.session))
         turn = await stack.enter_async_context(
             self.desk.opening.runner.open_turn(self._turn_request(paced))
         )
@@ -126,10 +128,13 @@ class PacedCompletions:
         answer: dict[str, Any] = {}
         failure: RequestError | BackendError | None = None
         async with leave_on_disconnect(request.scope, request.receive) as leaving:
-            try:
-                answer = await self._heard(paced)
-            except (RequestError, BackendError) as error:
-                failure = error
+            with self.desk.opening.closing.under_way(leaving.stop):
+                try:
+                    answer = await self._heard(paced)
+                except (RequestError, BackendError) as error:
+                    failure = error.with_traceback(None)  # or it would lead to itself
+        if leaving.was_stopped:
+            failure = BackendStoppedError()
         if failure is not None:
             return error_response(failure, request.scope["path"])
         if leaving.client_left:
@@ -141,8 +146,9 @@ class PacedCompletions:
 
     async def _heard(self, paced: PacedChat) -> dict[str, Any]:
         """Return the real server's answer once the rack has generated as many tokens."""
-        with self.desk.limit.under_way(), paced.prompt.session.turn_under_way():
-            async with self.desk.opening.runner.open_turn(self._turn_request(paced)) as turn:
+        opening = self.desk.opening
+        with self.desk.limit.under_way(), opening.turn_under_way(paced.prompt.session):
+            async with opening.runner.open_turn(self._turn_request(paced)) as turn:
                 answer = await self.upstream.whole(paced.asked)
                 usage = answer.get("usage") or {}
                 turn.end_output(max(1, int(usage.get("completion_tokens") or 1)))

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 
 from agent_runtime.errors import InvalidRequestError, UnknownResponseError
+from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.loose_json import a_text, objects
 from scheduler.ids import TenantId
 
@@ -57,7 +58,7 @@ class StoredResponse:
     messages: Sequence[dict[str, Any]]
     num_bytes: int
     body: dict[str, Any]
-    cancelled: anyio.Event | None = None
+    cancelled: Cancellation | None = None
     base_id: str | None = None
     num_base: int = 0
     root_id: str = ""

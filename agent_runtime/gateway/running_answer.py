@@ -111,7 +111,7 @@ async def run_answer(turn: PlannedTurn, books: TurnBooks, stack: AsyncExitStack)
     runner = books.opening.runner
     progress: list[RunningTurn] = []
     for choice in turn.choices:
-        stack.enter_context(choice.session.turn_under_way())
+        stack.enter_context(books.opening.turn_under_way(choice.session))
         request = turn.turn_request(choice, books.opening.next_turn_id())
         if request.parent_id is not None:
             tell_parent(runner, request.parent_id)

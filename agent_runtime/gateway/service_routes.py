@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from agent_runtime.errors import BackendError
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.error_mapping import error_response
 
 DISTRIBUTION = "panjiu"
@@ -21,9 +22,11 @@ class ServiceRoutes:
 
     Attributes:
         unready: Returns why the backend takes no turns; None while it does.
+        closing: Of the endpoint: while it closes, it takes none either.
     """
 
     unready: Callable[[], BackendError | None]
+    closing: Closing
 
     async def health(self, _: Request) -> Response:
         """Answer ``GET /health``: the process lives."""
@@ -31,7 +34,7 @@ class ServiceRoutes:
 
     async def ready(self, request: Request) -> Response:
         """Answer ``GET /ready``: turns are taken."""
-        error = self.unready()
+        error = self.closing.unready() or self.unready()
         if error is not None:
             return error_response(error, request.scope["path"])
         return JSONResponse({"status": "ready"})

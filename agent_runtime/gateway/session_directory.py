@@ -2,21 +2,19 @@
 
 Invariants: every mark that leads to a session is one of that session's, and goes with it; a
 tenant's sessions stand in the order in which they were last seen, those turned away before all
-others, and no tenant is kept that has none; every session has one entry in ``_expiries``, not later
+others, and no tenant is kept that has none; every session has a time in ``_expiries``, not later
 than it may be forgotten.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import blake2b
 from typing import Protocol
 
 from agent_runtime.errors import InvalidRequestError, SessionStateError, UnknownSessionError
+from agent_runtime.gateway.session_expiries import SessionExpiries
 from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.prompts.chat_prompt import PromptMemory
 from scheduler.ids import SessionId, TenantId
@@ -83,15 +81,6 @@ class ChatSession:
         if parent_id is not None:
             self.parent_id = scheduler_id(self.tenant_id, parent_id)
 
-    @contextmanager
-    def turn_under_way(self) -> Iterator[None]:
-        """Keep the session from being forgotten while the context lasts."""
-        self.num_active_turns += 1
-        try:
-            yield
-        finally:
-            self.num_active_turns -= 1
-
 
 class SessionListener(Protocol):
     """Is told of what clients would miss, were the sessions forgotten."""
@@ -140,8 +129,7 @@ class SessionDirectory:
         self._sessions: dict[SessionId, ChatSession] = {}
         self._by_tenant: dict[TenantId, OrderedDict[SessionId, ChatSession]] = {}
         self._by_mark: dict[bytes, ChatSession] = {}
-        self._expiries: list[tuple[float, int, ChatSession]] = []
-        self._entries = itertools.count()
+        self._expiries = SessionExpiries()
         self._num_created = 0
 
     def __len__(self) -> int:
@@ -222,6 +210,10 @@ class SessionDirectory:
             )
         return session
 
+    def knows(self, session_id: SessionId) -> bool:
+        """Return whether there is a session of that id."""
+        return session_id in self._sessions
+
     def page(
         self, tenant_id: TenantId, after: str | None, limit: int
     ) -> tuple[list[ChatSession], bool]:
@@ -245,7 +237,7 @@ class SessionDirectory:
 
     def forget(self, session: ChatSession) -> None:
         """Know a session no more; whoever else knows it still does."""
-        if self._sessions.get(session.session_id) is session:
+        if self._is_known(session):
             self._forget(session)
 
     def turn_ended(
@@ -277,7 +269,7 @@ class SessionDirectory:
     def mark(self, session: ChatSession, mark: bytes) -> bool:
         """Let a mark lead to a session; return whether it did not."""
         known = self._by_mark.get(mark) is session  # a turn that was tried again
-        if known or self._sessions.get(session.session_id) is not session:
+        if known or not self._is_known(session):
             return False
         session.marks.append(mark)
         self._by_mark[mark] = session
@@ -294,10 +286,8 @@ class SessionDirectory:
         with a turn under way only a few are passed over in a call.
         """
         forgotten: list[SessionId] = []
-        while self._expiries and self._expiries[0][0] < now_s:
-            session = heapq.heappop(self._expiries)[2]
-            if self._sessions.get(session.session_id) is not session:
-                continue
+        while (expired := self._expiries.take_before(now_s)) is not None:
+            session = self._sessions[expired]
             if session.num_active_turns:
                 session.last_seen_s = now_s
             if session.last_seen_s + session.ttl_s < now_s:
@@ -317,13 +307,15 @@ class SessionDirectory:
                 forgotten.append(session.session_id)
         return forgotten
 
+    def _is_known(self, session: ChatSession) -> bool:
+        return self._sessions.get(session.session_id) is session
+
     def _seen(self, session: ChatSession, now_s: float) -> None:
         session.last_seen_s = now_s
         self._by_tenant[session.tenant_id].move_to_end(session.session_id)
 
     def _expire_later(self, session: ChatSession) -> None:
-        entry = session.last_seen_s + session.ttl_s, next(self._entries), session
-        heapq.heappush(self._expiries, entry)
+        self._expiries.expect(session.session_id, session.last_seen_s + session.ttl_s)
 
     def _forget(self, session: ChatSession) -> None:
         del self._sessions[session.session_id]
@@ -331,6 +323,7 @@ class SessionDirectory:
         del own[session.session_id]
         if not own:
             del self._by_tenant[session.tenant_id]
+        self._expiries.drop(session.session_id)
         for mark in session.marks:
             if self._by_mark.get(mark) is session:
                 del self._by_mark[mark]

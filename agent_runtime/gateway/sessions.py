@@ -36,6 +36,7 @@ class Sessions:
 
     async def create(self, request: Request) -> Response:
         """Answer ``POST /v1/sessions``."""
+        self.opening.closing.check()
         asked = parse_body(NewSession, await self.opening.read(request) or NOTHING)
         tenant_id = tenant_of(request)
         if asked.parent_session_id is not None:
@@ -68,6 +69,7 @@ class Sessions:
 
     async def fork(self, request: Request) -> Response:
         """Answer ``POST /v1/sessions/{id}/fork``: another one whose conversation begins as this."""
+        self.opening.closing.check()
         source = await self._known(request)
         asked = parse_body(ForkedSession, await self.opening.read(request) or NOTHING)
         session = await self._make(request, asked.id, asked.ttl_s)

@@ -16,22 +16,24 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.errors import BackendError, BackendStoppedError, RequestError
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.dialect import DialectName
-from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST, http_error
+from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST
+from agent_runtime.gateway.leaving import leave_on_disconnect
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.request_limit import RequestLimit
 from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.gateway.session_keys import Caller
 from agent_runtime.gateway.tenants import tenant_of
-from agent_runtime.gateway.turn_stream import (
-    HoldTerms,
-    OpenedStream,
-    StreamEnds,
-    TurnStream,
-    leave_on_disconnect,
+from agent_runtime.gateway.turn_stream import HoldTerms, OpenedStream, StreamEnds, TurnStream
+from agent_runtime.gateway.turn_telemetry import (
+    TURN_SPAN,
+    Outcome,
+    TurnCounts,
+    TurnSpan,
+    WatchedTurn,
 )
-from agent_runtime.gateway.turn_telemetry import TURN_SPAN, TurnCounts, TurnSpan, WatchedTurn
 from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
 
@@ -61,9 +63,13 @@ class TurnDesk:
             TooManyRequestsError: As many are under way as may be.
             BodyTooLargeError: Over the limit.
             ClientDisconnect: The client left.
+            BackendStoppedError: The endpoint closes, or began to while the body came.
         """
+        closing = self.opening.closing
+        closing.check()
         self.limit.check()
         body = await self.opening.read(request)
+        closing.check()
         now_s = self.opening.runner.now_s()
         return body, Caller(plain_headers(request), tenant_of(request), now_s)
 
@@ -120,8 +126,10 @@ async def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> Respo
         span.began(ready.session.public_id)
     run = partial(_run, desk, ready, span)
     if ready.streams:
-        return TurnStream(partial(_opened_stream, run), ready.ends, headers, desk.hold)
-    return await _whole(run, ready.ends, request, headers)
+        closing = desk.opening.closing
+        open_stream = partial(_opened_stream, run)
+        return TurnStream(open_stream, ready.ends, headers, desk.hold, closing)
+    return await _whole(desk, run, ready.ends, request, headers)
 
 
 Run: TypeAlias = Callable[[AsyncExitStack], Awaitable[LiveAnswer]]
@@ -141,6 +149,7 @@ async def _run(
     watched = WatchedTurn(desk.counts, ready.dialect, line, span)
     stack.callback(_forget_if_refused, desk.opening, ready.session, watched)
     stack.enter_context(watched)
+    stack.callback(_note_if_cut, desk.opening.closing, watched)
     try:
         return await ready.begin(watched, stack)
     except (RequestError, BackendError) as error:
@@ -149,25 +158,35 @@ async def _run(
 
 
 def _forget_if_refused(opening: Opening, session: ChatSession, watched: WatchedTurn) -> None:
-    status = None if watched.error is None else http_error(watched.error).status
+    status = watched.error_status
     # Who is to come again later is waited for.
     if status is not None and status in CLIENT_ERRORS and status != TOO_MANY:
         opening.refused(session)
 
 
-async def _whole(run: Run, ends: StreamEnds, request: Request, headers: dict[str, str]) -> Response:
+def _note_if_cut(closing: Closing, watched: WatchedTurn) -> None:
+    if closing.was_cut and watched.outcome is Outcome.ABORTED:
+        watched.broke(BackendStoppedError())
+
+
+async def _whole(
+    desk: TurnDesk, run: Run, ends: StreamEnds, request: Request, headers: dict[str, str]
+) -> Response:
     response: Response | None = None
     failure: RequestError | BackendError | None = None
     async with (
         leave_on_disconnect(request.scope, request.receive, ends.cancelled) as leaving,
         AsyncExitStack() as stack,
     ):
+        stack.enter_context(desk.opening.closing.under_way(leaving.stop))
         try:
             live = await run(stack)
             response = await live.whole()
             headers[DECISION_HEADER] = decision_text(live.placement)
         except (RequestError, BackendError) as error:
-            failure = error
+            failure = error.with_traceback(None)  # or it would lead to itself
+    if response is None and leaving.was_stopped:
+        failure = BackendStoppedError()
     if response is None and failure is not None:
         response = ends.response(failure)
     if response is None and ends.cut_short_whole is not None:

@@ -7,22 +7,20 @@ longer than a short grace let it begin earlier; comments then keep the connectio
 from __future__ import annotations
 
 import asyncio  # noqa: TID251 - a timer without a task: most streams don't live to see it
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
-from functools import partial
-from types import TracebackType
-from typing import Any
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
-from agent_runtime.client_departure import Departure, departure_of
-from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.errors import BackendError, BackendStoppedError, RequestError
+from agent_runtime.gateway.cancellation import Cancellation
+from agent_runtime.gateway.closing import Closing
+from agent_runtime.gateway.leaving import AccompaniedLeaving, leave_accompanied
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -72,7 +70,7 @@ class StreamEnds(msgspec.Struct, frozen=True):
 
     failure: Callable[[RequestError | BackendError], bytes]
     response: Callable[[RequestError | BackendError], Response]
-    cancelled: anyio.Event | None = None
+    cancelled: Cancellation | None = None
     cut_short: Callable[[], bytes] | None = None
     cut_short_whole: Callable[[], Response] | None = None
 
@@ -85,6 +83,7 @@ class TurnStream(Response):
         ends: How it may end.
         headers: Of the response.
         hold: How it behaves while turns are held.
+        closing: Of the endpoint.
     """
 
     def __init__(
@@ -93,8 +92,10 @@ class TurnStream(Response):
         ends: StreamEnds,
         headers: Mapping[str, str],
         hold: HoldTerms,
+        closing: Closing,
     ) -> None:
         self._open_stream, self._ends, self._hold = open_stream, ends, hold
+        self._closing = closing
         super().__init__(headers={**headers, **STREAM_HEADERS})
         del self.headers["content-length"]
 
@@ -106,16 +107,19 @@ class TurnStream(Response):
             leave_accompanied(scope, receive, self._ends.cancelled) as leaving,
             AsyncExitStack() as stack,
         ):
+            stack.enter_context(self._closing.under_way(leaving.stop))
             comments = _Comments(outlet, self._hold, leaving)
             stack.callback(comments.withdraw)
             try:
                 opened = await self._open_stream(stack)
             except (RequestError, BackendError) as error:
-                refusal = error
+                refusal = error.with_traceback(None)  # or it would lead to itself
                 await comments.end()
             else:
                 await comments.end()
                 await self._pass_on(opened, outlet)
+        if leaving.was_stopped:
+            refusal = BackendStoppedError()
         if leaving.client_left:
             if self._ends.cut_short is not None:
                 self._ends.cut_short()
@@ -209,128 +213,3 @@ class _Comments:
             self._sent.set()
             self._sent = None
             await anyio.sleep(self._hold.comment_every_s)
-
-
-class Leaving:
-    """What runs until a client goes away, and why it was cancelled, if it was.
-
-    Args:
-        inside: Of all that runs.
-
-    Attributes:
-        client_left: The client went away.
-        was_cancelled: Somebody else ended it.
-    """
-
-    __slots__ = ("_inside", "client_left", "was_cancelled")
-
-    def __init__(self, inside: anyio.CancelScope) -> None:
-        self._inside = inside
-        self.client_left = self.was_cancelled = False
-
-    def leave(self) -> None:
-        """Cancel all of it, since the client went away."""
-        self.client_left = True
-        self._inside.cancel()
-
-    def cancel(self) -> None:
-        """Cancel all of it for another reason."""
-        self.was_cancelled = True
-        self._inside.cancel()
-
-
-class AccompaniedLeaving(Leaving):
-    """The same with tasks beside it, which are cancelled when it ends.
-
-    Args:
-        tasks: All of it.
-
-    Attributes:
-        is_alone: Whether there are none.
-    """
-
-    __slots__ = ("_tasks", "is_alone")
-
-    def __init__(self, tasks: TaskGroup) -> None:
-        super().__init__(tasks.cancel_scope)
-        self._tasks = tasks
-        self.is_alone = True
-
-    def accompany(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run one."""
-        self.is_alone = False
-        self._tasks.start_soon(task)
-
-
-def leave_on_disconnect(
-    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
-) -> AbstractAsyncContextManager[Leaving]:
-    """Cancel what runs inside when the client goes away, or the event is set.
-
-    Args:
-        scope: The request's; with a ``Departure``, no task waits for the client.
-        receive: Tells of the client where the scope has none.
-        cancelled: The event, if there is one.
-    """
-    departure = departure_of(scope)
-    if departure is None or cancelled is not None:
-        return leave_accompanied(scope, receive, cancelled)
-    return _LeavingAlone(departure)
-
-
-class _LeavingAlone:
-    """A context from which what runs leaves with its client, and by nobody else's doing."""
-
-    __slots__ = ("_departure", "_inside", "_leaving")
-
-    def __init__(self, departure: Departure) -> None:
-        self._departure = departure
-        self._inside = anyio.CancelScope()
-        self._leaving = Leaving(self._inside)
-
-    async def __aenter__(self) -> Leaving:
-        self._inside.__enter__()
-        self._departure.listen(self._leaving.leave)
-        return self._leaving
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        self._departure.ignore(self._leaving.leave)
-        return bool(self._inside.__exit__(exc_type, exc_value, traceback))
-
-
-@asynccontextmanager
-async def leave_accompanied(
-    scope: Scope, receive: Receive, cancelled: anyio.Event | None = None
-) -> AsyncIterator[AccompaniedLeaving]:
-    """Do the same where tasks may have to run beside what runs; see ``leave_on_disconnect``."""
-    departure = departure_of(scope)
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        leaving.leave()
-
-    async def watch_others(event: anyio.Event) -> None:
-        await event.wait()
-        leaving.cancel()
-
-    async with anyio.create_task_group() as tasks:
-        leaving = AccompaniedLeaving(tasks)
-        if departure is None:
-            leaving.accompany(watch)
-        else:
-            departure.listen(leaving.leave)
-        if cancelled is not None:
-            leaving.accompany(partial(watch_others, cancelled))
-        try:
-            yield leaving
-        finally:
-            if departure is not None:
-                departure.ignore(leaving.leave)
-        if not leaving.is_alone:  # to cancel costs more than all the rest of it
-            tasks.cancel_scope.cancel()

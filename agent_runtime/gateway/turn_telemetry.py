@@ -7,10 +7,13 @@ from typing import Protocol, Self
 
 import anyio
 
-from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.errors import BackendError, RequestError, UpstreamRefusedError
 from agent_runtime.gateway.dialect import DialectName, TurnUsage
+from agent_runtime.gateway.error_mapping import http_error
 from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnPlacement
+
+FIRST_SERVER_ERROR = 500
 
 
 class Outcome(StrEnum):
@@ -78,11 +81,11 @@ class WatchedTurn:
     Attributes:
         outcome: How it ended, as far as is known.
         used: What it used, once it is answered.
-        error: Why it was not, if it was told.
+        error_status: Of the error that ended it, None for none.
     """
 
     __slots__ = (
-        "_counts", "_dialect", "_line", "_span", "_waiting", "error", "outcome", "used",
+        "_counts", "_dialect", "_line", "_span", "_waiting", "error_status", "outcome", "used",
     )  # fmt: skip
 
     def __init__(
@@ -99,7 +102,7 @@ class WatchedTurn:
         self._waiting = True
         self.outcome = Outcome.ABORTED
         self.used: TurnUsage | None = None
-        self.error: RequestError | BackendError | None = None
+        self.error_status: int | None = None
 
     def __enter__(self) -> Self:
         self._counts.turn_arrived()
@@ -132,8 +135,11 @@ class WatchedTurn:
 
     def broke(self, error: RequestError | BackendError) -> None:
         """It could not be run, or not to its end."""
-        self.error = error
-        self.outcome = Outcome.REFUSED if isinstance(error, RequestError) else Outcome.FAILED
+        self.error_status = http_error(error).status  # not the error, which leads back here
+        is_callers = isinstance(error, RequestError)
+        if isinstance(error, UpstreamRefusedError):  # an engine that found what is wrong with it
+            is_callers = error.status < FIRST_SERVER_ERROR
+        self.outcome = Outcome.REFUSED if is_callers else Outcome.FAILED
 
     def answered(self, used: TurnUsage) -> None:
         """All of it was generated."""

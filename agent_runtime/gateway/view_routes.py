@@ -12,9 +12,10 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_runtime.errors import UnknownTurnError
+from agent_runtime.gateway.leaving import leave_on_disconnect
 from agent_runtime.gateway.openapi import Operation
 from agent_runtime.gateway.routes import Served
-from agent_runtime.gateway.turn_stream import STREAM_HEADERS, leave_on_disconnect
+from agent_runtime.gateway.turn_stream import STREAM_HEADERS
 from agent_runtime.gateway.view_access import ViewAccess
 from agent_runtime.rack_view.kept_stories import MAX_LATEST_STORIES
 from agent_runtime.rack_view.live_view import RackView

@@ -180,7 +180,10 @@ class EngineTurn:
             raise EngineBusyError(refused, self._replica_id)
         self._listener.answered()
         self.close()
-        raise refused
+        try:
+            raise refused
+        finally:
+            del refused  # or it would lead to itself, and hold on to the call
 
     def _finish(self, data: bytes) -> TurnProgress:
         """Return the last progress, with the last bytes."""

@@ -12,7 +12,7 @@ to the first that is missing.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -36,10 +36,11 @@ class BlockNode:
 
     Invariant: ``end_tokens`` counts its own tokens and all before it; bit ``r`` of ``in_hbm`` and
         ``in_host`` says whether replica ``r`` has it; it is in the tree as long as a replica has
-        it, a node follows it, or a session ends at it.
+        it, a node follows it, or a session that is wanted ends at it; ``sessions`` are those that
+        end at it, None for none.
     """
 
-    __slots__ = ("end_tokens", "in_hbm", "in_host", "key", "num_children", "num_leaves", "parent")
+    __slots__ = ("end_tokens", "in_hbm", "in_host", "key", "num_children", "parent", "sessions")
 
     def __init__(self, key: bytes, parent: BlockNode | None, end_tokens: int) -> None:
         self.key = key
@@ -48,7 +49,7 @@ class BlockNode:
         self.in_hbm = 0
         self.in_host = 0
         self.num_children = 0
-        self.num_leaves = 0
+        self.sessions: set[SessionId] | None = None
 
 
 class _Copies:
@@ -80,11 +81,20 @@ class ResidencyStats:
 class KvResidency:
     """The tree of all engines.
 
+    Args:
+        num_replicas: Engines there may be.
+        is_wanted: Returns whether a session's end is to be known though no engine has its blocks:
+            whether it will be forgotten. Events name others, too: sessions that were forgotten just
+            before, or never came this way. Those are known for as long as an engine has of them.
+
     Invariant: ``_by_hash[r]`` has the blocks that replica ``r`` has a copy of at least, as told by
         the bits of their nodes.
     """
 
-    def __init__(self, num_replicas: int) -> None:
+    def __init__(
+        self, num_replicas: int, is_wanted: Callable[[SessionId], bool] = lambda _: True
+    ) -> None:
+        self._is_wanted = is_wanted
         self._root = BlockNode(b"", None, 0)
         self._nodes: dict[bytes, BlockNode] = {}
         self._by_hash: list[dict[WireHash, _Copies]] = [{} for _ in range(num_replicas)]
@@ -124,7 +134,7 @@ class KvResidency:
         self._paths.pop(session_id, None)
         end = self._ends.pop(session_id, None)
         if end is not None:
-            end.num_leaves -= 1
+            _end_no_more(session_id, end)
             self._prune(end)
 
     def knows(self, session_id: SessionId) -> bool:
@@ -184,7 +194,7 @@ class KvResidency:
             if parent is None or (parent is not self._root and parent.key not in self._nodes):
                 raise InternalError(f"block {node.key.hex()} follows one that is not there")
             children[parent.key] = children.get(parent.key, 0) + 1
-            if not (node.in_hbm or node.in_host or node.num_children or node.num_leaves):
+            if not (node.in_hbm or node.in_host or node.num_children or node.sessions):
                 raise InternalError(f"block {node.key.hex()} is of no use to anybody")
         for node in self._nodes.values():
             if children.get(node.key, 0) != node.num_children:
@@ -297,13 +307,13 @@ class KvResidency:
         before = self._ends.get(session_id)
         if before is node or node is self._root:
             return
-        node.num_leaves += 1
+        _end_at(session_id, node)
         self._ends[session_id] = node
         path = self._paths.get(session_id)
         if path is not None:
             self._paths[session_id] = _extended(path, node)
         if before is not None:
-            before.num_leaves -= 1
+            _end_no_more(session_id, before)
             self._prune(before)
 
     def _path(self, session_id: SessionId) -> Sequence[BlockNode]:
@@ -318,14 +328,41 @@ class KvResidency:
     def _prune(self, node: BlockNode) -> None:
         """Take a node nobody needs out of the tree, and what then leads nowhere."""
         at = node
-        while at.parent is not None and not (
-            at.in_hbm or at.in_host or at.num_children or at.num_leaves
-        ):
+        while at.parent is not None and not (at.in_hbm or at.in_host or at.num_children):
             if self._nodes.get(at.key) is not at:
+                return
+            if at.sessions and not self._end_before(at, at.parent, at.sessions):
                 return
             del self._nodes[at.key]
             at.parent.num_children -= 1
             at = at.parent
+
+    def _end_before(self, node: BlockNode, parent: BlockNode, ending: set[SessionId]) -> bool:
+        """Have sessions that end at a node end before it; return False if one is wanted there."""
+        if any(map(self._is_wanted, ending)):
+            return False
+        node.sessions = None
+        for session_id in ending:
+            self._paths.pop(session_id, None)
+            if parent is self._root:
+                del self._ends[session_id]
+            else:
+                _end_at(session_id, parent)
+                self._ends[session_id] = parent
+        return True
+
+
+def _end_at(session_id: SessionId, node: BlockNode) -> None:
+    if node.sessions is None:
+        node.sessions = set()
+    node.sessions.add(session_id)
+
+
+def _end_no_more(session_id: SessionId, node: BlockNode) -> None:
+    if node.sessions is not None:
+        node.sessions.discard(session_id)
+        if not node.sessions:
+            node.sessions = None
 
 
 def _extended(path: list[BlockNode], end: BlockNode) -> list[BlockNode]:

@@ -28,10 +28,10 @@ class ServersProbe:
 
     def __init__(self, fleet: EngineFleet) -> None:
         self._fleet = fleet
-        self.residency = KvResidency(len(fleet.slots))
+        self._chains = ChainIndex()
+        self.residency = KvResidency(len(fleet.slots), self._chains.knows)
         self.block_size_tokens = 1
         self.counts = TokenCounts()
-        self._chains = ChainIndex()
         self._sent = [SentContexts() for _ in fleet.slots]
 
     def num_waiting(self, replica_id: ReplicaId) -> int:

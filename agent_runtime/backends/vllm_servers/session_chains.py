@@ -74,30 +74,30 @@ class ChainIndex:
     def remember(self, chain: SessionChain) -> None:
         """Note that a turn with this chain was sent to an engine."""
         self._chains[chain.session_id] = chain.hashes
-        position = 0
-        while position < len(chain.hashes):
+        for position in _anchored(chain.hashes):
             anchor = chain.hashes[position]
             self._anchors[anchor] = chain.session_id
             self._anchors.move_to_end(anchor)
-            position = 2 * position + 1
         while len(self._anchors) > MAX_ANCHORS:
             self._anchors.popitem(last=False)
 
     def forget(self, session_id: SessionId) -> None:
         """Forget a session."""
-        self._chains.pop(session_id, None)
+        hashes = self._chains.pop(session_id, ())
+        for position in _anchored(hashes):
+            if self._anchors.get(hashes[position]) == session_id:
+                del self._anchors[hashes[position]]
+
+    def knows(self, session_id: SessionId) -> bool:
+        """Return whether a turn of a session was sent, and the session is not forgotten."""
+        return session_id in self._chains
 
     def likeness(self, chain: SessionChain) -> Likeness | None:
         """Return the session's own latest turn, or one that begins much alike. O(log blocks)."""
         own = self._likeness(chain.session_id, chain.hashes)
         if own is not None and own.num_blocks:
             return own
-        positions = []
-        position = 0
-        while position < len(chain.hashes):
-            positions.append(position)
-            position = 2 * position + 1
-        for position in reversed(positions):
+        for position in reversed(_anchored(chain.hashes)):
             other = self._anchors.get(chain.hashes[position])
             if other is not None and other in self._chains:
                 return self._likeness(other, chain.hashes)
@@ -115,3 +115,8 @@ class ChainIndex:
             else:
                 high = middle - 1
         return Likeness(session_id, low, low == len(known))
+
+
+def _anchored(hashes: Sequence[int]) -> list[int]:
+    """Return the positions whose hashes are anchors: 0, 1, 3, 7, ..."""
+    return [(1 << power) - 1 for power in range(len(hashes).bit_length())]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
-
 from agent_runtime.emulated_model.reply import Reply
 from agent_runtime.errors import BackendError, RequestError
+from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.dialect import AnswerHead, DialectName, TurnUsage
 from agent_runtime.gateway.dialects.response_events import ResponseEvents
 from agent_runtime.gateway.dialects.response_object import (
@@ -85,7 +84,7 @@ class ResponsesForm:
         self._num_top = request.num_top_logprobs
         self._events = ResponseEvents(self._reply, self._suffix, self._num_top)
         self._is_known = False  # to the client, by its id
-        self.cancelled = anyio.Event()
+        self.cancelled = Cancellation()
         self._kept: StoredResponse | None = None
         if request.store is not False:
             self._kept = self._stored(request, turn)

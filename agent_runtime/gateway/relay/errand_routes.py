@@ -14,13 +14,14 @@ from typing_extensions import override
 
 from agent_runtime.backends.vllm_servers.engine_errands import EngineErrands, Errand, ErrandReply
 from agent_runtime.errors import EngineLostError
+from agent_runtime.gateway.leaving import leave_on_disconnect
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.relay.kept_responses import KeptResponses, RelayedResponse
 from agent_runtime.gateway.relay.passed_headers import PassedHeaders
 from agent_runtime.gateway.relay.responses_api import response_event
 from agent_runtime.gateway.tenants import tenant_of
 from agent_runtime.gateway.turn_desk import plain_headers
-from agent_runtime.gateway.turn_stream import STREAM_HEADERS, leave_on_disconnect
+from agent_runtime.gateway.turn_stream import STREAM_HEADERS
 
 NOT_FOUND, NO_SUCH_ROUTE = 404, 405
 IN_QUERIES = "!$%&'()*+,-./:;=?@_~"

@@ -18,6 +18,7 @@ from typing_extensions import override
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, SlotState
 from agent_runtime.engine_call import ReplyReader
 from agent_runtime.errors import UnknownResponseError
+from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.journal.response_journal import RecalledResponse
 from agent_runtime.gateway.relay.relayed_api import Fields
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
@@ -197,7 +198,7 @@ class Keeping:
         self._store, self._fleet, self._call, self._session = store, fleet, call, session
         self._has_ended = False
         self._kept: RelayedResponse | None = None
-        self.cancelled = anyio.Event()
+        self.cancelled = Cancellation()
 
     def progressed(self, reader: ReplyReader, replica_id: ReplicaId) -> None:
         """Take in what a reply has told."""

@@ -16,6 +16,7 @@ from agent_runtime.gateway.app import (
     session_directory,
     session_journal,
 )
+from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
 from agent_runtime.gateway.journal.response_journal import ResponseJournal
 from agent_runtime.gateway.metrics import JournalMetrics, LineMetrics, ProbedFleet, PrometheusCounts
@@ -76,7 +77,11 @@ class RelayTerms:
 
 
 def create_relay_app(
-    runner: TurnRunner, servers: VllmServers, terms: RelayTerms, view: ViewRoutes | None = None
+    runner: TurnRunner,
+    servers: VllmServers,
+    terms: RelayTerms,
+    view: ViewRoutes | None,
+    closing: Closing,
 ) -> Starlette:
     """Return the endpoint in front of ``runner``, whose turns run on ``servers``.
 
@@ -85,6 +90,7 @@ def create_relay_app(
         servers: What it runs them on.
         terms: How they are served.
         view: The engines to be watched; None for no such routes.
+        closing: By which it can be closed.
     """
     limits, fleet, journal = terms.limits, servers.fleet, terms.journal
     sessions = session_directory(runner, limits, journal)
@@ -92,7 +98,8 @@ def create_relay_app(
     line = WaitingLine(limits.max_wait_s)
     known = None if journal is None else session_journal(journal, sessions, runner)
     models = Models(fleet.cards)
-    opening = Opening(runner, models, sessions, limits.max_body_bytes, line, shares_kv, known)
+    max_bytes = limits.max_body_bytes
+    opening = Opening(runner, models, sessions, max_bytes, line, shares_kv, known, closing)
     about_engines = FleetMetrics(fleet, servers.probe.residency)
     probed = ProbedFleet(about_engines.replicas, servers.probe)
     counts = PrometheusCounts(
@@ -116,7 +123,7 @@ def create_relay_app(
         Served(COUNT_TOKENS, errands.of_any),
         Served(TOKENIZE, errands.of_any),
         Served(DETOKENIZE, errands.of_any),
-        *common_routes(opening, counts, ServiceRoutes(servers.unready)),
+        *common_routes(opening, counts, ServiceRoutes(servers.unready, closing)),
         *(() if view is None else view_routes(view)),
     ]
     return application(served, terms.tenants)

@@ -61,7 +61,7 @@ class RelayAttempts:
 
     __slots__ = (
         "_call", "_ended", "_failed", "_listener", "_opened", "_opening", "_passed_on", "_running",
-        "_turn", "num_attempts",
+        "_turn", "_under_way", "num_attempts",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,7 @@ class RelayAttempts:
         self._opening = opening
         self._opened = opened
         self._listener = listener
+        self._under_way = opening.opening.turn_under_way(opened.session)
         self._call: EngineCall = opened.call.engine_call()
         self._running: AbstractAsyncContextManager[RunningTurn] | None = None
         self._turn: RunningTurn | None = None
@@ -84,7 +85,7 @@ class RelayAttempts:
         return self._call.reader
 
     async def __aenter__(self) -> Self:
-        self._opened.session.num_active_turns += 1
+        self._under_way.__enter__()
         return self
 
     async def __aexit__(
@@ -96,7 +97,7 @@ class RelayAttempts:
         try:
             await self._leave_turn()
         finally:
-            self._opened.session.num_active_turns -= 1
+            self._under_way.__exit__(None, None, None)
 
     def __aiter__(self) -> Self:
         return self
@@ -115,10 +116,12 @@ class RelayAttempts:
                     turn = await self._begin()
                 step = await anext(turn)
             except (EngineLostError, EngineBusyError) as error:
-                await self._recover(error)
+                if not await self._recover(error):
+                    raise
                 continue
             except UpstreamRefusedError as error:
-                await self._ask_elsewhere(error)
+                if not await self._ask_elsewhere(error):
+                    raise
                 continue
             reader = self._call.reader
             self._listener.progressed(step, reader, turn.placement.replica_id)
@@ -147,15 +150,15 @@ class RelayAttempts:
         self._listener.placed(turn.placement)
         return turn
 
-    async def _recover(self, error: EngineLostError | EngineBusyError) -> None:
-        """Prepare another attempt.
+    async def _recover(self, error: EngineLostError | EngineBusyError) -> bool:
+        """Prepare another attempt; return whether there can be one.
 
-        Raises:
-            EngineLostError, EngineBusyError: The one given: there can't be one.
+        It does not raise the error itself: an error that was raised where a name leads to it holds
+        on to all of the call until a garbage collection.
         """
         await self._leave_turn()
         if self.num_attempts >= MAX_ATTEMPTS:
-            raise error
+            return False
         call: EngineCall | None
         if self._passed_on:
             call = self._opened.call.continuation(self._call.reader)
@@ -163,27 +166,25 @@ class RelayAttempts:
             self._let_others_understand()
             call = self._opened.call.engine_call()
         if call is None:
-            raise error
+            return False
         self._listener.tries_again(resumes=self._passed_on)
         self._call = call
         self._failed |= {error.replica_id}
         if self.num_attempts > 1:
             await anyio.sleep(min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (self.num_attempts - 2)))
+        return True
 
-    async def _ask_elsewhere(self, error: UpstreamRefusedError) -> None:
-        """Ask any engine, if the one that should have known a response did not.
-
-        Raises:
-            UpstreamRefusedError: The one given: that is no help.
-        """
+    async def _ask_elsewhere(self, error: UpstreamRefusedError) -> bool:
+        """Ask any engine, if the one that should have known a response did not; return whether."""
         only = self._opened.call.only
         if error.status != NOT_FOUND or only is None:
-            raise error
+            return False
         self._listener.not_understood(only)
         if not self._let_others_understand():
-            raise error
+            return False
         await self._leave_turn()
         self._call = self._opened.call.engine_call()
+        return True
 
     def _let_others_understand(self) -> bool:
         """Make a call that one engine alone understands one for all; return whether it is."""
