@@ -23,8 +23,9 @@ from tests.chaos.sim_apis import TOOL_WORD
 SESSIONS_A_ROUND = 3
 TURNS_A_SESSION = 3
 PATIENCE = Patience(num_tries=1_000, first_wait_s=0.1, longest_wait_s=0.5)
-FORCED = {"tool_choice": "required", "max_tokens": 48, "temperature": 0}
-"""A model that is random calls no tool by itself, and ends no run."""
+CALL = '<tool_call>\n{"name": "work", "arguments": {"item": "it"}}\n</tool_call>'
+FORCED = {"structured_outputs": {"choice": [CALL]}, "max_tokens": 60}
+"""A model that is random calls no tool by itself; made to, it ends no run."""
 
 
 class Work:
