@@ -1,7 +1,7 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
 # make test    the test suite            make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
-# make test-clients  benchmark programs and a fuzzer of others against 'panjiu serve' (a venv of its own)
+# make test-clients  benchmark programs of others against 'panjiu serve' (a venv of its own)
 # make test-dashboard  the dashboard's page in a real browser (installs chromium where there is apt-get)
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
 # make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50)
@@ -87,7 +87,7 @@ test-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
 $(CLIENTS_VENV)/.installed:
 	$(PYTHON) -m venv $(CLIENTS_VENV)
 	$(CLIENTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
-		'aiperf>=0.13,<0.14' 'guidellm>=0.8,<0.9' 'locust>=2.40,<3' 'schemathesis>=4.32,<5'
+		'aiperf>=0.13,<0.14' 'guidellm>=0.8,<0.9' 'locust>=2.40,<3'
 	@touch $@
 
 test-clients: $(VENV)/.installed-dev $(CLIENTS_VENV)/.installed

@@ -14,7 +14,9 @@ from typing_extensions import override
 
 from tests.lookalike_engine import LookalikeEngine
 
-UNKNOWN = {"error": {"message": "no such response", "type": "NotFoundError", "code": 404}}
+UNKNOWN = {
+    "error": {"message": "no such response", "type": "NotFoundError", "param": None, "code": None}
+}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 _CHAT = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "w"}}
 _CHUNK = {"index": 0, "finish_reason": "stop", "delta": {"role": "assistant", "content": "w"}}
@@ -32,7 +34,7 @@ class PatientEngine(LookalikeEngine):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(num_blocks=1_000_000)  # nobody waits for room
         self.paths: list[str] = []
         self.kept: dict[str, dict[str, Any]] = {}
         self.refuses: int | None = None

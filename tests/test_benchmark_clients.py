@@ -1,4 +1,4 @@
-"""Benchmark programs and a fuzzer of others against ``panjiu serve``, as users start them.
+"""Benchmark programs of others against ``panjiu serve``, as users start them.
 
 ``make test-clients`` installs them and says where they are; without that nothing here runs. They
 exit with 0 when requests fail, so what they wrote is read. The rack runs slower than real time, so
@@ -264,22 +264,3 @@ def test_locust_s_users_talk(real_time: ServedCommand, tmp_path: Path) -> None:
     assert whole["num_failures"] == 0
     assert whole["total_response_time"] > 2 * first["total_response_time"]
     assert rack.cached_tokens > rack.prompt_tokens / 2
-
-
-def test_schemathesis_finds_the_document_true(tmp_path: Path) -> None:
-    # Not checked is that everything the document allows is taken: which fields go together, what a
-    # session's id may be and which schemas can be followed is more than a JSON schema can say.
-    with served_command(
-        "--model", MODEL, "--replicas", "2", "--speed", "200", "--reply-tokens", "20"
-    ) as fast:
-        printed = start(
-            [
-                client("schemathesis"), "run", f"{fast.url}/openapi.json",
-                "--phases", "coverage,fuzzing,stateful",
-                "--exclude-checks", "positive_data_acceptance",
-                "--exclude-path", "/view/stream",  # it ends when the client does
-                "--max-examples", "10", "--seed", "1", "--request-timeout", "60",
-            ],
-            tmp_path,
-        )  # fmt: skip
-    assert "Tested: 25" in printed

@@ -18,6 +18,7 @@ from mkdocs.structure.pages import Page
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "examples/vllm_cluster.md": "examples/vllm_cluster.md",
 }
 """Where each is in the repository, and where on the site."""
