@@ -94,7 +94,7 @@ def parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 async def served(parser: str) -> AsyncIterator[int]:
     """Serve the emulated rack; yield the port."""
     async with emulated_gateway() as gateway:
-        config = rack_server.endpoint_config(gateway.app, grace_s=1)
+        config = rack_server.endpoint_config(gateway.app, grace_s=1, keep_alive_s=1)
         named = plain_connection.PlainConnection
         assert (config.http is named) == (parser == "h11")
         server = uvicorn.Server(config)
