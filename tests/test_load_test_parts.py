@@ -148,8 +148,8 @@ def test_prompts_share_text_as_long_as_they_share_blocks(
     per_word: float, num_shared: int, num_own: int
 ) -> None:
     stream = WordStream(16, per_word, SharedBlocks([]), "")
-    one = stream.text(SpokenName("a", 0), ((0, num_shared - 1), (100, 100 + num_own)), 0, 900)
-    other = stream.text(SpokenName("b", 0), ((0, num_shared - 1), (500, 500 + num_own)), 0, 900)
+    one = stream.text(SpokenName("a", 0), ((0, num_shared - 1), (100, 100 + num_own)), 0, 1500)
+    other = stream.text(SpokenName("b", 0), ((0, num_shared - 1), (500, 500 + num_own)), 0, 1500)
     num_words = int(num_shared * 16 / per_word)
     assert one.split()[:num_words] == other.split()[:num_words]
     assert one.split()[num_words:] != other.split()[num_words:]
