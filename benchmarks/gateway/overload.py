@@ -85,7 +85,8 @@ def report(console: Console, result: Overloaded) -> None:
     if len(result.begun()) == len(result.phases):
         calm, _, after = result.phases
         recovered_s = recovery_s(result.seen, calm, after)
-        console.print(f"recovered {recovered_s:.1f} s after the overload ended")
+        when = "not yet" if recovered_s is None else f"{recovered_s:.1f} s after the overload ended"
+        console.print(f"recovered: {when}")
     for problem in result.seen.problems[:10]:
         console.print(f"should not be: {problem}", markup=False)
     console.print(f"{len(result.seen.problems)} answers that should not be")

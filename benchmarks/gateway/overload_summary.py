@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from benchmarks.gateway.overload_load import OK, REFUSED, Asked, Phase, Seen
+from benchmarks.gateway.overload_load import OK, REFUSED, Phase, Seen
 
 MIB = 1 << 20
 
@@ -69,31 +69,18 @@ def summarise(seen: Seen, phase: Phase) -> PhaseSummary:
     )
 
 
-def recovery_s(seen: Seen, calm: Phase, after: Phase) -> float:
+def recovery_s(seen: Seen, calm: Phase, after: Phase) -> float | None:
     """Return when all was as before, in seconds from the beginning of the phase ``after``.
 
-    That is after the last refusal, the last turn that waited longer for its first token than any
-    did while it was calm (half as long again, as no two runs are alike), and the last look at a
-    longer line.
+    That is the first look at a line no longer than it was while it was calm (2 at least, as agents
+    come by chance) after which nobody was turned away. None if that was never so.
     """
     began_s = seen.phase_began_s[after.name]
-    was = summarise(seen, calm)
-    calm_s = 1.5 * max(_waits(seen.asked, seen.phase_began_s[calm.name], calm.seconds), default=0)
-    late = [
-        one.at_s
-        for one in seen.asked
-        if one.at_s >= began_s and (one.status == REFUSED or one.took_s > calm_s)
-    ]
-    late += [
-        one.at_s
-        for one in seen.levels
-        if one.at_s >= began_s and one.waiting_newcomers > max(was.most_waiting, 2)
-    ]
-    return max(late, default=began_s) - began_s
-
-
-def _waits(asked: Sequence[Asked], from_s: float, seconds: float) -> list[float]:
-    return [one.took_s for one in asked if one.status == OK and 0 <= one.at_s - from_s < seconds]
+    calm_line = max(summarise(seen, calm).most_waiting, 2)
+    refused = [one.at_s for one in seen.asked if one.at_s >= began_s and one.status == REFUSED]
+    from_s = max(refused, default=began_s)
+    well = [o.at_s for o in seen.levels if o.at_s >= from_s and o.waiting_newcomers <= calm_line]
+    return min(well) - began_s if well else None
 
 
 def phase_table(summaries: Sequence[PhaseSummary]) -> Table:
