@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
 from typing import Protocol
 
 from agent_runtime.errors import InvalidRequestError, SessionStateError, UnknownSessionError
 from agent_runtime.gateway.session_expiries import SessionExpiries
 from agent_runtime.gateway.session_keys import SessionKeys
+from agent_runtime.gateway.session_marks import answer_mark, prompt_mark
 from agent_runtime.prompts.chat_prompt import PromptMemory
 from scheduler.ids import SessionId, TenantId
 
@@ -153,7 +153,7 @@ class SessionDirectory:
             session = self._create(keys.tenant_id, keys.exact, self._idle_ttl_s, now_s)
         self._seen(session, now_s)
         if keys.exact is None and digests and (keys.scope or keys.thread):
-            self._mark_anew(session, _prompt_mark(keys, digests[-1]))
+            self._mark_anew(session, prompt_mark(keys, digests[-1]))
         return session
 
     def create(
@@ -256,15 +256,7 @@ class SessionDirectory:
 
     def remember(self, session: ChatSession, keys: SessionKeys, digest: bytes) -> None:
         """Let a request whose messages begin with this history find ``session``."""
-        self._mark_anew(session, _answer_mark(keys, digest))
-
-    def sought_marks(self, keys: SessionKeys, digests: Sequence[bytes]) -> Iterator[bytes]:
-        """Return the marks by which a request's session may be found, best first."""
-        for digest in reversed(digests):
-            yield _answer_mark(keys, digest)
-        if keys.scope is not None or keys.thread is not None:
-            for digest in reversed(digests[:-1]):  # its turn before, though the reply was replaced
-                yield _prompt_mark(keys, digest)
+        self._mark_anew(session, answer_mark(keys, digest))
 
     def mark(self, session: ChatSession, mark: bytes) -> bool:
         """Let a mark lead to a session; return whether it did not."""
@@ -334,13 +326,13 @@ class SessionDirectory:
 
     def _by_history(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession | None:
         for digest in reversed(digests):
-            session = self._by_mark.get(_answer_mark(keys, digest))
+            session = self._by_mark.get(answer_mark(keys, digest))
             if session is not None:
                 return session
         if keys.scope is None and keys.thread is None:
             return None
         for digest in reversed(digests[:-1]):  # its turn before, though the reply was replaced
-            session = self._by_mark.get(_prompt_mark(keys, digest))
+            session = self._by_mark.get(prompt_mark(keys, digest))
             if session is not None and not session.num_active_turns:
                 return session
         return None
@@ -386,21 +378,3 @@ def check_session_id(public_id: str) -> None:
 def scheduler_id(tenant_id: TenantId, public_id: str) -> SessionId:
     """Return the id of a tenant's session; names of tenants have no slash."""
     return SessionId(f"{tenant_id}/{public_id}" if tenant_id else public_id)
-
-
-def _answer_mark(keys: SessionKeys, digest: bytes) -> bytes:
-    """Return what is kept of a conversation up to a reply."""
-    if not keys.tenant_id and keys.scope is None:
-        return digest
-    return _mixed("answer", keys.tenant_id, keys.scope or "", digest)
-
-
-def _prompt_mark(keys: SessionKeys, digest: bytes) -> bytes:
-    """Return what is kept of a request's own messages."""
-    name = keys.thread if keys.scope is None else keys.scope
-    return _mixed("prompt", keys.tenant_id, name or "", digest)
-
-
-def _mixed(kind: str, tenant_id: str, name: str, digest: bytes) -> bytes:
-    words = f"{kind}\0{tenant_id}\0{name}\0".encode("utf-8", "surrogatepass")
-    return blake2b(words + digest, digest_size=16).digest()

@@ -15,6 +15,7 @@ from agent_runtime.clock import epoch_s
 from agent_runtime.gateway.journal.gateway_journal import GatewayJournal, group_of
 from agent_runtime.gateway.session_directory import ChatSession, SessionDirectory
 from agent_runtime.gateway.session_keys import SessionKeys
+from agent_runtime.gateway.session_marks import sought_marks
 from scheduler.ids import SessionId, TenantId
 
 SESSION, MARK = "session", "mark"
@@ -108,7 +109,7 @@ class SessionJournal:
         self._take(tenant_id, public_id, values)
 
     async def _recall_by_history(self, keys: SessionKeys, digests: Sequence[bytes]) -> None:
-        marks = list(self._sessions.sought_marks(keys, digests))
+        marks = list(sought_marks(keys, digests))
         found = await self._journal.read([_mark_group(mark) for mark in marks])
         for mark, values in zip(marks, found, strict=True):
             tenant_id, slash, public_id = values.get(CARD, b"").decode().partition("/")
