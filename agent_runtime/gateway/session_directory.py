@@ -9,7 +9,7 @@ than it may be forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from agent_runtime.errors import InvalidRequestError, SessionStateError, UnknownSessionError
