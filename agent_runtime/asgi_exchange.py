@@ -131,7 +131,7 @@ class AsgiExchange:
         """Tell the app that the client is gone."""
         self._left.set()
         self._receive_body.close()
-        self._departure.client_left()
+        self._departure.happen()
 
     async def _receive(self) -> Message:
         if self._body is not None:

@@ -6,43 +6,18 @@ A server that knows better puts a ``Departure`` among its scope's extensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
+
+from agent_runtime.occurrence import Occurrence
 
 EXTENSION = "panjiu.departure"
 
 
-class Departure:
-    """Of the client at the other end of one connection.
+class Departure(Occurrence):
+    """Of the client at the other end of one connection; the server lets it happen."""
 
-    Attributes:
-        has_left: Whether it has gone.
-    """
-
-    __slots__ = ("_listeners", "has_left")
-
-    def __init__(self) -> None:
-        self.has_left = False
-        self._listeners: list[Callable[[], None]] = []
-
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Have it called when the client goes, at once if it has gone already."""
-        if self.has_left:
-            listener()
-        else:
-            self._listeners.append(listener)
-
-    def ignore(self, listener: Callable[[], None]) -> None:
-        """Have it called no more."""
-        if listener in self._listeners:
-            self._listeners.remove(listener)
-
-    def client_left(self) -> None:
-        """Tell all who listen; for the server."""
-        self.has_left = True
-        listeners, self._listeners = self._listeners, []
-        for listener in listeners:
-            listener()
+    __slots__ = ()
 
 
 def departure_of(scope: MutableMapping[str, Any]) -> Departure | None:

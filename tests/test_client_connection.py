@@ -16,9 +16,9 @@ from typing_extensions import override
 from agent_runtime.cli import client_connection
 from agent_runtime.cli.client_connection import HeadJoiningTransport
 from agent_runtime.client_departure import EXTENSION, Departure, departure_of
-from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.leaving import leave_accompanied, leave_on_disconnect
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
+from agent_runtime.occurrence import Occurrence
 from tests.lookalike_engine import Faults, LookalikeEngine
 from tests.served_engines import chat_body, served_engines, streamed, until
 
@@ -84,7 +84,7 @@ async def test_what_runs_is_cancelled_when_the_server_tells_that_the_client_left
     departure = Departure()
     scope = {"type": "http", "extensions": {EXTENSION: departure}}
     async with leave(scope, never) as leaving:
-        departure.client_left()
+        departure.happen()
         await anyio.sleep_forever()
     assert leaving.client_left
     assert not leaving.was_cancelled
@@ -99,7 +99,7 @@ async def test_a_client_that_leaves_later_cancels_nothing_any_more(leave: Any) -
     scope = {"type": "http", "extensions": {EXTENSION: departure}}
     async with leave(scope, never) as leaving:
         pass
-    departure.client_left()
+    departure.happen()
     await anyio.lowlevel.checkpoint()
     assert not leaving.client_left
 
@@ -107,9 +107,9 @@ async def test_a_client_that_leaves_later_cancels_nothing_any_more(leave: Any) -
 @pytest.mark.parametrize("tells", [False, True])
 async def test_somebody_else_may_end_it_too(tells: bool) -> None:
     scope = {"type": "http", "extensions": {EXTENSION: Departure()} if tells else {}}
-    cancelled = Cancellation()
+    cancelled = Occurrence()
     async with leave_on_disconnect(scope, never, cancelled) as leaving:
-        cancelled.set()
+        cancelled.happen()
         await anyio.sleep_forever()
     assert leaving.was_cancelled
     assert not leaving.client_left

@@ -118,4 +118,4 @@ class ClientConnection(HttpToolsProtocol):
         self._deadline.cancel()
         self._unset_keepalive_if_required()  # of one that was reset, too, or it would stay so long
         super().connection_lost(exc)
-        self._departure.client_left()
+        self._departure.happen()

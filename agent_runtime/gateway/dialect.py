@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import msgspec
 
 from agent_runtime.errors import BackendError, RequestError
-from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.planned_turn import PlannedTurn
 from agent_runtime.gateway.session_keys import Caller
+from agent_runtime.occurrence import Occurrence
 from agent_runtime.turns import TurnProgress
 
 
@@ -90,7 +90,7 @@ class Kept(Protocol):
     """A form whose answer is kept, and which somebody beside the client can end."""
 
     @property
-    def cancelled(self) -> Cancellation:
+    def cancelled(self) -> Occurrence:
         """Set when the answer is to end."""
         ...
 

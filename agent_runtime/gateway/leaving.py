@@ -12,7 +12,7 @@ from anyio.abc import TaskGroup
 from starlette.types import Receive, Scope
 
 from agent_runtime.client_departure import Departure, departure_of
-from agent_runtime.gateway.cancellation import Cancellation
+from agent_runtime.occurrence import Occurrence
 
 
 class Leaving:
@@ -73,7 +73,7 @@ class AccompaniedLeaving(Leaving):
 
 
 def leave_on_disconnect(
-    scope: Scope, receive: Receive, cancelled: Cancellation | None = None
+    scope: Scope, receive: Receive, cancelled: Occurrence | None = None
 ) -> AbstractAsyncContextManager[Leaving]:
     """Cancel what runs inside when the client goes away, or somebody else ends it.
 
@@ -93,7 +93,7 @@ class _LeavingAlone:
 
     __slots__ = ("_cancelled", "_departure", "_inside", "_leaving")
 
-    def __init__(self, departure: Departure, cancelled: Cancellation | None) -> None:
+    def __init__(self, departure: Departure, cancelled: Occurrence | None) -> None:
         self._departure, self._cancelled = departure, cancelled
         self._inside = anyio.CancelScope()
         self._leaving = Leaving(self._inside)
@@ -119,7 +119,7 @@ class _LeavingAlone:
 
 @asynccontextmanager
 async def leave_accompanied(
-    scope: Scope, receive: Receive, cancelled: Cancellation | None = None
+    scope: Scope, receive: Receive, cancelled: Occurrence | None = None
 ) -> AsyncIterator[AccompaniedLeaving]:
     """Do the same where tasks may have to run beside what runs; see ``leave_on_disconnect``."""
     departure = departure_of(scope)

@@ -48,7 +48,7 @@ class ResponseRoutes:
                 f"The response `{response_id}` is {status}; only one in progress can be cancelled.",
                 param="response_id",
             )
-        kept.cancelled.set()
+        kept.cancelled.happen()
         return JSONResponse({**kept.body, "status": "cancelled"})
 
     async def _known(self, request: Request) -> StoredResponse:

@@ -14,8 +14,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import anyio
 
 from agent_runtime.errors import InvalidRequestError, UnknownResponseError
-from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.loose_json import a_text, objects
+from agent_runtime.occurrence import Occurrence
 from scheduler.ids import TenantId
 
 
@@ -58,7 +58,7 @@ class StoredResponse:
     messages: Sequence[dict[str, Any]]
     num_bytes: int
     body: dict[str, Any]
-    cancelled: Cancellation | None = None
+    cancelled: Occurrence | None = None
     base_id: str | None = None
     num_base: int = 0
     root_id: str = ""

@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import override
 
 from agent_runtime.errors import BackendError, BackendStoppedError, RequestError
-from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.leaving import AccompaniedLeaving, leave_accompanied
+from agent_runtime.occurrence import Occurrence
 
 STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
@@ -70,7 +70,7 @@ class StreamEnds(msgspec.Struct, frozen=True):
 
     failure: Callable[[RequestError | BackendError], bytes]
     response: Callable[[RequestError | BackendError], Response]
-    cancelled: Cancellation | None = None
+    cancelled: Occurrence | None = None
     cut_short: Callable[[], bytes] | None = None
     cut_short_whole: Callable[[], Response] | None = None
 

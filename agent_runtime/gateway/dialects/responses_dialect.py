@@ -7,7 +7,6 @@ from typing import Any
 
 from agent_runtime.emulated_model.reply import Reply
 from agent_runtime.errors import BackendError, RequestError
-from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.dialect import AnswerHead, DialectName, TurnUsage
 from agent_runtime.gateway.dialects.response_events import ResponseEvents
 from agent_runtime.gateway.dialects.response_object import (
@@ -24,6 +23,7 @@ from agent_runtime.gateway.planned_turn import PlannedTurn
 from agent_runtime.gateway.response_store import ResponseStore, StoredResponse
 from agent_runtime.gateway.session_keys import Caller
 from agent_runtime.gateway.wire import parse_body
+from agent_runtime.occurrence import Occurrence
 from agent_runtime.turns import TurnProgress
 
 
@@ -84,7 +84,7 @@ class ResponsesForm:
         self._num_top = request.num_top_logprobs
         self._events = ResponseEvents(self._reply, self._suffix, self._num_top)
         self._is_known = False  # to the client, by its id
-        self.cancelled = Cancellation()
+        self.cancelled = Occurrence()
         self._kept: StoredResponse | None = None
         if request.store is not False:
             self._kept = self._stored(request, turn)

@@ -93,7 +93,7 @@ class ErrandRoutes:
         if known is None:
             return await self._of_whoever_knows(errand)
         if known.cancelled is not None:
-            known.cancelled.set()
+            known.cancelled.happen()
             return JSONResponse({**known.body, "status": "cancelled"})
         if known.replica_id is None:
             return JSONResponse(known.body)

@@ -18,7 +18,6 @@ from typing_extensions import override
 from agent_runtime.backends.vllm_servers.engine_fleet import EngineFleet, SlotState
 from agent_runtime.engine_call import ReplyReader
 from agent_runtime.errors import UnknownResponseError
-from agent_runtime.gateway.cancellation import Cancellation
 from agent_runtime.gateway.journal.response_journal import RecalledResponse
 from agent_runtime.gateway.relay.relayed_api import Fields
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
@@ -32,6 +31,7 @@ from agent_runtime.gateway.relay.response_replies import (
 from agent_runtime.gateway.relay.responses_api import failed, response_event
 from agent_runtime.gateway.response_store import ResponseStore, StoredResponse
 from agent_runtime.gateway.session_directory import ChatSession
+from agent_runtime.occurrence import Occurrence
 from scheduler.events import NO_TENANT
 from scheduler.ids import ReplicaId, TenantId
 
@@ -198,7 +198,7 @@ class Keeping:
         self._store, self._fleet, self._call, self._session = store, fleet, call, session
         self._has_ended = False
         self._kept: RelayedResponse | None = None
-        self.cancelled = Cancellation()
+        self.cancelled = Occurrence()
 
     def progressed(self, reader: ReplyReader, replica_id: ReplicaId) -> None:
         """Take in what a reply has told."""

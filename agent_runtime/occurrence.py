@@ -1,33 +1,33 @@
-"""How somebody beside its client ends an answer, without a task that waits for it."""
+"""Something that happens once, and is told to whoever listens, without a task that waits for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-class Cancellation:
-    """Of one answer.
+class Occurrence:
+    """See the module.
 
     Attributes:
-        is_set: Whether it is to end.
+        has_happened: Whether it has.
     """
 
-    __slots__ = ("_listeners", "is_set")
+    __slots__ = ("_listeners", "has_happened")
 
     def __init__(self) -> None:
-        self.is_set = False
+        self.has_happened = False
         self._listeners: list[Callable[[], None]] = []
 
-    def set(self) -> None:
-        """Let it end."""
-        self.is_set = True
+    def happen(self) -> None:
+        """Tell all who listen."""
+        self.has_happened = True
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener()
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Have it called when the answer is to end, at once if it is already."""
-        if self.is_set:
+        """Have it called when it happens, at once if it has already."""
+        if self.has_happened:
             listener()
         else:
             self._listeners.append(listener)
