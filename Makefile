@@ -6,6 +6,7 @@
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
 # make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50)
 # make test-redis  journals in a real redis-server (installed by apt-get where there is none) and in a Valkey
+# make test-schemathesis  Schemathesis against both gateways' own document of themselves
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
 # make soak    the gateway as a process, until what leaks shows (TURNS=100000)
 # make fuzz    parsers fed with whatever leads further into them (CASES=1000000; a venv of its own)
@@ -32,7 +33,7 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-redis chaos soak fuzz test-vllm test-clients test-dashboard goldens peers \
+.PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-redis test-schemathesis chaos soak fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
 	docs docs-serve lock audit sbom clean
 
@@ -113,6 +114,9 @@ test-pythons: $(VENV)/.installed-dev
 
 test-crashes: $(VENV)/.installed-dev
 	PANJIU_CRASH_SEEDS=200 $(BIN)/python -m pytest tests/test_sdk_crashes.py
+
+test-schemathesis: $(VENV)/.installed-dev
+	PANJIU_SCHEMATHESIS=1 $(BIN)/python -m pytest tests/test_schemathesis.py
 
 KILLS ?= 50
 test-kills: $(VENV)/.installed-dev

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
@@ -14,7 +15,10 @@ import uvicorn
 from agent_runtime.cli.rack_server import endpoint_config
 from tests.hostile_gateways import GATEWAYS
 
-pytestmark = pytest.mark.anyio
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif("PANJIU_SCHEMATHESIS" not in os.environ, reason="make test-schemathesis"),
+]
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 MAX_S = 900.0
