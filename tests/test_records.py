@@ -64,8 +64,7 @@ def opened(place: str) -> Callable[[], object]:
 
 def applied(state: dict[str, dict[str, bytes]], changes: Mapping[str, Change]) -> None:
     for name, change in changes.items():
-        before = {} if change.drops else state.get(name, {})
-        state[name] = {**before, **change.values}
+        state[name] = change.applied(state.get(name, {}))
 
 
 def check(store: RecordStore, state: Mapping[str, Mapping[str, bytes]], now_s: float) -> None:
@@ -152,6 +151,7 @@ class BrokenStore:
 
     def __init__(self) -> None:
         self.fails = False
+        self.cannot_be_read = False
         self.values: dict[str, dict[str, bytes]] = {}
         self.num_writes = 0
 
@@ -165,10 +165,12 @@ class BrokenStore:
         applied(self.values, changes)
 
     def read(self, groups: Sequence[str], now_epoch_s: float) -> list[dict[str, bytes]]:
+        if self.cannot_be_read:
+            raise JournalError("it can't be read")
         return [self.values.get(group, {}) for group in groups]
 
     def names(self, prefix: str, now_epoch_s: float) -> list[str]:
-        return []
+        return sorted(name for name, values in self.values.items() if values)
 
     def close(self) -> None:
         pass
@@ -189,9 +191,17 @@ async def test_a_store_that_fails_is_tried_again_and_nobody_stops_for_it(
             await records.settled()
         records.put("a", {"y": b"2"}, 60.0)
         records.put("b", {"x": b"3"}, 60.0)
-        with pytest.raises(JournalError, match="disk is full"):
-            await records.read(["a"])
-        store.fails = False
+        assert await records.read(["a", "b", "c"]) == [{"x": b"1", "y": b"2"}, {"x": b"3"}, {}]
+        assert await records.names("b") == ["b"]
+        records.drop("b")
+        assert await records.read(["a", "b"]) == [{"x": b"1", "y": b"2"}, {}]
+        assert await records.names("") == ["a"]
+        records.put("b", {"x": b"3"}, 60.0)
+        store.cannot_be_read = True
+        for _ in range(2):
+            with pytest.raises(JournalError, match="can't be read"):
+                await records.read(["a"])
+        store.fails = store.cannot_be_read = False
         with anyio.fail_after(10):
             while len(notices) < 2:
                 await anyio.sleep(0.005)

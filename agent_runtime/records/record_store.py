@@ -28,6 +28,10 @@ class Change:
         ttl_s = later.ttl_s if later.values else self.ttl_s
         return Change(self.drops, {**self.values, **later.values}, ttl_s)
 
+    def applied(self, values: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Return what becomes of a group's values."""
+        return {**({} if self.drops else values), **self.values}
+
     @property
     def num_bytes(self) -> int:
         """What it takes, about."""

@@ -1,7 +1,8 @@
 """Reads and writes values for many tasks: what comes while one batch is under way shares the next.
 
 A store that fails is tried again every second, with all that was to be written since, the latest of
-each group: nobody has to stop for it, those who asked are told.
+each group: nobody has to stop for it, those who asked are told. One that can be read and not
+written, as on a full disk, is read: with what waits to be written laid over it.
 """
 
 from __future__ import annotations
@@ -33,11 +34,15 @@ class _Asked:
 
     Attributes:
         read: Reads it.
+        with_changes: Lays what could not be written over what was read.
         result: Once it was.
+        problem: Why it could not be.
     """
 
     read: Callable[[], Any]
+    with_changes: Callable[[Any, Mapping[str, Change]], Any]
     result: Any = None
+    problem: JournalError | None = None
 
 
 @dataclass(slots=True)
@@ -46,7 +51,7 @@ class _Batch:
 
     Attributes:
         is_over: Set when it is done, or has failed.
-        problem: Why it has.
+        problem: Why its changes could not be written.
     """
 
     changes: dict[str, Change] = field(default_factory=dict)
@@ -86,6 +91,7 @@ class Records:
         self._under_way: _Batch | None = None
         self._wanted = anyio.Event()
         self._problem: JournalError | None = None
+        self._read_problem: JournalError | None = None
 
     @property
     def is_shared(self) -> bool:
@@ -113,7 +119,16 @@ class Records:
         Raises:
             JournalError: The store can't be read now.
         """
-        return await self._ask(lambda: self._store.read(groups, self._epoch_s()))
+
+        def laid_over(
+            found: list[dict[str, bytes]], changes: Mapping[str, Change]
+        ) -> list[dict[str, bytes]]:
+            return [
+                changes[group].applied(values) if group in changes else values
+                for group, values in zip(groups, found, strict=True)
+            ]
+
+        return await self._ask(lambda: self._store.read(groups, self._epoch_s()), laid_over)
 
     async def names(self, prefix: str) -> list[str]:
         """Return the groups whose names begin so, in order.
@@ -121,7 +136,13 @@ class Records:
         Raises:
             JournalError: The store can't be read now.
         """
-        return await self._ask(lambda: self._store.names(prefix, self._epoch_s()))
+
+        def laid_over(found: list[str], changes: Mapping[str, Change]) -> list[str]:
+            more = {name for name, change in changes.items() if change.values}
+            gone = {name for name, change in changes.items() if change.drops} - more
+            return sorted({*found, *(name for name in more if name.startswith(prefix))} - gone)
+
+        return await self._ask(lambda: self._store.names(prefix, self._epoch_s()), laid_over)
 
     async def settled(self) -> None:
         """Return once all that was put is durable.
@@ -142,23 +163,26 @@ class Records:
                 await self._wanted.wait()
                 self._wanted = anyio.Event()
                 await self._carry_out()
-                if self._problem is not None:
+                if self._problem is not None or self._read_problem is not None:
                     await anyio.sleep(RETRY_S)
+                    self._read_problem = None
                     self._wanted.set()
         finally:
             if self._batch.changes:
                 with anyio.CancelScope(deadline=anyio.current_time() + LAST_BATCH_S, shield=True):
                     await self._carry_out()
 
-    async def _ask(self, read: Callable[[], T]) -> T:
-        if self._problem is not None:
-            raise JournalError(str(self._problem)) from self._problem
-        asked, batch = _Asked(read), self._batch
+    async def _ask(
+        self, read: Callable[[], T], with_changes: Callable[[T, Mapping[str, Change]], T]
+    ) -> T:
+        if self._read_problem is not None:  # another try would take as long to fail
+            raise JournalError(str(self._read_problem)) from self._read_problem
+        asked, batch = _Asked(read, with_changes), self._batch
         batch.asked.append(asked)
         self._wanted.set()
         await batch.is_over.wait()
-        if batch.problem is not None:
-            raise JournalError(str(batch.problem)) from batch.problem
+        if asked.problem is not None:
+            raise JournalError(str(asked.problem)) from asked.problem
         result: T = asked.result
         return result
 
@@ -169,32 +193,45 @@ class Records:
             # Not cut short: a thread can't be, and what it writes must not be written twice.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(partial(self._work, batch))  # noqa: TID251
-        except JournalError as error:
-            batch.problem = error
-            self._failed(batch, error)
-        else:
-            self._worked()
+            failed = [one.problem for one in batch.asked if one.problem is not None]
+            self._read_problem = failed[0] if failed else None
+            if batch.problem is not None:
+                self._failed(batch, batch.problem)
+            elif failed:
+                self._told_of(failed[0])
+            elif batch.changes or batch.asked:
+                self._worked()
         finally:
             self._under_way = None
             batch.is_over.set()
 
     def _work(self, batch: _Batch) -> None:
         """Do it, in a thread."""
-        if batch.changes:
-            self._store.write(batch.changes, self._epoch_s())
+        try:
+            if batch.changes:
+                self._store.write(batch.changes, self._epoch_s())
+        except JournalError as error:
+            batch.problem = error
+        unwritten = batch.changes if batch.problem is not None else {}
         for asked in batch.asked:
-            asked.result = asked.read()
+            try:
+                asked.result = asked.with_changes(asked.read(), unwritten)
+            except JournalError as error:
+                asked.problem = error
 
     def _worked(self) -> None:
         if self._problem is not None:
             self._problem = None
             self._notice("the journal works again")
 
-    def _failed(self, batch: _Batch, error: JournalError) -> None:
+    def _told_of(self, error: JournalError) -> None:
         self.num_problems += 1
         if self._problem is None:
             self._notice(f"{error}; until then a restart would forget what comes")
         self._problem = error
+
+    def _failed(self, batch: _Batch, error: JournalError) -> None:
+        self._told_of(error)
         later, self._batch.changes = self._batch.changes, batch.changes.copy()
         for group, change in later.items():
             self._batch.add(group, change)
