@@ -117,7 +117,8 @@ class Soaked:
             if now > max(most, WINDOWS.get(name, 0)):
                 found.append(f"{name}: {before.alive.get(name, 0):,} -> {now:,}")
         tenths = self.resident_by_tenths()
-        if tenths and tenths[-1] > MORE_RESIDENT * tenths[len(tenths) // 2]:
+        # Live sessions make it rise and fall by a third: three tenths are looked at together.
+        if len(tenths) > 6 and sum(tenths[-3:]) > MORE_RESIDENT * sum(tenths[-6:-3]):
             found.append(f"resident memory: {tenths}")
         return found
 
