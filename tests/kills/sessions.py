@@ -29,6 +29,7 @@ class Session:
         name: Of it.
         model: Asked for.
         checks_words: Whether engines say ``w0 w1 ...``.
+        pause_s: Between two turns, at the most.
         speaks_responses: Whether it goes on by the response before.
         num_done: Turns answered.
         problems: Promises that were broken.
@@ -41,6 +42,7 @@ class Session:
     speaks_responses: bool
     gateways: Sequence[str]
     rng: np.random.Generator
+    pause_s: float
     num_done: int = 0
     problems: list[str] = field(default_factory=list)
     ends: Counter[str] = field(default_factory=Counter)
@@ -61,7 +63,7 @@ class Session:
             while not await self._asked(http, num_words):
                 await anyio.sleep(float(self.rng.uniform(0.1, 0.5)))
             self.num_done += 1
-            await anyio.sleep(float(self.rng.choice([0.0, 0.05, 0.4])))
+            await anyio.sleep(float(self.rng.choice([0.0, 0.1, 1.0]) * self.pause_s))
 
     @property
     def _session_id(self) -> str:
