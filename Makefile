@@ -9,7 +9,7 @@
 # make test-redis  journals in a real redis-server (installed by apt-get where there is none) and in a Valkey
 # make test-schemathesis  Schemathesis against both gateways' own document of themselves
 # make chaos   the gateway in virtual time with everything going wrong, by the seed (SEEDS=500)
-# make soak    the gateway as a process, until what leaks shows (TURNS=100000)
+# make soak    the gateway as a process, until what leaks shows (TURNS=100000), and overloaded for a while
 # make fuzz    parsers fed with whatever leads further into them (CASES=1000000; a venv of its own)
 # make test-pythons  examples in virtual time under every Python installed: the same to the byte
 # make compile  the engine and the simulator in machine code: 3 times as fast (needs a C compiler)
@@ -137,6 +137,7 @@ chaos: $(VENV)/.installed-dev
 TURNS ?= 100000
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.soak --turns $(TURNS)
+	PANJIU_OVERLOAD=1 $(BIN)/python -m pytest tests/test_overload.py
 
 CASES ?= 1000000
 FUZZ_TARGETS := bodies replies kv_events metrics event_logs events headers traces
