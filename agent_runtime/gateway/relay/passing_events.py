@@ -41,6 +41,8 @@ class WholeEvents:
             WireFormatError: An event of more than 64 MiB.
         """
         rest = self._rest
+        if not rest and data.endswith(SEPARATOR):
+            return data
         if SEPARATOR not in data and not (data.startswith(b"\n") and rest.endswith(b"\n")):
             rest += data
             if len(rest) > MAX_EVENT_BYTES:

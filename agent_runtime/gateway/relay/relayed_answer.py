@@ -80,10 +80,12 @@ class RelayedAnswer:
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """Return the events as they come."""
+        keeping = self._books.keeping
         try:
             yield self._first
             async for data in self._attempts:
-                await self._books.settled()
+                if keeping is not None:  # nobody shall go on with what a restart would forget
+                    await keeping.settled()
                 yield data
         except BackendError as error:
             self._books.broke(error)
@@ -93,7 +95,8 @@ class RelayedAnswer:
         """Return the engine's answer, byte by byte."""
         try:
             data = [chunk async for chunk in self._attempts]
-            await self._books.settled()
+            if self._books.keeping is not None:
+                await self._books.keeping.settled()
         except BackendError as error:
             self._books.broke(error)
             raise
@@ -174,11 +177,6 @@ class _Books:
                 watched.answered(TurnUsage(num_prompt, facts.num_output_tokens, num_cached))
         if self.keeping is not None:
             self.keeping.progressed(reader, replica_id)
-
-    async def settled(self) -> None:
-        """Let nobody go on with an answer that a restart would forget."""
-        if self.keeping is not None:
-            await self.keeping.settled()
 
     def tries_again(self, *, resumes: bool) -> None:
         """Count another attempt."""
