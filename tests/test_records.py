@@ -17,6 +17,7 @@ from agent_runtime.records import records as records_module
 from agent_runtime.records.record_store import Change, RecordStore
 from agent_runtime.records.redis_store import open_redis_store
 from agent_runtime.records.sqlite_store import open_sqlite_store
+from tests.journal_places import in_virtual_time
 from tests.redis_server import RedisServer, needs_redis, running_redis
 
 pytestmark = pytest.mark.anyio
@@ -210,6 +211,25 @@ async def test_a_store_that_fails_is_tried_again_and_nobody_stops_for_it(
         assert "works again" in notices[1]
         assert records.num_problems >= 1
         tasks.cancel_scope.cancel()
+
+
+def test_nobody_waits_to_read_what_can_only_not_be_written() -> None:
+    async def read_while_the_disk_is_full() -> None:
+        store = BrokenStore()
+        records = Records(store, lambda _: None)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(records.run)
+            store.fails = True
+            records.put("a", {"x": b"1"}, 60.0)
+            with pytest.raises(JournalError):
+                await records.settled()
+            begun_s = anyio.current_time()
+            for _ in range(5):
+                assert await records.read(["a"]) == [{"x": b"1"}]
+            assert anyio.current_time() == begun_s
+            tasks.cancel_scope.cancel()
+
+    in_virtual_time(read_while_the_disk_is_full)
 
 
 async def test_what_can_not_be_written_for_long_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class _Asked:
     """
 
     read: Callable[[], Any]
-    with_changes: Callable[[Any, Mapping[str, Change]], Any]
+    with_changes: Callable[[Any, Mapping[str, Change]], Any] = lambda found, _: found
     result: Any = None
     problem: JournalError | None = None
 
@@ -90,7 +90,8 @@ class Records:
         self._batch = _Batch()
         self._under_way: _Batch | None = None
         self._wanted = anyio.Event()
-        self._problem: JournalError | None = None
+        self._asked = anyio.Event()
+        self._write_problem: JournalError | None = None
         self._read_problem: JournalError | None = None
 
     @property
@@ -101,7 +102,7 @@ class Records:
     @property
     def is_behind(self) -> bool:
         """Whether something could not be written, and waits for the store to work again."""
-        return self._problem is not None
+        return self._write_problem is not None
 
     def put(self, group: str, values: Mapping[str, bytes], ttl_s: float) -> None:
         """Have values put into a group, soon, and the group kept for so long from then on."""
@@ -163,10 +164,9 @@ class Records:
                 await self._wanted.wait()
                 self._wanted = anyio.Event()
                 await self._carry_out()
-                if self._problem is not None or self._read_problem is not None:
-                    await anyio.sleep(RETRY_S)
-                    self._read_problem = None
-                    self._wanted.set()
+                if self._has_problem:
+                    await self._pause()
+                    self._try_again()
         finally:
             if self._batch.changes:
                 with anyio.CancelScope(deadline=anyio.current_time() + LAST_BATCH_S, shield=True):
@@ -179,6 +179,7 @@ class Records:
             raise JournalError(str(self._read_problem)) from self._read_problem
         asked, batch = _Asked(read, with_changes), self._batch
         batch.asked.append(asked)
+        self._asked.set()
         self._wanted.set()
         await batch.is_over.wait()
         if asked.problem is not None:
@@ -193,14 +194,7 @@ class Records:
             # Not cut short: a thread can't be, and what it writes must not be written twice.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(partial(self._work, batch))  # noqa: TID251
-            failed = [one.problem for one in batch.asked if one.problem is not None]
-            self._read_problem = failed[0] if failed else None
-            if batch.problem is not None:
-                self._failed(batch, batch.problem)
-            elif failed:
-                self._told_of(failed[0])
-            elif batch.changes or batch.asked:
-                self._worked()
+            self._take_in(batch)
         finally:
             self._under_way = None
             batch.is_over.set()
@@ -219,24 +213,47 @@ class Records:
             except JournalError as error:
                 asked.problem = error
 
-    def _worked(self) -> None:
-        if self._problem is not None:
-            self._problem = None
+    @property
+    def _has_problem(self) -> bool:
+        return self._write_problem is not None or self._read_problem is not None
+
+    async def _pause(self) -> None:
+        """Wait before the next try, unless somebody waits to read."""
+        self._asked = anyio.Event()
+        if not self._batch.asked:
+            with anyio.move_on_after(RETRY_S):
+                await self._asked.wait()
+
+    def _try_again(self) -> None:
+        """Have what failed done anew; where reading did, something is read to see if it works."""
+        if self._read_problem is not None:
+            self._batch.asked.append(_Asked(lambda: self._store.read([""], self._epoch_s())))
+        self._wanted.set()
+
+    def _take_in(self, batch: _Batch) -> None:
+        """Note what came of a batch, and tell of problems that come and go."""
+        had_problem = self._has_problem
+        unread = next((one.problem for one in batch.asked if one.problem is not None), None)
+        if batch.changes:
+            self._write_problem = batch.problem
+        if batch.asked:
+            self._read_problem = unread
+        problem = batch.problem or unread
+        if problem is not None:
+            self.num_problems += 1
+            if not had_problem:
+                self._notice(f"{problem}; until then a restart would forget what comes")
+        elif had_problem and not self._has_problem:
             self._notice("the journal works again")
+        if batch.problem is not None:
+            self._put_back(batch.changes)
 
-    def _told_of(self, error: JournalError) -> None:
-        self.num_problems += 1
-        if self._problem is None:
-            self._notice(f"{error}; until then a restart would forget what comes")
-        self._problem = error
-
-    def _failed(self, batch: _Batch, error: JournalError) -> None:
-        self._told_of(error)
-        later, self._batch.changes = self._batch.changes, batch.changes.copy()
+    def _put_back(self, changes: Mapping[str, Change]) -> None:
+        """Have changes wait again, before those that came since; the oldest too many are lost."""
+        later, self._batch.changes = self._batch.changes, dict(changes)
         for group, change in later.items():
             self._batch.add(group, change)
-        changes = self._batch.changes
-        num_bytes = sum(change.num_bytes for change in changes.values())
+        waiting = self._batch.changes
+        num_bytes = sum(change.num_bytes for change in waiting.values())
         while num_bytes > MAX_WAITING_BYTES:
-            oldest = next(iter(changes))
-            num_bytes -= changes.pop(oldest).num_bytes
+            num_bytes -= waiting.pop(next(iter(waiting))).num_bytes
