@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, Self
 
 from agent_runtime.sdk.events import Usage
 from agent_runtime.sdk.journaling.rows import StepState
@@ -59,3 +60,30 @@ class SessionSummary:
     place: str
     opened_epoch_s: float
     last_epoch_s: float
+
+    @classmethod
+    def of(cls, key: int, *fields: Any) -> Self:  # noqa: ANN401 - numbers, or texts of them
+        """Return what a store has of a session.
+
+        Args:
+            key: Its key.
+            fields: Id, agent, model, when it was closed or None, the state of its last step or
+                None, numbers of steps and turns, three numbers of tokens, the parent's id, place,
+                and both times, as a store gives them.
+        """
+        session_id, agent, model, closed, step, num_steps, num_turns, *tokens = fields[:10]
+        parent_id, place, opened_s, last_s = fields[10:]
+        return cls(
+            key,
+            session_id,
+            agent,
+            model,
+            SessionState.of(step, is_closed=closed is not None),
+            int(num_steps or 0),
+            int(num_turns or 0),
+            Usage(*(int(number or 0) for number in tokens)),
+            parent_id,
+            place,
+            float(opened_s),
+            float(last_s),
+        )

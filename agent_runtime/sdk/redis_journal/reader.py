@@ -13,7 +13,7 @@ from agent_runtime.sdk.events import Usage
 from agent_runtime.sdk.journal import Recorded
 from agent_runtime.sdk.journaling.recorded_errors import RecordedError
 from agent_runtime.sdk.journaling.rows import Beginning, SessionRow, StepRow, StepState
-from agent_runtime.sdk.journaling.summaries import SessionState, SessionSummary
+from agent_runtime.sdk.journaling.summaries import SessionSummary
 from agent_runtime.sdk.journaling.texts import as_text
 from agent_runtime.sdk.redis_journal.address import Address
 from agent_runtime.sdk.redis_journal.owners import Owner
@@ -53,7 +53,7 @@ class RedisReader:
             (keys,) = self._ask([("HVALS", f"{self._base}:id:{as_text(session_id)}")])
         ordered = sorted(int(key) for key in keys)
         told = self._ask([("HMGET", self._session(key), *SUMMARY) for key in ordered])
-        return [_summary(key, *fields) for key, fields in zip(ordered, told, strict=True)]
+        return [SessionSummary.of(key, *fields) for key, fields in zip(ordered, told, strict=True)]
 
     def steps(self, session: int) -> list[StepRow]:
         """Return the steps of a session."""
@@ -188,26 +188,6 @@ def _asked(client: Any, commands: Sequence[tuple[str, ...]]) -> list[Any]:  # no
         pipeline.execute_command(*words)
     answers: list[Any] = pipeline.execute()
     return answers
-
-
-def _summary(key: int, *fields: Any) -> SessionSummary:  # noqa: ANN401 - texts, or None
-    session_id, agent, model, closed, step, num_steps, num_turns, *tokens = fields[:10]
-    parent_id, place, opened_s, last_s = fields[10:]
-    state = SessionState.of(step, is_closed=closed is not None)
-    return SessionSummary(
-        key,
-        session_id,
-        agent,
-        model,
-        state,
-        int(num_steps or 0),
-        int(num_turns or 0),
-        Usage(*(int(number or 0) for number in tokens)),
-        parent_id,
-        place,
-        float(opened_s),
-        float(last_s),
-    )
 
 
 def _step(number: int, fields: dict[str, str]) -> StepRow:

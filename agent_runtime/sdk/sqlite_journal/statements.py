@@ -7,12 +7,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from agent_runtime.sdk.events import Usage
 from agent_runtime.sdk.journal import SessionOpened
 from agent_runtime.sdk.journaling.recorded_errors import RecordedError
 from agent_runtime.sdk.journaling.rows import Beginning, SessionRow, StepRow, StepState
 from agent_runtime.sdk.journaling.store import AddMessage, BeginStep, MarkStep, OpenSession
-from agent_runtime.sdk.journaling.summaries import SessionState, SessionSummary
+from agent_runtime.sdk.journaling.summaries import SessionSummary
 from agent_runtime.sdk.journaling.texts import as_json, as_text
 
 SUMMARIES = """
@@ -204,24 +203,4 @@ def went_on_without(connection: sqlite3.Connection, session: int, left_at: int, 
 def read_summaries(connection: sqlite3.Connection, session_id: str | None) -> list[SessionSummary]:
     """Return all sessions, or all of one id, in the order in which they were opened."""
     name = None if session_id is None else as_text(session_id)
-    return [_summary(row) for row in connection.execute(SUMMARIES, (name,))]
-
-
-def _summary(row: tuple[Any, ...]) -> SessionSummary:
-    key, session_id, agent, model, closed, step, num_steps, num_turns, *tokens = row[:11]
-    parent_id, place, opened_s, last_s = row[11:]
-    state = SessionState.of(step, is_closed=closed is not None)
-    return SessionSummary(
-        key,
-        session_id,
-        agent,
-        model,
-        state,
-        num_steps,
-        num_turns,
-        Usage(*tokens),
-        parent_id,
-        place,
-        opened_s,
-        last_s,
-    )
+    return [SessionSummary.of(*row) for row in connection.execute(SUMMARIES, (name,))]
