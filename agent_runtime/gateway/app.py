@@ -128,15 +128,9 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
     models = Models.of_one(
         model, int(around.epoch_s()), runner.max_context_tokens, any_name=any_model_name
     )
-    if sessions is None:
-        sessions = session_directory(runner, limits, around.journal)
-    shares_kv = around.tenants is not None and around.tenants.share_kv
-    line = WaitingLine(limits.max_wait_s)
-    known = None if around.journal is None else session_journal(around.journal, sessions, runner)
-    max_bytes, closing = limits.max_body_bytes, around.closing
-    opening = Opening(runner, models, sessions, max_bytes, line, shares_kv, known, closing)
-    more = [LineMetrics(line), JournalMetrics(around.journal)]
-    counts = PrometheusCounts(sessions, around.fleet, more)
+    opening = opening_of(runner, models, limits, around, sessions)
+    more = [LineMetrics(opening.line), JournalMetrics(around.journal)]
+    counts = PrometheusCounts(opening.sessions, around.fleet, more)
     desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     if isinstance(speaker, ChatUpstream):
         served = [chat_route(PacedCompletions(desk, speaker).answer)]
@@ -144,27 +138,48 @@ def create_app(  # noqa: PLR0913 - what an endpoint is made of, by name
         planner = TurnPlanner(opening, SeededModel() if speaker is None else speaker)
         answers = AnswerDesk(desk, planner, model, around.epoch_s)
         served = dialect_routes(answers, _response_store(limits, around))
-    served += common_routes(opening, counts, ServiceRoutes(around.unready, closing))
+    served += common_routes(opening, counts, ServiceRoutes(around.unready, around.closing))
     if around.view is not None:
         served += view_routes(around.view)
     return application(served, around.tenants)
 
 
-def session_directory(
-    runner: TurnRunner, limits: EndpointLimits, journal: GatewayJournal | None
-) -> SessionDirectory:
-    """Return an empty directory."""
-    era = "" if journal is None else f"{journal.era}-"
-    return SessionDirectory(runner.block_size_tokens, max_sessions=limits.max_sessions, era=era)
+def opening_of(
+    runner: TurnRunner,
+    models: Models,
+    limits: EndpointLimits,
+    around: Surroundings,
+    sessions: SessionDirectory | None = None,
+) -> Opening:
+    """Return what opens the requests of an endpoint.
 
-
-def session_journal(
-    journal: GatewayJournal, sessions: SessionDirectory, runner: TurnRunner
-) -> SessionJournal:
-    """Have the sessions of a directory taken down."""
-    taken_down = SessionJournal(journal, sessions, runner.now_s, runner.close_session)
-    sessions.listener = taken_down
-    return taken_down
+    Args:
+        runner: Runs their turns.
+        models: What is served.
+        limits: What the endpoint takes on.
+        around: What is around it.
+        sessions: Who is known; by default nobody.
+    """
+    journal, tenants = around.journal, around.tenants
+    if sessions is None:
+        era = "" if journal is None else f"{journal.era}-"
+        sessions = SessionDirectory(
+            runner.block_size_tokens, max_sessions=limits.max_sessions, era=era
+        )
+    taken_down = None
+    if journal is not None:
+        taken_down = SessionJournal(journal, sessions, runner.now_s, runner.close_session)
+        sessions.listener = taken_down
+    return Opening(
+        runner,
+        models,
+        sessions,
+        limits.max_body_bytes,
+        WaitingLine(limits.max_wait_s),
+        shares_kv=tenants is not None and tenants.share_kv,
+        journal=taken_down,
+        closing=around.closing,
+    )
 
 
 def _response_store(limits: EndpointLimits, around: Surroundings) -> ResponseStore[StoredResponse]:

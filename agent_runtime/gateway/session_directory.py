@@ -15,7 +15,7 @@ from typing import Protocol
 from agent_runtime.errors import InvalidRequestError, SessionStateError, UnknownSessionError
 from agent_runtime.gateway.session_expiries import SessionExpiries
 from agent_runtime.gateway.session_keys import SessionKeys
-from agent_runtime.gateway.session_marks import answer_mark, prompt_mark
+from agent_runtime.gateway.session_marks import answer_mark, prompt_mark, sought_marks
 from agent_runtime.prompts.chat_prompt import PromptMemory
 from scheduler.ids import SessionId, TenantId
 
@@ -325,15 +325,9 @@ class SessionDirectory:
             self.listener.marked(session, mark)
 
     def _by_history(self, keys: SessionKeys, digests: Sequence[bytes]) -> ChatSession | None:
-        for digest in reversed(digests):
-            session = self._by_mark.get(answer_mark(keys, digest))
-            if session is not None:
-                return session
-        if keys.scope is None and keys.thread is None:
-            return None
-        for digest in reversed(digests[:-1]):  # its turn before, though the reply was replaced
-            session = self._by_mark.get(prompt_mark(keys, digest))
-            if session is not None and not session.num_active_turns:
+        for mark, is_for_idle in sought_marks(keys, digests):
+            session = self._by_mark.get(mark)
+            if session is not None and not (is_for_idle and session.num_active_turns):
                 return session
         return None
 

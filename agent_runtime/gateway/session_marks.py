@@ -8,13 +8,16 @@ from hashlib import blake2b
 from agent_runtime.gateway.session_keys import SessionKeys
 
 
-def sought_marks(keys: SessionKeys, digests: Sequence[bytes]) -> Iterator[bytes]:
-    """Return the marks by which a request's session may be found, best first."""
+def sought_marks(keys: SessionKeys, digests: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Return the marks by which a request's session may be found, best first.
+
+    With each comes whether it leads to sessions alone that have no turn under way.
+    """
     for digest in reversed(digests):
-        yield answer_mark(keys, digest)
+        yield answer_mark(keys, digest), False
     if keys.scope is not None or keys.thread is not None:
         for digest in reversed(digests[:-1]):  # its turn before, though the reply was replaced
-            yield prompt_mark(keys, digest)
+            yield prompt_mark(keys, digest), True
 
 
 def answer_mark(keys: SessionKeys, digest: bytes) -> bytes:

@@ -109,7 +109,7 @@ class SessionJournal:
         self._take(tenant_id, public_id, values)
 
     async def _recall_by_history(self, keys: SessionKeys, digests: Sequence[bytes]) -> None:
-        marks = list(sought_marks(keys, digests))
+        marks = [mark for mark, _ in sought_marks(keys, digests)]
         found = await self._journal.read([_mark_group(mark) for mark in marks])
         for mark, values in zip(marks, found, strict=True):
             tenant_id, slash, public_id = values.get(CARD, b"").decode().partition("/")

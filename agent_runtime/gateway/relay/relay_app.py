@@ -12,16 +12,15 @@ from agent_runtime.backends.vllm_servers.vllm_servers import VllmServers
 from agent_runtime.clock import epoch_s
 from agent_runtime.gateway.app import (
     EndpointLimits,
+    Surroundings,
     application,
-    session_directory,
-    session_journal,
+    opening_of,
 )
 from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
 from agent_runtime.gateway.journal.response_journal import ResponseJournal
 from agent_runtime.gateway.metrics import JournalMetrics, LineMetrics, ProbedFleet, PrometheusCounts
 from agent_runtime.gateway.models import Models
-from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.relay.chat_apis import ChatApi, CompletionsApi
 from agent_runtime.gateway.relay.errand_routes import ErrandRoutes
 from agent_runtime.gateway.relay.fleet_metrics import FleetMetrics
@@ -54,7 +53,6 @@ from agent_runtime.gateway.service_routes import ServiceRoutes
 from agent_runtime.gateway.tenants import TenantKeys
 from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.view_routes import ViewRoutes, view_routes
-from agent_runtime.gateway.waiting_line import WaitingLine
 from agent_runtime.turns import TurnRunner
 
 
@@ -93,18 +91,12 @@ def create_relay_app(
         closing: By which it can be closed.
     """
     limits, fleet, journal = terms.limits, servers.fleet, terms.journal
-    sessions = session_directory(runner, limits, journal)
-    shares_kv = terms.tenants is not None and terms.tenants.share_kv
-    line = WaitingLine(limits.max_wait_s)
-    known = None if journal is None else session_journal(journal, sessions, runner)
-    models = Models(fleet.cards)
-    max_bytes = limits.max_body_bytes
-    opening = Opening(runner, models, sessions, max_bytes, line, shares_kv, known, closing)
+    around = Surroundings(tenants=terms.tenants, journal=journal, closing=closing)
+    opening = opening_of(runner, Models(fleet.cards), limits, around)
     about_engines = FleetMetrics(fleet, servers.probe.residency)
     probed = ProbedFleet(about_engines.replicas, servers.probe)
-    counts = PrometheusCounts(
-        sessions, probed, [LineMetrics(line), about_engines, JournalMetrics(journal)]
-    )
+    more = [LineMetrics(opening.line), about_engines, JournalMetrics(journal)]
+    counts = PrometheusCounts(opening.sessions, probed, more)
     desk = TurnDesk(opening, RequestLimit(limits.max_under_way), counts, limits.hold)
     replicas = frozenset(slot.replica_id for slot in fleet.slots)
     calls = RelayOpening(opening, servers.unready, replicas, servers.probe.counts)
