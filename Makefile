@@ -137,7 +137,7 @@ chaos: $(VENV)/.installed-dev
 TURNS ?= 100000
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.soak --turns $(TURNS)
-	PANJIU_OVERLOAD=1 $(BIN)/python -m pytest tests/test_overload.py
+	PANJIU_SOAK=1 $(BIN)/python -m pytest tests/test_soak.py tests/test_overload.py
 
 CASES ?= 1000000
 FUZZ_TARGETS := bodies replies kv_events metrics event_logs events headers traces

@@ -13,7 +13,7 @@ from benchmarks.gateway.overload_load import OK, REFUSED, Seen
 from benchmarks.gateway.overload_servers import gateway_before_look_alikes
 from benchmarks.gateway.overload_summary import MIB, PhaseSummary, summarise
 
-pytestmark = pytest.mark.skipif("PANJIU_OVERLOAD" not in os.environ, reason="make soak")
+pytestmark = pytest.mark.skipif("PANJIU_SOAK" not in os.environ, reason="make soak")
 SHORT = [
     "--measure-s=10", "--calm-s=4", "--overload-s=12", "--after-s=8", "--speed=8", "--max-wait=2",
     "--come-back=0.5",
