@@ -118,7 +118,7 @@ def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> fl
     lower = 0.0
     for upper, count in zip(bounds, counts, strict=False):
         if below + count >= rank:
-            return lower + (upper - lower) * (rank - below) / count
+            return min(upper, lower + (upper - lower) * (rank - below) / count)
         below += count
         lower = upper
     return lower
