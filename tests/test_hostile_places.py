@@ -11,9 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent_runtime.errors import AgentRuntimeError
-from agent_runtime.loose_json import is_nested_deeper
+from agent_runtime.loose_json import has_more_brackets, is_nested_deeper
 from tests.fuzz.targets import TARGETS, feed_bodies, feed_replies
 from tests.hostile_requests import SEEDS, places, with_value
 
@@ -89,3 +91,8 @@ def test_levels_are_counted_without_going_down(levels: int) -> None:
     assert not is_nested_deeper(value, deepest)
     assert is_nested_deeper(value, deepest - 2)
     assert not is_nested_deeper("text", 0)
+
+
+@given(st.text('[]{}x"', max_size=40).map(str.encode), st.integers(0, 12))
+def test_brackets_are_looked_for_as_if_they_were_counted(body: bytes, most: int) -> None:
+    assert has_more_brackets(body, most) == (body.count(b"[") + body.count(b"{") > most)

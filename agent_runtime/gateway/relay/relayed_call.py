@@ -18,7 +18,7 @@ from agent_runtime.gateway.response_store import StoredResponse
 from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
 from agent_runtime.gateway.turn_terms import gap_after
 from agent_runtime.gateway.wire import ServerExtras, invalid_request
-from agent_runtime.loose_json import is_nested_deeper
+from agent_runtime.loose_json import has_more_brackets, is_nested_deeper
 from agent_runtime.undecodable import UNDECODABLE
 from scheduler.events import NO_TENANT, GapHint
 from scheduler.ids import ReplicaId
@@ -128,8 +128,7 @@ def parsed_fields(body: bytes) -> dict[str, Any]:
         raise InvalidRequestError(f"the body is not JSON: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidRequestError("the body must be a JSON object")
-    # What has no more brackets than that needs no look.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and is_nested_deeper(fields, MAX_DEPTH):
+    if has_more_brackets(body, MAX_DEPTH) and is_nested_deeper(fields, MAX_DEPTH):
         raise InvalidRequestError(
             f"the body is nested in more than {MAX_DEPTH} levels; no engine needs so many"
         )
