@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import AnswerForm, AnswerHead, Dialect, Kept
@@ -53,7 +54,7 @@ class Answering(Generic[R]):
     dialect: Dialect[R]
     desk: AnswerDesk
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> ASGIApp:
         """Answer one request."""
         desk = self.desk
         body, caller = await desk.turns.take(request)
@@ -68,7 +69,7 @@ class Answering(Generic[R]):
             partial(self._begin, turn, form, caller.now_s),
             _ends_of(form, request.scope["path"]),
         )
-        return await respond(desk.turns, ready, request)
+        return respond(desk.turns, ready, request)
 
     async def _begin(
         self,

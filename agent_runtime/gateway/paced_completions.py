@@ -18,28 +18,24 @@ from typing import Any
 import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
 
 from agent_runtime.backends.chat_upstream import ChatUpstream
-from agent_runtime.errors import (
-    BackendError,
-    BackendStoppedError,
-    InvalidRequestError,
-    RequestError,
-)
+from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.dialects.chat_reading import read_chat
 from agent_runtime.gateway.dialects.chat_wire import ChatRequest
 from agent_runtime.gateway.dialects.openai_objects import DONE, broken_stream
-from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST, error_response
-from agent_runtime.gateway.leaving import leave_on_disconnect
+from agent_runtime.gateway.error_mapping import error_response
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.opened_prompt import OpenedPrompt
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
 from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import OpenedStream, StreamEnds, TurnStream
 from agent_runtime.gateway.turn_terms import turn_terms
+from agent_runtime.gateway.whole_answer import WholeAnswer
 from agent_runtime.session_headers import SESSION_HEADER, header_of
 from agent_runtime.spoken_message import SpokenMessage
-from agent_runtime.turns import TurnRequest
+from agent_runtime.turns import RunningTurn, TurnRequest
 from scheduler.events import GapHint
 
 
@@ -72,7 +68,7 @@ class PacedCompletions:
     desk: TurnDesk
     upstream: ChatUpstream
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> ASGIApp:
         """Answer one request."""
         body, caller = await self.desk.take(request)
         chat, neutral = read_chat(body, caller)
@@ -81,11 +77,12 @@ class PacedCompletions:
         (prompt,) = await self.desk.opening.open(neutral)
         paced = PacedChat(chat, json.loads(body), neutral, prompt)
         headers = {SESSION_HEADER: header_of(prompt.session.public_id)}
+        ends = StreamEnds(broken_stream, partial(error_response, path=request.scope["path"]))
+        closing = self.desk.opening.closing
         if neutral.stream:
-            ends = StreamEnds(broken_stream, partial(error_response, path=request.scope["path"]))
             open_stream = partial(self._opened, paced)
-            return TurnStream(open_stream, ends, headers, self.desk.hold, self.desk.opening.closing)
-        return await self._whole(paced, request, headers)
+            return TurnStream(open_stream, ends, headers, self.desk.hold, closing)
+        return WholeAnswer(partial(self._whole, paced), ends, headers, closing)
 
     def _turn_request(self, paced: PacedChat) -> TurnRequest:
         """Ask for as many tokens as there may be; how many there are is not known yet.
@@ -111,12 +108,14 @@ class PacedCompletions:
             cache_salt=prompt.salt,
         )
 
-    async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:
+    async def _begun(self, paced: PacedChat, stack: AsyncExitStack) -> RunningTurn:
+        opening = self.desk.opening
         stack.enter_context(self.desk.limit.under_way())
-        stack.enter_context(self.desk.opening.turn_under_way(paced.prompt.session))
-        turn = await stack.enter_async_context(
-            self.desk.opening.runner.open_turn(self._turn_request(paced))
-        )
+        stack.enter_context(opening.turn_under_way(paced.prompt.session))
+        return await stack.enter_async_context(opening.runner.open_turn(self._turn_request(paced)))
+
+    async def _opened(self, paced: PacedChat, stack: AsyncExitStack) -> OpenedStream:
+        turn = await self._begun(paced, stack)
         chunks = await stack.enter_async_context(self.upstream.stream(paced.asked))
         pacer = Pacer()
         released = await stack.enter_async_context(
@@ -124,37 +123,18 @@ class PacedCompletions:
         )
         return OpenedStream(self._events(paced, released, pacer))
 
-    async def _whole(self, paced: PacedChat, request: Request, headers: dict[str, str]) -> Response:
-        answer: dict[str, Any] = {}
-        failure: RequestError | BackendError | None = None
-        async with leave_on_disconnect(request.scope, request.receive) as leaving:
-            with self.desk.opening.closing.under_way(leaving.stop):
-                try:
-                    answer = await self._heard(paced)
-                except (RequestError, BackendError) as error:
-                    failure = error.with_traceback(None)  # or it would lead to itself
-        if leaving.was_stopped:
-            failure = BackendStoppedError()
-        if failure is not None:
-            return error_response(failure, request.scope["path"])
-        if leaving.client_left:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    async def _whole(self, paced: PacedChat, stack: AsyncExitStack) -> Response:
+        """Return the real server's answer once the rack has generated as many tokens."""
+        turn = await self._begun(paced, stack)
+        answer = await self.upstream.whole(paced.asked)
+        usage = answer.get("usage") or {}
+        turn.end_output(max(1, int(usage.get("completion_tokens") or 1)))
+        async for step in turn:
+            _tell_cached(usage, step.num_cached_tokens)
         self.upstream.lateness.count(0.0)
         for choice in (answer.get("choices") or ())[:1]:
             self._remember(paced, choice.get("message") or {})
-        return JSONResponse(answer, headers=headers)
-
-    async def _heard(self, paced: PacedChat) -> dict[str, Any]:
-        """Return the real server's answer once the rack has generated as many tokens."""
-        opening = self.desk.opening
-        with self.desk.limit.under_way(), opening.turn_under_way(paced.prompt.session):
-            async with opening.runner.open_turn(self._turn_request(paced)) as turn:
-                answer = await self.upstream.whole(paced.asked)
-                usage = answer.get("usage") or {}
-                turn.end_output(max(1, int(usage.get("completion_tokens") or 1)))
-                async for step in turn:
-                    _tell_cached(usage, step.num_cached_tokens)
-        return answer
+        return JSONResponse(answer)
 
     async def _events(
         self, paced: PacedChat, chunks: AsyncIterator[Chunk], pacer: Pacer

@@ -8,9 +8,8 @@ from importlib.metadata import version
 from typing import TypeAlias
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agent_runtime.gateway.answering import AnswerDesk, Answering
 from agent_runtime.gateway.count_route import CountRoute
@@ -32,7 +31,8 @@ from agent_runtime.gateway.session_wire import ForkedSession, NewSession, Sessio
 from agent_runtime.gateway.sessions import Sessions
 from agent_runtime.gateway.tokenise_route import TokeniseRoute, TokenizeRequest
 
-Answer: TypeAlias = Callable[[Request], Awaitable[Response]]
+Answer: TypeAlias = Callable[[Request], Awaitable[ASGIApp]]
+"""Reads a request, and returns what answers it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,11 @@ from typing import Protocol, TypeAlias
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from agent_runtime.errors import BackendError, BackendStoppedError, RequestError
 from agent_runtime.gateway.closing import Closing
 from agent_runtime.gateway.dialect import DialectName
-from agent_runtime.gateway.error_mapping import CLIENT_CLOSED_REQUEST
-from agent_runtime.gateway.leaving import leave_on_disconnect
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.request_limit import RequestLimit
 from agent_runtime.gateway.session_directory import ChatSession
@@ -34,6 +33,7 @@ from agent_runtime.gateway.turn_telemetry import (
     TurnSpan,
     WatchedTurn,
 )
+from agent_runtime.gateway.whole_answer import WholeAnswer
 from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
 
@@ -118,18 +118,17 @@ class ReadyAnswer(msgspec.Struct, frozen=True):
     ends: StreamEnds
 
 
-async def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> Response:
-    """Return the response to a request; its turns run while it is sent, or before."""
+def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> ASGIApp:
+    """Return the response to a request; its turns run while it is sent."""
     headers = {SESSION_HEADER: header_of(ready.session.public_id)}
     span: TurnSpan | None = (request.scope.get("state") or {}).get(TURN_SPAN)
     if span is not None:
         span.began(ready.session.public_id)
-    run = partial(_run, desk, ready, span)
+    run, closing = partial(_run, desk, ready, span), desk.opening.closing
     if ready.streams:
-        closing = desk.opening.closing
         open_stream = partial(_opened_stream, run)
         return TurnStream(open_stream, ready.ends, headers, desk.hold, closing)
-    return await _whole(desk, run, ready.ends, request, headers)
+    return WholeAnswer(partial(_whole, run), ready.ends, headers, closing)
 
 
 Run: TypeAlias = Callable[[AsyncExitStack], Awaitable[LiveAnswer]]
@@ -169,32 +168,11 @@ def _note_if_cut(closing: Closing, watched: WatchedTurn) -> None:
         watched.broke(BackendStoppedError())
 
 
-async def _whole(
-    desk: TurnDesk, run: Run, ends: StreamEnds, request: Request, headers: dict[str, str]
-) -> Response:
-    response: Response | None = None
-    failure: RequestError | BackendError | None = None
-    async with (
-        leave_on_disconnect(request.scope, request.receive, ends.cancelled) as leaving,
-        AsyncExitStack() as stack,
-    ):
-        stack.enter_context(desk.opening.closing.under_way(leaving.stop))
-        try:
-            live = await run(stack)
-            response = await live.whole()
-            headers[DECISION_HEADER] = decision_text(live.placement)
-        except (RequestError, BackendError) as error:
-            failure = error.with_traceback(None)  # or it would lead to itself
-    if response is None and leaving.was_stopped:
-        failure = BackendStoppedError()
-    if response is None and failure is not None:
-        response = ends.response(failure)
-    if response is None and ends.cut_short_whole is not None:
-        cut_short = ends.cut_short_whole()
-        response = cut_short if leaving.was_cancelled else None
-    if response is None:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
-    response.raw_headers += [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]
+async def _whole(run: Run, stack: AsyncExitStack) -> Response:
+    live = await run(stack)
+    response = await live.whole()
+    decision = decision_text(live.placement).encode("latin-1")
+    response.raw_headers.append((DECISION_HEADER.encode(), decision))
     return response
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.types import ASGIApp
 
 from agent_runtime.backends.vllm_servers.engine_errands import EngineErrands, Errand
 from agent_runtime.gateway.relay.errand_routes import response_path
@@ -42,14 +42,14 @@ class Relay:
 
     async def respond(
         self, call: RelayedCall, caller: Caller, request: Request, kept: KeptResponses | None
-    ) -> Response:
-        """Have engines answer a call."""
+    ) -> ASGIApp:
+        """Return what has engines answer a call."""
         opened = await self.opening.open(call, caller.now_s)
         answer = RelayedAnswer(self.opening, opened, self.retries, kept)
         ready = ReadyAnswer(
             call.api.name, opened.session, call.streams, answer.begin, answer.ends(call.api.path)
         )
-        return await respond(self.desk, ready, request)
+        return respond(self.desk, ready, request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class RelayedRoute:
     api: RelayedApi
     relay: Relay
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> ASGIApp:
         """Answer one request."""
         relay = self.relay
         body, caller = await relay.desk.take(request)
@@ -86,7 +86,7 @@ class RelayedResponsesRoute:
     kept: KeptResponses
     errands: EngineErrands
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> ASGIApp:
         """Answer one request."""
         relay, api = self.relay, ResponsesApi()
         body, caller = await relay.desk.take(request)
