@@ -192,6 +192,16 @@ class NoEngineError(BackendError):
         )
 
 
+class JournalUnreadableError(BackendError):
+    """What a request goes on with may be in a journal, which can't be read for now."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "what this goes on with is not known here, and the journal can't be read for now; "
+            "try again in a moment, and see the gateway's log for why"
+        )
+
+
 class TooManyViewersError(BackendError):
     """As many watch the rack as may."""
 

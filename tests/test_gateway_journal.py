@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from agent_runtime.gateway.app import EndpointLimits, Surroundings, create_app
+from agent_runtime.gateway.journal import gateway_journal
 from agent_runtime.gateway.journal.gateway_journal import GatewayJournal
 from agent_runtime.gateway.relay.relay_app import RelayTerms
 from agent_runtime.gateway.tenants import TenantKeys
@@ -305,6 +306,78 @@ async def test_turns_run_while_redis_is_gone() -> None:
             answer = await said(client, input="and on", previous_response_id=second.id)
             assert answer.status in {"completed", "incomplete"}
             assert (await card(client, "s"))["turns"] == 3
+
+
+@needs_redis
+@pytest.mark.parametrize("kind", ["rack", "engines"])
+async def test_nothing_counts_as_gone_that_redis_can_only_not_tell(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 404 would end a conversation; who is told to come again finds it."""
+    monkeypatch.setattr(gateway_journal, "CATCH_UP_S", 0.5)
+    with running_redis() as server:
+        async with served_look_alikes() as served, AsyncExitStack() as stack:
+            life: Life = partial(rack_life, server.url)
+            if kind == "engines":
+                life = partial(engines_life, server.url, served.urls)
+            one, other = [await stack.enter_async_context(life()) for _ in range(2)]
+            answer = await said(one, input="hello", extra_headers={"x-session-id": "s"})
+            body = {"model": MODEL, "input": "go on", "previous_response_id": answer.id}
+            server.kill()
+            asked = [
+                partial(other.post, "/v1/responses", json=body),
+                partial(other.get, f"/v1/responses/{answer.id}"),
+                partial(other.delete, f"/v1/responses/{answer.id}"),
+                partial(other.get, "/v1/sessions/s"),
+                partial(other.get, "/v1/sessions"),
+            ]
+            for ask in asked:
+                refused = await ask()
+                assert refused.status_code == 503, refused.text
+                assert refused.headers["retry-after"] == "1"
+                assert "the journal can't be read for now" in refused.text
+            assert (await one.get("/v1/sessions/s")).status_code == 200, "it is known there"
+            assert (await other.post("/v1/sessions", json={"id": "mine"})).status_code == 201
+            server.start()
+
+            async def goes_on() -> bool:
+                went_on = await other.post("/v1/responses", json=body)
+                assert went_on.status_code in {200, 503}
+                return went_on.status_code == 200
+
+            await _until(goes_on)
+            # What is nowhere is a 404 again once the others have had the time to write.
+            await _until(lambda: _is_gone(other, "resp_none"))
+
+
+async def _is_gone(client: httpx2.AsyncClient, response_id: str) -> bool:
+    status = (await client.get(f"/v1/responses/{response_id}")).status_code
+    assert status in {404, 503}
+    return status == 404
+
+
+@needs_redis
+async def test_an_answer_waits_for_a_redis_that_restarts() -> None:
+    with running_redis() as server:
+        async with rack_life(server.url) as one, rack_life(server.url) as other:
+            server.kill()
+            answers = []
+
+            async def ask() -> None:
+                answers.append(await said(one, input="hello"))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await anyio.sleep(0.3)
+                server.start()
+            body = {"model": MODEL, "input": "go on", "previous_response_id": answers[0].id}
+            await _until(lambda: _answers(other, body))
+            async with open_records(server.url, print) as records:
+                assert await records.read([f"response//{answers[0].id}"]) != [{}]
+
+
+async def _answers(client: httpx2.AsyncClient, body: dict[str, Any]) -> bool:
+    return (await client.post("/v1/responses", json=body)).status_code == 200
 
 
 async def _is_known(url: str, response_id: str) -> bool:

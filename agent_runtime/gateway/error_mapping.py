@@ -20,6 +20,7 @@ from agent_runtime.errors import (
     BodyTooLargeError,
     ContextTooLongError,
     InvalidRequestError,
+    JournalUnreadableError,
     NoEngineError,
     NotAllowedError,
     RequestError,
@@ -34,6 +35,8 @@ from agent_runtime.errors import (
 )
 
 CLIENT_CLOSED_REQUEST = 499
+RETRY_JOURNAL_S = 1.0
+"""As often it is tried whether the journal can be read again."""
 RETRY_STOPPED_S = 5.0
 """A server that shuts down, or engines that are down, are back after about as long."""
 
@@ -119,6 +122,7 @@ _TABLE: dict[type[AgentRuntimeError], tuple[int, str | None]] = {
     BackendError: (502, None),
     BackendStoppedError: (503, None),
     NoEngineError: (503, None),
+    JournalUnreadableError: (503, None),
     TooManyViewersError: (503, None),
 }
 """By class; an error without a row of its own has its nearest ancestor's."""
@@ -134,6 +138,8 @@ def http_error(error: RequestError | BackendError) -> HttpError:
         retry_after_s = error.retry_after_s
     elif isinstance(error, BackendStoppedError | NoEngineError | TooManyViewersError):
         retry_after_s = RETRY_STOPPED_S
+    elif isinstance(error, JournalUnreadableError):
+        retry_after_s = RETRY_JOURNAL_S
     param = error.param if isinstance(error, RequestError) else None
     return HttpError(status, str(error), param, code, retry_after_s)
 

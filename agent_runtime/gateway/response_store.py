@@ -188,7 +188,11 @@ class ResponseStore(Generic[KeptT]):
             await self._journal.settled()
 
     async def recall(self, tenant_id: TenantId, response_id: str) -> None:
-        """Have an answer of another life, or of another gateway's, known here."""
+        """Have an answer of another life, or of another gateway's, known here.
+
+        Raises:
+            JournalUnreadableError: It may be in the journal, which can't be read now.
+        """
         if self._journal is None or self.find(tenant_id, response_id) is not None:
             return
         response = await self._journal.response(tenant_id, response_id)
@@ -206,7 +210,11 @@ class ResponseStore(Generic[KeptT]):
                 await self.recall(tenant_id, response_id)
 
     async def was_deleted(self, tenant_id: TenantId, response_id: str) -> bool:
-        """Return whether there was an answer of this id in another life, and was deleted."""
+        """Return whether there was an answer of this id in another life, and was deleted.
+
+        Raises:
+            JournalUnreadableError: As of ``recall``.
+        """
         return self._journal is not None and await self._journal.was_deleted(tenant_id, response_id)
 
     def find(self, tenant_id: TenantId, response_id: str) -> KeptT | None:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from agent_runtime.errors import InvalidRequestError, SessionStateError
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.session_directory import ChatSession, check_session_id, scheduler_id
+from agent_runtime.gateway.session_keys import SessionKeys
 from agent_runtime.gateway.session_wire import ForkedSession, NewSession, SessionHint
 from agent_runtime.gateway.tenants import tenant_of
 from agent_runtime.gateway.wire import parse_body
@@ -140,7 +141,7 @@ class Sessions:
         self, request: Request, public_id: str | None, ttl_s: float | None
     ) -> ChatSession:
         if self.opening.journal is not None and public_id is not None:
-            await self.opening.journal.recall_named(tenant_of(request), public_id)
+            await self.opening.journal.recall(SessionKeys(tenant_of(request), public_id), ())
         now_s = anyio.current_time()
         sessions, runner = self.opening.sessions, self.opening.runner
         session = sessions.create(tenant_of(request), public_id, ttl_s, now_s)

@@ -7,6 +7,7 @@ written, as on a full disk, is read: with what waits to be written laid over it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -93,6 +94,8 @@ class Records:
         self._asked = anyio.Event()
         self._write_problem: JournalError | None = None
         self._read_problem: JournalError | None = None
+        self._problem_since_s: float | None = None
+        self._problem_until_s = -math.inf
 
     @property
     def is_shared(self) -> bool:
@@ -103,6 +106,17 @@ class Records:
     def is_behind(self) -> bool:
         """Whether something could not be written, and waits for the store to work again."""
         return self._write_problem is not None
+
+    @property
+    def failing_s(self) -> float:
+        """For how long the store has failed now; 0 while it works."""
+        since_s = self._problem_since_s
+        return 0.0 if since_s is None else anyio.current_time() - since_s
+
+    @property
+    def works_s(self) -> float:
+        """For how long the store has worked now, as far as is known; 0 while it fails."""
+        return 0.0 if self._has_problem else anyio.current_time() - self._problem_until_s
 
     def put(self, group: str, values: Mapping[str, bytes], ttl_s: float) -> None:
         """Have values put into a group, soon, and the group kept for so long from then on."""
@@ -242,8 +256,10 @@ class Records:
         if problem is not None:
             self.num_problems += 1
             if not had_problem:
+                self._problem_since_s = anyio.current_time()
                 self._notice(f"{problem}; until then a restart would forget what comes")
         elif had_problem and not self._has_problem:
+            self._problem_since_s, self._problem_until_s = None, anyio.current_time()
             self._notice("the journal works again")
         if batch.problem is not None:
             self._put_back(batch.changes)

@@ -1,16 +1,21 @@
 """What a gateway takes down, and finds again after a restart, or finds of other gateways.
 
-What can't be read counts as unknown, and what can't be written is tried again: nobody is refused
-for it. ``Records`` says so to whoever runs the gateway.
+What can't be written is tried again, and turns run without what can't be read; refused is only who
+goes on with what is nowhere else. ``Records`` says so to whoever runs the gateway.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agent_runtime.errors import JournalError
+from agent_runtime.errors import JournalError, JournalUnreadableError
 from agent_runtime.records import Records
 from scheduler.ids import TenantId
+
+PATIENCE_S = 2.0
+"""So long an answer waits for a journal that fails: a Redis that restarts is back by then."""
+CATCH_UP_S = 3.0
+"""So long after it failed, others who share it may still write what came meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,24 +39,51 @@ class GatewayJournal:
         return f"{self.records.life:x}"
 
     async def read(self, groups: list[str]) -> list[dict[str, bytes]]:
-        """Return the values of groups; nothing of those that are not there, or can't be read."""
+        """Return the values of groups; nothing of those that are not there.
+
+        Raises:
+            JournalUnreadableError: They can't be read now.
+        """
         try:
             return await self.records.read(groups)
-        except JournalError:  # counted there, and told
+        except JournalError as error:  # counted there, and told
+            raise JournalUnreadableError from error
+
+    async def read_if_possible(self, groups: list[str]) -> list[dict[str, bytes]]:
+        """Return the same, and nothing of those that can't be read."""
+        try:
+            return await self.read(groups)
+        except JournalUnreadableError:
             return [{} for _ in groups]
 
     async def names(self, prefix: str) -> list[str]:
-        """Return the groups whose names begin so; none where they can't be read."""
+        """Return the groups whose names begin so.
+
+        Raises:
+            JournalUnreadableError: They can't be read now.
+        """
         try:
             return await self.records.names(prefix)
-        except JournalError:
-            return []
+        except JournalError as error:
+            raise JournalUnreadableError from error
+
+    def check_complete(self) -> None:
+        """Raise where something that is not there may yet be written by others.
+
+        Raises:
+            JournalUnreadableError: The journal has just failed, as it may have for them.
+        """
+        if self.is_shared and self.records.works_s < CATCH_UP_S:
+            raise JournalUnreadableError
 
     async def settled(self) -> None:
-        """Return once what was taken down is durable, or can't be made so for now."""
-        try:
-            await self.records.settled()
-        except JournalError:
+        """Return once what was taken down is durable, or has waited for long enough."""
+        while True:
+            try:
+                await self.records.settled()
+            except JournalError:
+                if self.records.failing_s < PATIENCE_S:
+                    continue  # it is tried again, and that waited for
             return
 
 

@@ -126,12 +126,18 @@ class ResponseJournal(Generic[KeptT]):
         self._journal.records.put(group, {DELETED: b"1"}, self._ttl_s)
 
     async def settled(self) -> None:
-        """Return once what was taken down is durable, or can't be made so for now."""
+        """Return once what was taken down is durable, or has waited for long enough."""
         await self._journal.settled()
 
     async def response(self, tenant_id: TenantId, response_id: str) -> KeptT | None:
-        """Return an answer; None where none of this id was taken down, or it was deleted."""
+        """Return an answer; None where none of this id was taken down, or it was deleted.
+
+        Raises:
+            JournalUnreadableError: It can't be said now.
+        """
         (place,) = await self._journal.read([group_of(RESPONSE, tenant_id, response_id)])
+        if not place:
+            self._journal.check_complete()
         if ROOT not in place:
             return None
         root_id = place[ROOT].decode()
@@ -139,12 +145,20 @@ class ResponseJournal(Generic[KeptT]):
         return self._recalled(tenant_id, response_id, root_id, values)
 
     async def was_deleted(self, tenant_id: TenantId, response_id: str) -> bool:
-        """Return whether there was an answer of this id, and was deleted."""
+        """Return whether there was an answer of this id, and was deleted.
+
+        Raises:
+            JournalUnreadableError: It can't be said now.
+        """
         (place,) = await self._journal.read([group_of(RESPONSE, tenant_id, response_id)])
         return DELETED in place
 
     async def response_of_item(self, tenant_id: TenantId, item_id: str) -> str | None:
-        """Return the id of the answer that an item is of."""
+        """Return the id of the answer that an item is of.
+
+        Raises:
+            JournalUnreadableError: It can't be said now.
+        """
         (place,) = await self._journal.read([group_of(ITEM, tenant_id, item_id)])
         return place[OF].decode() if OF in place else None
 

@@ -76,13 +76,14 @@ class SessionJournal:
         self._journal.records.put(_mark_group(mark), {CARD: name}, session.ttl_s)
 
     async def settled(self) -> None:
-        """Return once what was taken down is durable, or can't be made so for now."""
+        """Return once what was taken down is durable, or has waited for long enough."""
         await self._journal.settled()
 
     async def recall(self, keys: SessionKeys, digests: Sequence[bytes]) -> None:
         """Have the directory know the session that a request is of, if there is one.
 
-        It costs nothing where no other gateway may know better than the directory.
+        It costs nothing where no other gateway may know better than the directory; a session that
+        can't be read now is not brought in.
         """
         known = self._sessions.known(keys, digests)
         if known is not None:
@@ -94,23 +95,37 @@ class SessionJournal:
             await self._recall_by_history(keys, digests)
 
     async def recall_named(self, tenant_id: TenantId, public_id: str) -> None:
-        """Have the directory know a session as it is."""
-        await self.recall(SessionKeys(tenant_id=tenant_id, exact=public_id), ())
+        """Have the directory know a session as it is.
+
+        Raises:
+            JournalUnreadableError: The journal can't be read now, and nothing is known here.
+        """
+        if self._sessions.find_named(tenant_id, public_id) is not None:
+            await self.recall(SessionKeys(tenant_id=tenant_id, exact=public_id), ())
+            return
+        (values,) = await self._journal.read([group_of(SESSION, tenant_id, public_id)])
+        if not values:
+            self._journal.check_complete()
+        self._take(tenant_id, public_id, values)
 
     async def recall_all(self, tenant_id: TenantId) -> None:
-        """Have the directory know all sessions of a tenant."""
+        """Have the directory know all sessions of a tenant.
+
+        Raises:
+            JournalUnreadableError: The journal can't be read now.
+        """
         prefix = group_of(SESSION, tenant_id, "")
         groups = await self._journal.names(prefix)
         for group, values in zip(groups, await self._journal.read(groups), strict=True):
             self._take(tenant_id, group.removeprefix(prefix), values)
 
     async def _recall(self, tenant_id: TenantId, public_id: str) -> None:
-        (values,) = await self._journal.read([group_of(SESSION, tenant_id, public_id)])
+        (values,) = await self._journal.read_if_possible([group_of(SESSION, tenant_id, public_id)])
         self._take(tenant_id, public_id, values)
 
     async def _recall_by_history(self, keys: SessionKeys, digests: Sequence[bytes]) -> None:
         marks = [mark for mark, _ in sought_marks(keys, digests)]
-        found = await self._journal.read([_mark_group(mark) for mark in marks])
+        found = await self._journal.read_if_possible([_mark_group(mark) for mark in marks])
         for mark, values in zip(marks, found, strict=True):
             tenant_id, slash, public_id = values.get(CARD, b"").decode().partition("/")
             if not slash or tenant_id != keys.tenant_id:

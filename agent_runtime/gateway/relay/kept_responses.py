@@ -112,6 +112,7 @@ class KeptResponses:
 
         Raises:
             UnknownResponseError: As of ``find``.
+            JournalUnreadableError: As of ``find``.
         """
         response_id = fields.get("previous_response_id")
         if not isinstance(response_id, str):
@@ -123,6 +124,7 @@ class KeptResponses:
 
         Raises:
             UnknownResponseError: It was deleted, may be another tenant's, or can be no id.
+            JournalUnreadableError: It may be in the journal, which can't be read now.
         """
         await self._store.recall(tenant_id, response_id)
         found = self._store.find(tenant_id, response_id)
