@@ -29,10 +29,10 @@ from agent_runtime.gateway.error_mapping import error_response
 from agent_runtime.gateway.neutral_request import NeutralRequest
 from agent_runtime.gateway.opened_prompt import OpenedPrompt
 from agent_runtime.gateway.paced_chunks import Chunk, Pacer, paced_chunks
+from agent_runtime.gateway.turn_answer import TurnAnswer
 from agent_runtime.gateway.turn_desk import TurnDesk
 from agent_runtime.gateway.turn_stream import OpenedStream, StreamEnds, TurnStream
 from agent_runtime.gateway.turn_terms import turn_terms
-from agent_runtime.gateway.whole_answer import WholeAnswer
 from agent_runtime.session_headers import SESSION_HEADER, header_of
 from agent_runtime.spoken_message import SpokenMessage
 from agent_runtime.turns import RunningTurn, TurnRequest
@@ -82,7 +82,7 @@ class PacedCompletions:
         if neutral.stream:
             open_stream = partial(self._opened, paced)
             return TurnStream(open_stream, ends, headers, self.desk.hold, closing)
-        return WholeAnswer(partial(self._whole, paced), ends, headers, closing)
+        return TurnAnswer(partial(self._whole, paced), ends, headers, closing)
 
     def _turn_request(self, paced: PacedChat) -> TurnRequest:
         """Ask for as many tokens as there may be; how many there are is not known yet.

@@ -25,6 +25,7 @@ from agent_runtime.gateway.request_limit import RequestLimit
 from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.gateway.session_keys import Caller
 from agent_runtime.gateway.tenants import tenant_of
+from agent_runtime.gateway.turn_answer import TurnAnswer
 from agent_runtime.gateway.turn_stream import HoldTerms, OpenedStream, StreamEnds, TurnStream
 from agent_runtime.gateway.turn_telemetry import (
     TURN_SPAN,
@@ -33,7 +34,6 @@ from agent_runtime.gateway.turn_telemetry import (
     TurnSpan,
     WatchedTurn,
 )
-from agent_runtime.gateway.whole_answer import WholeAnswer
 from agent_runtime.session_headers import DECISION_HEADER, SESSION_HEADER, header_of
 from agent_runtime.turns import TurnPlacement
 
@@ -128,7 +128,7 @@ def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> ASGIApp:
     if ready.streams:
         open_stream = partial(_opened_stream, run)
         return TurnStream(open_stream, ready.ends, headers, desk.hold, closing)
-    return WholeAnswer(partial(_whole, run), ready.ends, headers, closing)
+    return TurnAnswer(partial(_whole, run), ready.ends, headers, closing)
 
 
 Run: TypeAlias = Callable[[AsyncExitStack], Awaitable[LiveAnswer]]

@@ -18,7 +18,7 @@ from agent_runtime.gateway.leaving import Leaving, leave_on_disconnect
 from agent_runtime.gateway.turn_stream import StreamEnds
 
 
-class WholeAnswer:
+class TurnAnswer:
     """An ASGI app; ends the turns when the client leaves or everything is sent.
 
     Args:
