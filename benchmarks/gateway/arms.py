@@ -36,6 +36,7 @@ SMG = (
     "--log-level error "
 )
 PANJIU = "{python} -m agent_runtime.cli.main serve --host 127.0.0.1 --port {port} {engines}"
+BARE = "{python} -m benchmarks.gateway.bare_relay --port {port} {engines}"
 DIRECT = "direct"
 
 COMMANDS = {
@@ -47,6 +48,7 @@ COMMANDS = {
     "smg:round_robin": SMG + "--policy round_robin --worker-urls {urls}",
     "smg:cache_aware": SMG + "--policy cache_aware --worker-urls {urls}",
     "smg:consistent_hashing": SMG + "--policy consistent_hashing --worker-urls {urls}",
+    "bare-relay": BARE,
     "panjiu": PANJIU,
 }
 

@@ -19,7 +19,7 @@ from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.gateway.turn_terms import TurnTerms, turn_terms
 from agent_runtime.prompts.chat_prompt import are_longer
 from agent_runtime.turns import TurnRequest, TurnRunner
-from scheduler.events import GapHint
+from scheduler.events import NO_HINT, GapHint
 from scheduler.ids import ReplicaId
 
 DEFAULT_OUTPUT_TOKENS = 512
@@ -132,6 +132,7 @@ class RelayOpening:
         if error is not None:
             raise error
         terms, limit = opened.terms, self.runner.max_context_tokens
+        lease_s = opened.call.hints.lease_s
         num_prompt = min(opened.num_prompt_tokens + num_generated, limit - 1)
         wanted = (opened.call.output_cap or DEFAULT_OUTPUT_TOKENS) - num_generated
         if terms.parent_id is not None:
@@ -143,7 +144,7 @@ class RelayOpening:
             num_output_tokens=max(1, min(wanted, limit - num_prompt)),
             block_hashes=opened.chain,
             streams=opened.call.streams,
-            gap=GapHint(lease_s=opened.call.hints.lease_s or 0.0),
+            gap=GapHint(lease_s=lease_s) if lease_s else NO_HINT,
             parent_id=terms.parent_id,
             tenant_id=terms.tenant_id,
             priority=terms.priority,
