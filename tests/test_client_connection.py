@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio  # noqa: TID251 - transports are its
 import gc
+import socket
 from contextlib import suppress
 from typing import Any
 
@@ -11,10 +12,13 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+import uvicorn
+from starlette.responses import Response
 from typing_extensions import override
 
 from agent_runtime.cli import client_connection
 from agent_runtime.cli.client_connection import HeadJoiningTransport
+from agent_runtime.cli.rack_server import endpoint_config
 from agent_runtime.client_departure import EXTENSION, Departure, departure_of
 from agent_runtime.gateway.leaving import leave_accompanied, leave_on_disconnect
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
@@ -48,6 +52,9 @@ class Written(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.is_closed
 
+
+READ_BYTES = 256 << 10
+"""In one read of the loop."""
 
 HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
@@ -219,6 +226,42 @@ async def test_a_request_that_is_whole_may_be_answered_for_as_long_as_it_takes(
         httpx2.AsyncClient(base_url=served.url, timeout=20) as client,
     ):
         assert b"[DONE]" in await streamed(client, "/v1/chat/completions", chat_body())
+
+
+async def test_who_sends_a_body_that_is_not_read_waits_and_none_of_it_is_lost() -> None:
+    body = bytes(range(256)) * (8 << 12)  # 8 MiB
+    reads, received = anyio.Event(), bytearray()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await reads.wait()
+        more = True
+        while more:
+            message = await receive()
+            received.extend(message["body"])
+            more = message["more_body"]
+        await Response("read")(scope, receive, send)
+
+    server = uvicorn.Server(endpoint_config(app, grace_s=1))
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.serve, [listener])
+            async with await anyio.connect_tcp(*listener.getsockname()) as client:
+                tasks.start_soon(client.send, head + body)
+
+                def num_unread() -> int:
+                    cycles = [
+                        getattr(one, "cycle", None) for one in server.server_state.connections
+                    ]
+                    return sum(len(cycle.body) for cycle in cycles if cycle is not None)
+
+                await until(lambda: num_unread() > client_connection.MAX_UNREAD_BYTES)
+                await anyio.sleep(0.1)
+                assert num_unread() <= client_connection.MAX_UNREAD_BYTES + READ_BYTES
+                reads.set()
+                assert (await client.receive()).endswith(b"read")
+            server.should_exit = True
+    assert received == body
 
 
 @pytest.mark.parametrize("many", [False, True])

@@ -20,6 +20,9 @@ from agent_runtime.client_departure import EXTENSION, Departure
 
 HEAD_BEGINS = b"HTTP/1.1 "
 MAX_HEAD_BYTES = 256 << 10
+MAX_UNREAD_BYTES = 512 << 10
+"""Of a body that its route has not taken yet; beyond, its client waits. An agent's context comes to
+about as much, and to stop and go on costs system calls and another turn of the loop each time."""
 TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -98,6 +101,16 @@ class ClientConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         super().on_headers_complete()
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if not cycle.response_complete:
+            # Most bodies come at once, and need not be copied; uvicorn does twice.
+            cycle.body = cast("bytearray", cycle.body + body if cycle.body else body)
+            if len(cycle.body) > MAX_UNREAD_BYTES:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     @override
     def data_received(self, data: bytes) -> None:

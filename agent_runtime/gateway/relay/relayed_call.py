@@ -187,9 +187,6 @@ def _extras(fields: Fields) -> ServerExtras:
     given = {name: fields[name] for name in EXTRAS if name in fields}
     if not given:
         return NO_EXTRAS
-    name = given.get("session_id")
-    if len(given) == 1 and isinstance(name, str):  # most say nothing else
-        return ServerExtras.model_construct(session_id=name)
     try:
         return ServerExtras.model_validate(given)
     except ValidationError as error:
