@@ -79,8 +79,6 @@ class TurnProgress(msgspec.Struct, frozen=True, gc=False):
         num_cached_tokens: Prompt tokens served from the prefix cache when the turn was admitted.
         finished: Whether these were the last tokens.
         data: What a real engine sent, to be passed on.
-        is_all: Whether that is the last of it, and the reply is as it should be; ``finished`` comes
-            after, with what is known only then. Who waits for the reply need not wait for that.
         outcome: With the last progress of a real engine: what was not known before.
         due_s: When the first of them was due, on the clock of an emulated engine.
     """
@@ -90,7 +88,6 @@ class TurnProgress(msgspec.Struct, frozen=True, gc=False):
     finished: bool
     due_s: float | None = None
     data: bytes = b""
-    is_all: bool = False
     outcome: TurnOutcome | None = None
 
 

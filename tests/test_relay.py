@@ -11,9 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from agent_runtime.client_departure import EXTENSION, Departure
 from scheduler.ids import ReplicaId, SessionId
-from scheduler.session_view import SessionPhase
 from tests.lookalike_engine import MODEL, LookalikeEngine, running_engine
 from tests.served_engines import ServedEngines, chat_body, served_engines, streamed, until
 
@@ -246,38 +244,6 @@ async def test_a_whole_answer_that_breaks_off_is_asked_for_again() -> None:
             await next(one for one in served.running if one.engine.asked).stop()
         assert answers[0].status_code == 200
         assert sum(len(engine.asked) for engine in engines) == 2
-
-
-async def test_nobody_waits_until_the_end_of_a_turn_is_taken_in() -> None:
-    async with served_engines([LookalikeEngine()]) as served:
-        service, session_id = served.service, SessionId("s")
-        body = json.dumps(chat_body(session_id="s")).encode()
-        told: list[tuple[bytes, SessionPhase]] = []
-
-        async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body}
-
-        async def send(message: Any) -> None:
-            if message.get("body"):
-                view = service.runtime.session_view(session_id)
-                assert view is not None
-                told.append((message["body"], view.phase))
-
-        scope: dict[str, Any] = {
-            "type": "http",
-            "method": "POST",
-            "path": CHAT,
-            "headers": [],
-            "query_string": b"",
-        }
-        scope["extensions"] = {EXTENSION: Departure()}
-        await service.app(scope, receive, send)
-        assert b"w7" in b"".join(data for data, _ in told)
-        assert told[0][1] is SessionPhase.RUNNING
-        view = service.runtime.session_view(session_id)
-        assert view is not None
-        assert view.phase is SessionPhase.GAP
-        assert view.context_tokens == len(["<user>", "hello", "<assistant>"]) + 8
 
 
 async def test_a_client_that_leaves_at_done_has_had_a_whole_turn() -> None:

@@ -17,7 +17,6 @@ from agent_runtime.backends.vllm_servers.engine_http import (
 )
 from agent_runtime.engine_call import EngineCall
 from agent_runtime.errors import (
-    BackendError,
     BackendStoppedError,
     EngineBusyError,
     EngineLostError,
@@ -69,9 +68,8 @@ class EngineTurn:
     """
 
     __slots__ = (
-        "_began", "_call", "_closed", "_has_passed_all", "_http", "_listener",
-        "_num_cached_tokens", "_num_reads", "_num_tokens", "_opening", "_replica_id", "_reply",
-        "_seen", "_url", "_waits",
+        "_began", "_call", "_closed", "_http", "_listener", "_num_cached_tokens", "_num_reads",
+        "_num_tokens", "_opening", "_replica_id", "_reply", "_seen", "_url", "_waits",
     )  # fmt: skip
 
     def __init__(
@@ -93,7 +91,7 @@ class EngineTurn:
         self._reply: EngineReply | None = None
         self._num_tokens = call.reader.num_output_tokens
         self._began = False
-        self._closed = self._has_passed_all = False
+        self._closed = False
         self._opening = anyio.CancelScope()
         self._waits = False  # for the engine
         self._num_reads = 0
@@ -105,8 +103,6 @@ class EngineTurn:
     async def __anext__(self) -> TurnProgress:
         if self._closed:
             raise StopAsyncIteration
-        if self._has_passed_all:
-            return self._finish(b"")
         reply = self._reply
         if reply is None:
             reply = self._reply = await self._open()
@@ -116,7 +112,9 @@ class EngineTurn:
             try:
                 data = await reply.next_bytes()
             except EngineUnreachableError as error:
-                raise self._broke_off(error) from error
+                if self._closed:  # by ourselves
+                    raise BackendStoppedError from error
+                raise self._lost(str(error)) from error
             finally:
                 self._waits = False
             self._num_reads += 1
@@ -127,11 +125,11 @@ class EngineTurn:
             if reader.is_complete:  # clients may leave now, before the engine has closed the reply
                 return self._finish(out)
             num_new = max(0, reader.num_output_tokens - self._num_tokens)
-            if reply.is_at_end:
-                out += reader.end()
-                self._has_passed_all = reader.is_complete
             if out or num_new:
-                return self._progress(num_new, out)
+                if num_new and self._num_tokens == 0:
+                    self._listener.first_token()
+                self._num_tokens += num_new
+                return TurnProgress(num_new, self._num_cached_tokens, finished=False, data=out)
 
     def break_off_if_stalled(self, now_s: float, stall_s: float) -> None:
         """Give up an engine that is down and has sent nothing for so long.
@@ -186,21 +184,6 @@ class EngineTurn:
             raise refused
         finally:
             del refused  # or it would lead to itself, and hold on to the call
-
-    def _broke_off(self, error: EngineUnreachableError) -> BackendError:
-        return BackendStoppedError() if self._closed else self._lost(str(error))
-
-    def _progress(self, num_new: int, data: bytes) -> TurnProgress:
-        if num_new and self._num_tokens == 0:
-            self._listener.first_token()
-        self._num_tokens += num_new
-        return TurnProgress(
-            num_new,
-            self._num_cached_tokens,
-            finished=False,
-            data=data,
-            is_all=self._has_passed_all,
-        )
 
     def _finish(self, data: bytes) -> TurnProgress:
         """Return the last progress, with the last bytes."""

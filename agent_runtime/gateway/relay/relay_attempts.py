@@ -57,12 +57,11 @@ class RelayAttempts:
 
     Attributes:
         num_attempts: So far.
-        has_all: Whether all bytes have come; what is left is the end of the turn.
     """
 
     __slots__ = (
         "_call", "_ended", "_failed", "_listener", "_opened", "_opening", "_passed_on", "_running",
-        "_turn", "_under_way", "has_all", "num_attempts",
+        "_turn", "_under_way", "num_attempts",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +76,7 @@ class RelayAttempts:
         self._turn: RunningTurn | None = None
         self._failed: frozenset[ReplicaId] = frozenset()
         self._passed_on = False
-        self._ended = self.has_all = False
+        self._ended = False
         self.num_attempts = 0
 
     @property
@@ -129,7 +128,6 @@ class RelayAttempts:
             if step.finished:
                 self._ended = True
                 self._opening.answered(self._opened, self._call, reader.facts())
-            self.has_all = step.is_all
             if step.data:
                 self._passed_on = self._passed_on or self._opened.call.streams
                 return step.data

@@ -68,8 +68,6 @@ class RelayedAnswer:
         await stack.enter_async_context(self._attempts)
         if self._opened.call.streams:
             self._first = await anext(self._attempts, b"")
-        else:
-            stack.push_async_callback(self._end_turn)
         return self
 
     @property
@@ -96,23 +94,13 @@ class RelayedAnswer:
     async def whole(self) -> Response:
         """Return the engine's answer, byte by byte."""
         try:
-            data, keeping = [], self._books.keeping
-            async for chunk in self._attempts:
-                data.append(chunk)
-                if self._attempts.has_all and keeping is None:
-                    break  # the end of the turn can wait until the answer is sent
-            if keeping is not None:
-                await keeping.settled()
+            data = [chunk async for chunk in self._attempts]
+            if self._books.keeping is not None:
+                await self._books.keeping.settled()
         except BackendError as error:
             self._books.broke(error)
             raise
         return Response(b"".join(data), media_type="application/json")
-
-    async def _end_turn(self) -> None:
-        """Take in the end of a turn whose answer is sent."""
-        if self._attempts.has_all:
-            async for _ in self._attempts:
-                pass
 
     def ends(self, path: str) -> StreamEnds:
         """Return how it ends that does not end well."""
