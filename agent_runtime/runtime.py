@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol, Self
 
 import anyio
+import anyio.lowlevel
 
 from agent_runtime.backends.backend import Backend
 from agent_runtime.clock import Clock
@@ -269,10 +270,12 @@ class _ArrivedTurn:
             self._decided.set()
 
     async def until_decided(self) -> None:
-        """Return once it is dispatched or refused; at once if it is, the backend waits next."""
+        """Return once it is dispatched or refused."""
         if self.dispatch is None and self.refusal is None:
             self._decided = anyio.Event()
             await self._decided.wait()
+        else:
+            await anyio.lowlevel.checkpoint_if_cancelled()
 
 
 def _placement(arrived: _ArrivedTurn, dispatch: Dispatch, now_s: float) -> TurnPlacement:

@@ -1,6 +1,6 @@
-"""An answer in one piece. It is sent as soon as it is there; what is left of its turns comes after.
+"""An answer in one piece, sent once its turns have ended; what was entered for them is left after.
 
-Whoever waits for the answer does not wait until everybody has written down that there was one.
+The end of a turn is taken in before: a slow reader must not keep it from the scheduler.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agent_runtime.gateway.turn_stream import StreamEnds
 
 
 class TurnAnswer:
-    """An ASGI app; ends the turns when the client leaves or everything is sent.
+    """An ASGI app; ends the turns when the client leaves.
 
     Args:
         respond: Has the turns run, leaving in the stack what is to be left at the end, and returns

@@ -119,7 +119,7 @@ class ReadyAnswer(msgspec.Struct, frozen=True):
 
 
 def respond(desk: TurnDesk, ready: ReadyAnswer, request: Request) -> ASGIApp:
-    """Return the response to a request; its turns run while it is sent."""
+    """Return the response to a request, which has its turns run."""
     headers = {SESSION_HEADER: header_of(ready.session.public_id)}
     span: TurnSpan | None = (request.scope.get("state") or {}).get(TURN_SPAN)
     if span is not None:

@@ -67,14 +67,17 @@ class GatewayJournal:
         except JournalError as error:
             raise JournalUnreadableError from error
 
-    def check_complete(self) -> None:
-        """Raise where something that is not there may yet be written by others.
+    async def look_up(self, group: str) -> dict[str, bytes]:
+        """Return the values of a group; nothing where there certainly is no such group.
 
         Raises:
-            JournalUnreadableError: The journal has just failed, as it may have for them.
+            JournalUnreadableError: It can't be read now; or it is not there and others may still
+                have to write it, as the journal has just failed.
         """
-        if self.is_shared and self.records.works_s < CATCH_UP_S:
+        (values,) = await self.read([group])
+        if not values and self.is_shared and self.records.works_s < CATCH_UP_S:
             raise JournalUnreadableError
+        return values
 
     async def settled(self) -> None:
         """Return once what was taken down is durable, or has waited for long enough."""

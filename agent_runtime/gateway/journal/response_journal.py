@@ -135,9 +135,7 @@ class ResponseJournal(Generic[KeptT]):
         Raises:
             JournalUnreadableError: It can't be said now.
         """
-        (place,) = await self._journal.read([group_of(RESPONSE, tenant_id, response_id)])
-        if not place:
-            self._journal.check_complete()
+        place = await self._journal.look_up(group_of(RESPONSE, tenant_id, response_id))
         if ROOT not in place:
             return None
         root_id = place[ROOT].decode()
@@ -150,7 +148,7 @@ class ResponseJournal(Generic[KeptT]):
         Raises:
             JournalUnreadableError: It can't be said now.
         """
-        (place,) = await self._journal.read([group_of(RESPONSE, tenant_id, response_id)])
+        place = await self._journal.look_up(group_of(RESPONSE, tenant_id, response_id))
         return DELETED in place
 
     async def response_of_item(self, tenant_id: TenantId, item_id: str) -> str | None:
@@ -159,7 +157,7 @@ class ResponseJournal(Generic[KeptT]):
         Raises:
             JournalUnreadableError: It can't be said now.
         """
-        (place,) = await self._journal.read([group_of(ITEM, tenant_id, item_id)])
+        place = await self._journal.look_up(group_of(ITEM, tenant_id, item_id))
         return place[OF].decode() if OF in place else None
 
     def _recalled(

@@ -103,9 +103,7 @@ class SessionJournal:
         if self._sessions.find_named(tenant_id, public_id) is not None:
             await self.recall(SessionKeys(tenant_id=tenant_id, exact=public_id), ())
             return
-        (values,) = await self._journal.read([group_of(SESSION, tenant_id, public_id)])
-        if not values:
-            self._journal.check_complete()
+        values = await self._journal.look_up(group_of(SESSION, tenant_id, public_id))
         self._take(tenant_id, public_id, values)
 
     async def recall_all(self, tenant_id: TenantId) -> None:
