@@ -1,4 +1,4 @@
-"""The least that a gateway in Python can do: what Panjiu adds to this is what scheduling costs.
+"""The least that a gateway in Python can do: no routes, nothing read, nothing known, no scheduling.
 
     python -m benchmarks.gateway.bare_relay --port 8000 --engine http://HOST:PORT [--engine ...]
 
