@@ -1,5 +1,6 @@
 # make demo    256 agent sessions on the emulated rack, with a table and an HTML report
-# make test    the test suite            make check   format, lint, types, layers
+# make test    the test suite (JOBS=auto: a process for each core)
+# make check   format, lint, types, layers
 # make test-vllm  the engine beside vLLM's own scheduler, and the gateway before two vLLM servers
 # make test-clients  benchmark programs of others against 'panjiu serve' (a venv of its own)
 # make test-dashboard  the dashboard's page in a real browser (installs chromium where there is apt-get)
@@ -67,8 +68,10 @@ demo: $(VENV)/.installed
 	@$(BIN)/panjiu simulate --sessions coding-agents --limit 256 --rack panjiu-al128 \
 		--model qwen3-235b-a22b --policy panjiu --band all --seed 0 --html $(DEMO_REPORT)
 
+# A file's tests stay together: many share a server. 'make test JOBS=0' runs them one after another.
+JOBS ?= auto
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 8 --dist loadfile
 
 # vLLM for the CPU has a venv of its own: it pins much, and a torchvision, torchaudio or torchcodec
 # that does not match its torch breaks its imports.
