@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.relay.relayed_call import parsed_fields
+from agent_runtime.gateway.relay.body_fields import read_chat_fields, read_fields
+from agent_runtime.gateway.relay.chat_apis import ChatApi
+from agent_runtime.prompts.chat_prompt import PromptMemory
 from tests.fuzz.targets import TARGETS
 
 
@@ -32,4 +34,9 @@ def test_bytes_that_are_wrong_do_so_neither(name: str, data: st.DataObject) -> N
 
 def test_text_that_is_no_utf_8_is_the_clients_mistake() -> None:
     with pytest.raises(InvalidRequestError, match="the body is not JSON"):
-        parsed_fields(b'{"model":"\xff"}')
+        read_fields(b'{"model":"\xff"}')
+    with pytest.raises(InvalidRequestError, match="the body is not JSON"):
+        read_chat_fields(b'{"model":"\xff"}')
+    prompt = ChatApi().prompt(read_chat_fields(b'{"messages":[{"role":"\xff"}]}'))
+    with pytest.raises(InvalidRequestError, match="the body is not JSON"):
+        prompt.open_in(PromptMemory(16), None, 1000)

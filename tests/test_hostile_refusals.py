@@ -80,6 +80,28 @@ def test_no_host_that_is_named_leads_astray(host: Hosted, name: bytes) -> None:
     host.run(ask)
 
 
+def test_messages_that_are_no_text_are_refused_and_nothing_is_left_of_them(host: Hosted) -> None:
+    async def ask(gateway: Gateway) -> None:
+        hello = {"role": "user", "content": "hello"}
+        for session, known in (("never heard of", False), ("heard of", True)):
+            body = {"messages": [hello], "max_tokens": 2, "session_id": session}
+            if known:
+                assert (await gateway.send("POST", CHAT, body)).status == 200
+            before = await gateway.session_ids()
+            said = {**body, "messages": [hello, {"role": "user", "content": "?"}]}
+            data = json.dumps(said).encode().replace(b"?", b"\xff")
+            asked = AsgiRequest("POST", "http", "t", 80, CHAT.encode(), [], data)
+            answer = await gateway.ask(asked)
+            assert answer.status == 400
+            assert "JSON" in answer.json()["error"]["message"]
+            assert await gateway.session_ids() == before
+            well = data.replace(b"\xff", b"!")
+            asked = AsgiRequest("POST", "http", "t", 80, CHAT.encode(), [], well)
+            assert (await gateway.ask(asked)).status == 200
+
+    host.run(ask)
+
+
 @pytest.mark.parametrize("path", PROMPTS)
 def test_a_session_whose_first_turn_is_refused_was_none(host: Hosted, path: str) -> None:
     too_long = "1!" * 1_000_000 if host.gateway.kind == "emulated" else "hello"

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.prompts.block_hashes import Prompt, extend_hashes, root_of
+from agent_runtime.prompts.sent_prompt import SentPrompt
 from agent_runtime.prompts.tokeniser import is_longer, marker, tokenise
 from agent_runtime.prompts.tool_call_text import SEPARATOR, tool_call_text
 
@@ -141,15 +142,21 @@ def digest_after(digest: bytes, message: PromptPiece) -> bytes:
 class PromptMemory:
     """The tokens of one session's latest prompt and reply.
 
+    Attributes:
+        salt: Of its blocks.
+        sent: By what the prompt is known when it comes again with more; None where it is not.
+
     Invariant: ``_messages`` are its messages' fingerprints, which are compared with nothing else;
         ``_ends[i]`` is the number of tokens that ``_messages[:i + 1]`` take;
+        ``sent`` is None, or stands for exactly these messages;
         ``_digests`` are the chain digests of the first so many of them;
         ``_hashes`` are those of the full blocks of the tokens up to ``_ends[-1]`` at the most, in
-        the chain that begins with ``_root``, which is that of ``_salt``.
+        the chain that begins with ``_root``, which is that of ``salt``.
     """
 
     __slots__ = (
-        "_block_size", "_digests", "_ends", "_hashes", "_messages", "_root", "_salt", "_tokens",
+        "_block_size", "_digests", "_ends", "_hashes", "_messages", "_root", "_tokens", "salt",
+        "sent",
     )  # fmt: skip
 
     def __init__(self, block_size_tokens: int) -> None:
@@ -159,28 +166,44 @@ class PromptMemory:
         self._ends: list[int] = []
         self._tokens: array[int] = array("I")
         self._hashes: list[int] = []
-        self._salt: str | None = None
+        self.salt: str | None = None
         self._root = root_of(None)
+        self.sent: SentPrompt | None = None
 
-    def open_prompt(self, messages: Sequence[PromptPiece], salt: str | None = None) -> int:
+    def open_prompt(
+        self,
+        messages: Sequence[PromptPiece],
+        salt: str | None = None,
+        sent: SentPrompt | None = None,
+    ) -> int:
         """Bring the memory up to ``messages``; return the tokens of the prompt they make.
 
         Args:
             messages: Of the prompt.
             salt: Prompts with other salts share no block with it.
+            sent: What stands for them in the next prompt, see ``go_on``.
         """
-        if salt != self._salt:
+        self.sent = sent
+        if salt != self.salt:
             self._truncate(0)
-            self._salt, self._root = salt, root_of(salt)
+            self.salt, self._root = salt, root_of(salt)
         kept = 0
         for known, message in zip(self._messages, messages, strict=False):
             if known != message.fingerprint:
                 break
             kept += 1
         self._truncate(kept)
-        for message in messages[kept:]:
-            self._append(message)
-        return len(self._tokens) + 1  # and the marker that opens the reply
+        return self._with(messages[kept:])
+
+    def go_on(self, more: Sequence[PromptPiece], sent: SentPrompt) -> int:
+        """Bring the memory up to the prompt that it has, and more; return the tokens of that.
+
+        Args:
+            more: Messages after those that ``sent`` stood for.
+            sent: What stands for all of them.
+        """
+        self.sent = sent
+        return self._with(more)
 
     def digests(self, messages: Sequence[PromptPiece]) -> list[bytes]:
         """Return the chain digests of the prompt that was opened last, see ``chain_digests``.
@@ -201,7 +224,7 @@ class PromptMemory:
         context.extend(reply)
         hashes = self._hashes[:]
         extend_hashes(hashes, context, self._block_size, self._root)
-        return Prompt(num_tokens, tuple(hashes), context, self._salt)
+        return Prompt(num_tokens, tuple(hashes), context, self.salt)
 
     def hashes(self) -> tuple[int, ...]:
         """Return the hashes of the prompt's full blocks alone."""
@@ -218,15 +241,21 @@ class PromptMemory:
     def copy(self) -> PromptMemory:
         """Return another memory of the same prompt."""
         other = PromptMemory(self._block_size)
-        other._salt, other._root = self._salt, self._root
+        other.salt, other._root = self.salt, self._root
         other._messages, other._ends = self._messages[:], self._ends[:]
-        other._digests = self._digests[:]
+        other._digests, other.sent = self._digests[:], self.sent
         other._tokens, other._hashes = self._tokens[:], self._hashes[:]
         return other
 
     def clear(self) -> None:
         """Forget everything."""
+        self.sent = None
         self._truncate(0)
+
+    def _with(self, more: Sequence[PromptPiece]) -> int:
+        for message in more:
+            self._append(message)
+        return len(self._tokens) + 1  # and the marker that opens the reply
 
     def _append(self, message: PromptPiece) -> None:
         self._tokens.append(marker(message.role))

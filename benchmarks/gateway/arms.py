@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gateway.conversations import turns
+from benchmarks.gateway.conversations import Conversation, turns
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / ".venv-peers"
@@ -130,7 +130,7 @@ def running_arm(name: str, command: str | None, port: int, targets: Sequence[int
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    body = next(turns("first", 1_000, 1)).partition(b"\r\n\r\n")[2]
+    body = next(turns("first", Conversation(1_000), 1)).partition(b"\r\n\r\n")[2]
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",
         body,

@@ -7,9 +7,9 @@ Everything is on this machine's loopback, in front of servers that answer at onc
 and servers share the cores, so compare arms within a run, and runs by CPU a turn. An arm that is
 not installed, or fails, is said to and left out.
 
-Three measurements an arm: what it adds to serial requests of three sizes (multi-turn chat, each
-sent without it too; in parentheses for direct alone), many sessions at once with 64 turns in
-flight, and 64 streams at once.
+Three measurements an arm: what it adds to serial requests of four conversations (each sent without
+it too; in parentheses for direct alone), many sessions at once with 64 turns in flight, and 64
+streams at once.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gateway.arms import DIRECT, Arm, ArmError, chosen_arms, running_arm
+from benchmarks.gateway.conversations import Conversation
 from benchmarks.gateway.http_connection import AnswerError
 from benchmarks.gateway.measures import (
     Chunks,
@@ -39,7 +40,12 @@ from benchmarks.gateway.measures import (
     streamed_chunks,
 )
 
-BODY_BYTES = (4_000, 64_000, 500_000)
+CONVERSATIONS = (
+    Conversation(4_000),
+    Conversation(64_000),
+    Conversation(500_000),
+    Conversation(500_000, num_calls=130),
+)
 STREAMS = 64
 
 
@@ -48,7 +54,7 @@ class Measured:
     """Everything of one arm."""
 
     arm: str
-    latency: dict[int, Latency]
+    latency: dict[str, Latency]
     scale: Scale
     chunks: Chunks
 
@@ -56,8 +62,8 @@ class Measured:
 async def measure(arm: Arm, direct_port: int, args: argparse.Namespace) -> Measured:
     """Take all measurements of an arm."""
     latency = {
-        num_bytes: await serial_latency(arm, direct_port, num_bytes, args.requests)
-        for num_bytes in BODY_BYTES
+        str(first): await serial_latency(arm, direct_port, first, args.requests)
+        for first in CONVERSATIONS
     }
     size = ScaleSize(sessions=args.sessions, think_s=args.think_s)
     scale = await sessions_at_scale(arm, size)
@@ -100,16 +106,15 @@ def table(measured: list[Measured], args: argparse.Namespace) -> Table:
         title=f"{args.targets} targets x {args.sessions} sessions", title_justify="left", box=None
     )
     result.add_column("arm")
-    for num_bytes in BODY_BYTES:
-        result.add_column(f"added ms at\n{num_bytes // 1000} KB\np50 / p95", justify="right")
+    for first in CONVERSATIONS:
+        result.add_column(f"added ms at\n{first}\np50 / p95", justify="right")
     for heading in ("turns/s", "ms a turn\np50 / p99", "router CPU\nms a turn"):
         result.add_column(heading, justify="right")
     result.add_column("streamed\nchunks/s", justify="right")
     result.add_column("router CPU\nus a chunk", justify="right")
     for one in measured:
         cells = []
-        for num_bytes in BODY_BYTES:
-            here = one.latency[num_bytes]
+        for here in one.latency.values():
             if one.arm == DIRECT:
                 cells.append(f"({here.p50_ms:.2f} / {here.p95_ms:.2f})")
             else:
@@ -137,8 +142,8 @@ def ratios(measured: list[Measured]) -> list[str]:
         if one is ours or one.arm == DIRECT:
             continue
         added = [
-            ours.latency[size].added_p50_ms / max(1e-3, one.latency[size].added_p50_ms)
-            for size in BODY_BYTES
+            ours.latency[kind].added_p50_ms / max(1e-3, theirs.added_p50_ms)
+            for kind, theirs in one.latency.items()
         ]
         lines.append(
             f"panjiu / {one.arm}: added p50 "

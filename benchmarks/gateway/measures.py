@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.gateway.arms import Arm
-from benchmarks.gateway.conversations import turns
+from benchmarks.gateway.conversations import Conversation, turns
 from benchmarks.gateway.http_connection import HttpConnection
 from benchmarks.gateway.process_cpu import cpu_s
 
@@ -21,7 +21,7 @@ AT_MOST_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds that serial requests of one size took.
+    """Milliseconds that serial requests of one kind took.
 
     Attributes:
         p50_ms, p95_ms: Through the arm.
@@ -80,14 +80,16 @@ class ScaleSize:
     think_s: float = 0.2
 
 
-async def serial_latency(arm: Arm, direct_port: int, num_bytes: int, num_requests: int) -> Latency:
+async def serial_latency(
+    arm: Arm, direct_port: int, first: Conversation, num_requests: int
+) -> Latency:
     """Measure one request after the other, sessions of ten turns, each with and without the arm."""
     through = await HttpConnection.connect(arm.ports[0])
     direct = await HttpConnection.connect(direct_port)
     took_s: tuple[list[float], list[float]] = [], []
     deadline_s = time.monotonic() + AT_MOST_S
     for session in range(-(-(num_requests + WARM_UP) // TURNS_SERIAL)):
-        for request in turns(f"serial-{num_bytes}-{session}", num_bytes, TURNS_SERIAL):
+        for request in turns(f"serial-{first}-{session}", first, TURNS_SERIAL):
             for connection, times_s in zip((through, direct), took_s, strict=True):
                 began_s = time.perf_counter()
                 await connection.send(request)
@@ -128,7 +130,7 @@ async def sessions_at_scale(arm: Arm, size: ScaleSize) -> Scale:
     pool, places = _Pool(arm.ports), asyncio.Semaphore(size.in_flight)
     took_s: list[float] = []
     prepared = [
-        list(turns(f"scale-{number}", size.body_bytes, size.turns))
+        list(turns(f"scale-{number}", Conversation(size.body_bytes), size.turns))
         for number in range(size.sessions)
     ]
 
@@ -162,7 +164,7 @@ async def streamed_chunks(arm: Arm, num_streams: int, num_chunks: int) -> Chunks
 
     async def stream(number: int, turn: int, most: int) -> int:
         name = f"stream-{turn}-{number}"
-        (request,) = turns(name, 1_000, 1, max_tokens=most, stream=True)
+        (request,) = turns(name, Conversation(1_000), 1, max_tokens=most, stream=True)
         return (await pool.send(number, request)).num_events - 1  # [DONE]
 
     await asyncio.gather(*(stream(number, 0, 10) for number in range(num_streams)))

@@ -92,7 +92,7 @@ def feed_bodies(data: bytes) -> None:
         with suppress(AgentRuntimeError):
             call = read_call(api, data, CALLER, {})
             prompt = call.prompt()
-            PromptMemory(16).open_prompt(prompt.pieces)
+            prompt.open_in(PromptMemory(16), None, 1000)
             prompt.history.digests()
             call.engine_call()
             assert call.output_cap is None or call.output_cap >= 0

@@ -17,19 +17,20 @@ from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName
 from agent_runtime.gateway.dialects.openai_objects import broken_stream
 from agent_runtime.gateway.dialects.prompt_cache_terms import retention_lease_s
+from agent_runtime.gateway.relay.body_fields import ChatFields, read_chat_fields, read_fields
 from agent_runtime.gateway.relay.chat_replies import StreamedReply, WholeReply
-from agent_runtime.gateway.relay.readable_parts import readable
 from agent_runtime.gateway.relay.relayed_api import (
     AskedOfEngine,
-    ChatHistory,
     Fields,
     NoHistory,
+    ReadPrompt,
     RelayedPrompt,
     TextHistory,
     least_cap,
     text_of,
 )
-from agent_runtime.prompts.chat_prompt import RenderedMessage, render_chat
+from agent_runtime.gateway.relay.unread_chat import UnreadChat
+from agent_runtime.prompts.chat_prompt import RenderedMessage
 
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's and vLLM's, of ``/v1/completions`` without ``max_tokens``."""
@@ -105,14 +106,21 @@ class ChatApi(_OpenAiTexts):
     name = DialectName.CHAT
     path = "/v1/chat/completions"
 
+    def read(self, body: bytes) -> ChatFields:
+        """Return all members but the messages."""
+        return read_chat_fields(body)
+
     def prompt(self, fields: Fields) -> RelayedPrompt:
         """Return the tools and the messages."""
-        messages, tools = fields.get("messages"), fields.get("tools")
-        if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-            return RelayedPrompt((), NoHistory())
-        tools = tools if isinstance(tools, list) else []
-        pieces = render_chat([readable(message) for message in messages], tools)
-        return RelayedPrompt(pieces, ChatHistory(pieces))
+        if not isinstance(fields, ChatFields) or not fields.messages.startswith(b"["):
+            return ReadPrompt((), NoHistory())
+        return UnreadChat(fields)
+
+    @override
+    def continued(self, fields: Fields, reader: ReplyReader) -> AskedOfEngine | None:
+        """Return what goes on after the text that was passed on; None for more than plain text."""
+        whole = fields.with_messages() if isinstance(fields, ChatFields) else fields
+        return super().continued(whole, reader)
 
     @override
     def with_text(self, fields: dict[str, Any], text: str, num_tokens: int) -> dict[str, Any]:
@@ -137,6 +145,10 @@ class CompletionsApi(_OpenAiTexts):
         """Return ``max_tokens``."""
         return least_cap(fields, "max_tokens") or DEFAULT_COMPLETION_TOKENS
 
+    def read(self, body: bytes) -> dict[str, Any]:
+        """Return all members."""
+        return read_fields(body)
+
     def prompt(self, fields: Fields) -> RelayedPrompt:
         """Return the prompt, in pieces; nothing of several prompts."""
         prompt = fields.get("prompt")
@@ -145,12 +157,12 @@ class CompletionsApi(_OpenAiTexts):
         if isinstance(prompt, str):
             starts = range(0, len(prompt), PIECE_CHARACTERS)
             texts = [RenderedMessage("prompt", prompt[s : s + PIECE_CHARACTERS]) for s in starts]
-            return RelayedPrompt(texts, TextHistory(prompt))
+            return ReadPrompt(texts, TextHistory(prompt))
         if isinstance(prompt, list) and prompt and all(isinstance(token, int) for token in prompt):
             starts = range(0, len(prompt), PIECE_TOKENS)
             pieces = [TokenPiece(tuple(prompt[s : s + PIECE_TOKENS])) for s in starts]
-            return RelayedPrompt(pieces, NoHistory())
-        return RelayedPrompt((), NoHistory())
+            return ReadPrompt(pieces, NoHistory())
+        return ReadPrompt((), NoHistory())
 
     @override
     def with_text(

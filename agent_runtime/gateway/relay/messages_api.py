@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agent_runtime.engine_call import ReplyReader
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName
 from agent_runtime.gateway.dialects.messages_dialect import broken_message
+from agent_runtime.gateway.relay.body_fields import read_fields
 from agent_runtime.gateway.relay.message_prompts import (
     cache_lease_s,
     chat_messages,
@@ -17,6 +20,7 @@ from agent_runtime.gateway.relay.relayed_api import (
     ChatHistory,
     Fields,
     NoHistory,
+    ReadPrompt,
     RelayedPrompt,
     least_cap,
 )
@@ -31,14 +35,18 @@ class MessagesApi:
     path = "/v1/messages"
     takes_members = False
 
+    def read(self, body: bytes) -> dict[str, Any]:
+        """Return all members."""
+        return read_fields(body)
+
     def prompt(self, fields: Fields) -> RelayedPrompt:
         """Return the tools, the system prompt and the messages."""
         given = fields.get("messages")
         messages = chat_messages(given if isinstance(given, list) else [], fields.get("system"))
         if not messages:
-            return RelayedPrompt((), NoHistory())
+            return ReadPrompt((), NoHistory())
         pieces = render_chat(messages, tool_definitions(fields.get("tools")))
-        return RelayedPrompt(pieces, ChatHistory(pieces))
+        return ReadPrompt(pieces, ChatHistory(pieces))
 
     def scope(self, fields: Fields) -> str | None:
         """Return Claude Code's session, which its helpers share."""

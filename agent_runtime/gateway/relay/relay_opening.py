@@ -10,14 +10,13 @@ import msgspec
 from agent_runtime.backends.vllm_servers.session_chains import SessionChain
 from agent_runtime.backends.vllm_servers.token_counts import TokenCounts
 from agent_runtime.engine_call import EngineCall, ReplyFacts
-from agent_runtime.errors import BackendError
+from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.relay.relayed_api import History
 from agent_runtime.gateway.relay.relayed_call import RelayedCall
 from agent_runtime.gateway.running_answer import tell_parent
 from agent_runtime.gateway.session_directory import ChatSession
 from agent_runtime.gateway.turn_terms import TurnTerms, turn_terms
-from agent_runtime.prompts.chat_prompt import are_longer
 from agent_runtime.turns import TurnRequest, TurnRunner
 from scheduler.events import NO_HINT, GapHint
 from scheduler.ids import ReplicaId
@@ -77,7 +76,7 @@ class RelayOpening:
         """Find the session and bring its memory up to the prompt.
 
         Raises:
-            InvalidRequestError: A session id that can't be one.
+            InvalidRequestError: A session id that can't be one, or messages that can't be read.
             UnknownModelError: A model that no engine serves.
             SessionStateError: The session is paused.
             TooManyRequestsError: It is new, and as many wait as may be.
@@ -91,8 +90,11 @@ class RelayOpening:
         session = await self.opening.find_session(call.keys, digests, parent_id)
         memory, limit = session.memory, self.runner.max_context_tokens
         salt = self.opening.salt(call.keys)
-        pieces = () if are_longer(prompt.pieces, 2 * limit) else prompt.pieces
-        num_counted = memory.open_prompt(pieces, salt)
+        try:
+            num_counted = prompt.open_in(memory, salt, 2 * limit)
+        except RequestError:
+            self.opening.refused(session)
+            raise
         chain = SessionChain(session.session_id, memory.hashes())
         if num_counted > 2 * limit:
             memory.clear()  # the engine refuses it; nobody must keep it

@@ -15,7 +15,13 @@ import msgspec
 from agent_runtime.engine_call import ReplyReader
 from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName
-from agent_runtime.prompts.chat_prompt import PromptPiece, chain_digests, render_chat
+from agent_runtime.prompts.chat_prompt import (
+    PromptMemory,
+    PromptPiece,
+    are_longer,
+    chain_digests,
+    render_chat,
+)
 from agent_runtime.prompts.raw_prompt import PromptTrail
 
 Fields = Mapping[str, Any]
@@ -33,16 +39,42 @@ class History(Protocol):
         ...
 
 
-class RelayedPrompt(msgspec.Struct, frozen=True):
-    """What the model sees.
+class RelayedPrompt(Protocol):
+    """What the model sees."""
 
-    Attributes:
-        pieces: Of it; none where it can't be read.
-        history: By what it is known.
-    """
+    @property
+    def pieces(self) -> Sequence[PromptPiece]:
+        """Of it; none where it can't be read."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """By what it is known."""
+        ...
+
+    def open_in(self, memory: PromptMemory, salt: str | None, most_tokens: int) -> int:
+        """Bring a memory up to it; return its tokens.
+
+        Args:
+            memory: Of its session.
+            salt: As of ``PromptMemory.open_prompt``.
+            most_tokens: Of what is certainly longer, nothing is kept.
+
+        Raises:
+            InvalidRequestError: What can't be read at all.
+        """
+        ...
+
+
+class ReadPrompt(msgspec.Struct, frozen=True):
+    """A ``RelayedPrompt`` that was read whole."""
 
     pieces: Sequence[PromptPiece]
     history: History
+
+    def open_in(self, memory: PromptMemory, salt: str | None, most_tokens: int) -> int:
+        """Bring a memory up to it; return its tokens."""
+        return memory.open_prompt(() if are_longer(self.pieces, most_tokens) else self.pieces, salt)
 
 
 class AskedOfEngine(msgspec.Struct, frozen=True):
@@ -68,6 +100,14 @@ class RelayedApi(Protocol):
     @property
     def takes_members(self) -> bool:
         """Whether engines take the session and the priority in the body."""
+        ...
+
+    def read(self, body: bytes) -> Fields:
+        """Return a body's members; those that only ``prompt`` looks into may be unread.
+
+        Raises:
+            InvalidRequestError: Not a JSON object.
+        """
         ...
 
     def prompt(self, fields: Fields) -> RelayedPrompt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -18,15 +17,11 @@ from agent_runtime.gateway.response_store import StoredResponse
 from agent_runtime.gateway.session_keys import Caller, SessionKeys, session_keys
 from agent_runtime.gateway.turn_terms import gap_after
 from agent_runtime.gateway.wire import ServerExtras, invalid_request
-from agent_runtime.loose_json import has_more_brackets, is_nested_deeper
-from agent_runtime.undecodable import UNDECODABLE
 from scheduler.events import NO_TENANT, GapHint
 from scheduler.ids import ReplicaId
 
 EXTRAS = ("session_id", "priority", "cache_salt", "panjiu")
 NO_EXTRAS = ServerExtras()
-MAX_DEPTH = 200
-"""Levels; as before the emulated model. What reads a body goes down into them."""
 NOT_OF_TENANTS = {
     "kv_transfer_params": "it names KV by where it lies, whoever's it is; leave it out",
     "request_id": "an engine knows answers by it, whoever's they are; leave it out",
@@ -40,7 +35,7 @@ class RelayedCall(msgspec.Struct, frozen=True):
     Attributes:
         api: It came in.
         body: As it was sent.
-        fields: The same, parsed.
+        fields: Its members, as the API reads them.
         headers: To pass on.
         keys: Whose turn it is.
         hints: What the caller knows of its session.
@@ -116,25 +111,6 @@ class RelayedCall(msgspec.Struct, frozen=True):
         )
 
 
-def parsed_fields(body: bytes) -> dict[str, Any]:
-    """Read a body.
-
-    Raises:
-        InvalidRequestError: Not a JSON object.
-    """
-    try:
-        fields = msgspec.json.decode(body)
-    except UNDECODABLE as error:
-        raise InvalidRequestError(f"the body is not JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise InvalidRequestError("the body must be a JSON object")
-    if has_more_brackets(body, MAX_DEPTH) and is_nested_deeper(fields, MAX_DEPTH):
-        raise InvalidRequestError(
-            f"the body is nested in more than {MAX_DEPTH} levels; no engine needs so many"
-        )
-    return fields
-
-
 def read_call(
     api: RelayedApi,
     body: bytes,
@@ -151,7 +127,7 @@ def read_call(
         body: Of it.
         caller: Who sent it.
         headers: To pass on.
-        fields: The body, where it is parsed already.
+        fields: The body, where it is read already.
         continued: The session of the response that it goes on with.
 
     Raises:
@@ -159,7 +135,7 @@ def read_call(
             it must be; names it.
     """
     if fields is None:
-        fields = parsed_fields(body)
+        fields = api.read(body)
     if caller.tenant_id != NO_TENANT:
         _check_of_tenant(fields)
     extras = _extras(fields)

@@ -16,7 +16,7 @@ from agent_runtime.gateway.relay.passed_headers import PassedHeaders
 from agent_runtime.gateway.relay.relay_opening import RelayOpening
 from agent_runtime.gateway.relay.relayed_answer import RelayedAnswer, RetryCounts
 from agent_runtime.gateway.relay.relayed_api import RelayedApi
-from agent_runtime.gateway.relay.relayed_call import RelayedCall, parsed_fields, read_call
+from agent_runtime.gateway.relay.relayed_call import RelayedCall, read_call
 from agent_runtime.gateway.relay.responses_api import ResponsesApi
 from agent_runtime.gateway.session_keys import Caller
 from agent_runtime.gateway.turn_desk import ReadyAnswer, TurnDesk, respond
@@ -90,7 +90,7 @@ class RelayedResponsesRoute:
         """Answer one request."""
         relay, api = self.relay, ResponsesApi()
         body, caller = await relay.desk.take(request)
-        headers, fields = relay.headers.of(caller.headers), parsed_fields(body)
+        headers, fields = relay.headers.of(caller.headers), api.read(body)
         previous = await self.kept.previous(fields, caller.tenant_id)
         continued = None if previous is None else previous.session_id
         call = read_call(api, body, caller, headers, fields=fields, continued=continued)

@@ -11,11 +11,13 @@ from agent_runtime.errors import BackendError, RequestError
 from agent_runtime.gateway.dialect import DialectName
 from agent_runtime.gateway.dialects.prompt_cache_terms import retention_lease_s
 from agent_runtime.gateway.error_mapping import http_error
+from agent_runtime.gateway.relay.body_fields import read_fields
 from agent_runtime.gateway.relay.relayed_api import (
     AskedOfEngine,
     ChatHistory,
     Fields,
     NoHistory,
+    ReadPrompt,
     RelayedPrompt,
     least_cap,
     text_of,
@@ -36,6 +38,10 @@ class ResponsesApi:
     path = "/v1/responses"
     takes_members = True
 
+    def read(self, body: bytes) -> dict[str, Any]:
+        """Return all members."""
+        return read_fields(body)
+
     def prompt(self, fields: Fields) -> RelayedPrompt:
         """Return the tools, the instructions and the items."""
         messages = chat_messages(input_items(fields.get("input")))
@@ -43,9 +49,9 @@ class ResponsesApi:
         if instructions is not None:
             messages.insert(0, {"role": "system", "content": instructions})
         if not messages:
-            return RelayedPrompt((), NoHistory())
+            return ReadPrompt((), NoHistory())
         pieces = render_chat(messages, tool_definitions(fields.get("tools")))
-        return RelayedPrompt(pieces, ChatHistory(pieces))
+        return ReadPrompt(pieces, ChatHistory(pieces))
 
     def scope(self, fields: Fields) -> str | None:
         """Return the ``prompt_cache_key``."""

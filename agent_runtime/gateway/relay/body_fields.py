@@ -1,0 +1,114 @@
+"""A request's members, read from its body; of a chat's messages, nothing yet.
+
+An agent sends its whole conversation with every turn. To read all of it again took most of what a
+long one's turn cost here, though its session had heard it but for the end (see ``UnreadChat``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from agent_runtime.errors import InvalidRequestError
+from agent_runtime.loose_json import has_more_brackets, is_nested_deeper
+from agent_runtime.undecodable import UNDECODABLE
+
+MAX_DEPTH = 200
+"""Levels; as before the emulated model. What reads a body goes down into them."""
+
+_MESSAGES, _TOOLS = "messages", "tools"
+_split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode = msgspec.json.Decoder().decode
+
+
+class ChatFields(dict[str, Any]):
+    """The members of a chat request without its ``messages``.
+
+    Args:
+        members: As they were sent.
+
+    Attributes:
+        messages: As they were sent; nothing where there are none.
+        tools: The tool definitions, the same.
+    """
+
+    __slots__ = ("messages", "tools")
+
+    def __init__(self, members: dict[str, msgspec.Raw]) -> None:
+        messages, tools = members.pop(_MESSAGES, None), members.get(_TOOLS)
+        self.messages = b"" if messages is None else bytes(messages)
+        self.tools = b"" if tools is None else bytes(tools)
+        for name, value in members.items():
+            member = self[name] = _decode(value)
+            if isinstance(member, dict | list):
+                _check_depth(bytes(value), member, MAX_DEPTH - 1)
+
+    def with_messages(self) -> dict[str, Any]:
+        """Return all members.
+
+        Raises:
+            InvalidRequestError: The messages can't be read.
+        """
+        if not self.messages:
+            return dict(self)
+        return {**self, _MESSAGES: read_member(self.messages)}
+
+
+def read_fields(body: bytes) -> dict[str, Any]:
+    """Read a body.
+
+    Raises:
+        InvalidRequestError: Not a JSON object.
+    """
+    try:
+        fields = _decode(body)
+    except UNDECODABLE as error:
+        raise _not_json(error) from error
+    if not isinstance(fields, dict):
+        raise _no_object()
+    _check_depth(body, fields, MAX_DEPTH)
+    return fields
+
+
+def read_chat_fields(body: bytes) -> ChatFields:
+    """Read a chat request's body but its messages, which may be no text yet.
+
+    Raises:
+        InvalidRequestError: Not a JSON object.
+    """
+    try:
+        return ChatFields(_split(body))
+    except msgspec.ValidationError as error:
+        raise _no_object() from error
+    except UNDECODABLE as error:
+        raise _not_json(error) from error
+
+
+def read_member(data: bytes) -> Any:  # noqa: ANN401 - JSON
+    """Read a member, or a part of one.
+
+    Raises:
+        InvalidRequestError: It is not JSON after all: no text, a number out of range.
+    """
+    try:
+        value = _decode(data)
+    except UNDECODABLE as error:
+        raise _not_json(error) from error
+    _check_depth(data, value, MAX_DEPTH - 1)
+    return value
+
+
+def _check_depth(data: bytes, value: object, most: int) -> None:
+    if has_more_brackets(data, most) and is_nested_deeper(value, most):
+        raise InvalidRequestError(
+            f"the body is nested in more than {MAX_DEPTH} levels; no engine needs so many"
+        )
+
+
+def _not_json(error: Exception) -> InvalidRequestError:
+    return InvalidRequestError(f"the body is not JSON: {error}")
+
+
+def _no_object() -> InvalidRequestError:
+    return InvalidRequestError("the body must be a JSON object")
