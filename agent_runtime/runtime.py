@@ -222,7 +222,8 @@ class Runtime:
         turn_id = turn.request.turn_id
         if not turn.prefilled and (step.num_new_tokens or step.finished):
             turn.prefilled = True
-            self._tell(PrefillEnded(turn_id, step.num_cached_tokens))
+            in_one_piece = step.finished and step.num_new_tokens > 1 and not turn.request.streams
+            self._tell(PrefillEnded(turn_id, step.num_cached_tokens, not in_one_piece))
         if self._observer is not None:
             self._observer.turn_progressed(turn_id, step, self._clock.now_s())
         if step.finished:

@@ -74,10 +74,13 @@ class PrefillEnded:
 
     Attributes:
         num_cached_tokens: Prompt tokens the replica had KV of.
+        first_token_seen: Whether it is known when that came; an answer in one piece brings it with
+            all others. For whoever watches, and no part of the event.
     """
 
     turn_id: TurnId
     num_cached_tokens: int
+    first_token_seen: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ replicas = st.sampled_from([0, 1])
 events = st.one_of(
     turns.map(lambda turn: arrived(turn, turn[0])),
     turns.map(lambda turn: arrived(turn, turn[0], parent_id=SessionId("a"))),
-    turns.map(lambda turn: PrefillEnded(TurnId(turn), 7)),
+    st.builds(PrefillEnded, turns.map(TurnId), st.just(7), st.booleans()),
     turns.map(lambda turn: TurnEnded(TurnId(turn), 120)),
     sessions.map(lambda session: SessionClosed(SessionId(session))),
     st.just(Woken()),
@@ -185,6 +185,20 @@ def test_output_is_what_an_engine_counted_where_it_says() -> None:
     take(picture, 2.0, TurnEnded(TurnId("t"), 90, num_output_tokens=11))
     assert picture.totals().output_tokens == 11
     assert message(picture.frame(None, 2.0, ROWS))["series"][1] == [0.1, 0.1, 1]
+
+
+def test_nobody_saw_the_first_token_of_an_answer_in_one_piece() -> None:
+    picture = RackPicture()
+    take(picture, 0.0, arrived("t"), dispatched("t"))
+    take(picture, 5.0, PrefillEnded(TurnId("t"), 30, first_token_seen=False))
+    assert rows_of(picture)["s"][1] == SessionState.PREFILL
+    story = picture.turns.under_way[TurnId("t")]
+    take(picture, 5.0, TurnEnded(TurnId("t"), 110))
+    assert (story.ttft_s, story.cached_tokens, story.ended_s) == (None, 30, 5.0)
+    assert message(picture.frame(None, 5.0, ROWS))["series"] == [None, None, None]
+    told = picture.totals()
+    assert (told.turns, told.prompt_tokens, told.cached_tokens) == (1, 100, 30)
+    assert told.output_tokens == 10
 
 
 def test_a_refused_turn_is_counted_and_shows_no_session() -> None:

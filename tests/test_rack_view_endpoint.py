@@ -37,7 +37,7 @@ from tests.rack_view_client import Watcher, validator
 from tests.replayed_workload import Replay
 from tests.scripts import growing_session
 from tests.scripts import workload as some
-from tests.served_engines import chat_body, served_engines, until
+from tests.served_engines import chat_body, served_engines, streamed, until
 from tests.served_rack import MODEL, ServedRack, openai_client, served_rack
 
 pytestmark = pytest.mark.anyio
@@ -305,6 +305,13 @@ async def test_real_engines_are_seen_with_their_health_and_what_their_kv_holds()
         assert healths == ["up", "up", "empty", "empty"]
         assert set(watcher.sessions) == {f"s{number}" for number in range(4)}
         assert 0 < watcher.last["totals"]["output_tokens"] <= 4 * 8
+        assert watcher.last["series"][:2] == [None, None]  # nobody saw their first tokens
+        body = chat_body("many words of a prompt " * 8, session_id="s0")
+        await streamed(http, "/v1/chat/completions", body)
+        watcher = await watch_until(
+            http, lambda seen: seen.last["series"][0] is not None, Watcher()
+        )
+        assert watcher.last["series"][0][2] == 1
         engines[1].faults.unhealthy = True
         await watch_until(
             http, lambda seen: names[seen.last["replicas"][1][4]] == "down", Watcher()

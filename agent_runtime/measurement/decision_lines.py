@@ -95,11 +95,12 @@ def _turn_event(event: TurnArrived | PrefillEnded | TurnEnded) -> dict[str, Any]
             }
             return arrived if event.parent_id is None else {**arrived, "parent": event.parent_id}
         case PrefillEnded():
-            return {
+            prefilled = {
                 "event": "prefill_ended",
                 "turn": event.turn_id,
                 "cached_tokens": event.num_cached_tokens,
             }
+            return prefilled if event.first_token_seen else {**prefilled, "first_token_seen": False}
         case TurnEnded():
             return {
                 "event": "turn_ended",

@@ -170,10 +170,11 @@ class _ArrivedLine(_Line, tag="turn_arrived", kw_only=True):
 class _PrefilledLine(_Line, tag="prefill_ended", kw_only=True):
     turn: str
     cached_tokens: int
+    first_token_seen: bool = True
 
     @override
     def event(self) -> Event:
-        return PrefillEnded(TurnId(self.turn), self.cached_tokens)
+        return PrefillEnded(TurnId(self.turn), self.cached_tokens, self.first_token_seen)
 
 
 class _EndedLine(_Line, tag="turn_ended", kw_only=True):

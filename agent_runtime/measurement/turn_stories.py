@@ -17,10 +17,11 @@ class TurnStory:
 
     Attributes:
         session: Whose turn it is.
-        arrived_s, dispatched_s, prefilled_s, ended_s: When; None where it did not happen.
+        arrived_s, dispatched_s, prefilled_s, ended_s: When; None where it did not happen, or where
+            its first token came with all others and nobody saw when.
         replica: Where it ran.
         expected_cached_tokens: Of its prompt, there by the scheduler's reckoning.
-        cached_tokens: Of its prompt, found there.
+        cached_tokens: Of its prompt, found there; None until it has a token.
         receipts: ``(when, receipt)`` of the decisions about it, in order.
     """
 
@@ -107,7 +108,7 @@ class TurnStories:
         elif isinstance(event, PrefillEnded):
             story = self.under_way.get(event.turn_id)
             if story is not None:
-                story.prefilled_s = now_s
+                story.prefilled_s = now_s if event.first_token_seen else None
                 story.cached_tokens = event.num_cached_tokens
         elif isinstance(event, TurnEnded):
             ended = self.under_way.pop(event.turn_id, None)

@@ -184,11 +184,12 @@ class RackPicture:
         session = None if story is None else self._sessions.get(story.session)
         if story is None or session is None:
             return
-        session.prefilled(story)
-        self._touch(session)
         self._num_prompt += story.prompt_tokens
         self._num_cached += event.num_cached_tokens
-        self._series["ttft_s"].add(self.version, now_s, now_s - story.arrived_s)
+        if event.first_token_seen:
+            session.prefilled(story)
+            self._touch(session)
+            self._series["ttft_s"].add(self.version, now_s, now_s - story.arrived_s)
 
     def _ended(self, event: TurnEnded, story: TurnStory) -> None:
         session = self._sessions.get(story.session)
@@ -196,11 +197,11 @@ class RackPicture:
             return
         session.ended(story, event.num_context_tokens)
         self._touch(session)
-        if story.prefilled_s is not None:
+        if story.cached_tokens is not None:
             num_tokens = _num_output_tokens(event, story)
             self._num_turns += 1
             self._num_output += num_tokens
-            if num_tokens > 1:
+            if num_tokens > 1 and story.prefilled_s is not None:
                 tpot_s = (story.ended_s - story.prefilled_s) / (num_tokens - 1)
                 self._series["tpot_s"].add(self.version, story.ended_s, tpot_s)
         if session.is_idle:

@@ -7,7 +7,7 @@ Everything is on this machine's loopback, in front of servers that answer at onc
 and servers share the cores, so compare arms within a run, and runs by CPU a turn. An arm that is
 not installed, or fails, is said to and left out.
 
-Three measurements an arm: what it adds to serial requests of four conversations (each sent without
+Three measurements an arm: what it adds to serial requests of five conversations (each sent without
 it too; in parentheses for direct alone), many sessions at once with 64 turns in flight, and 64
 streams at once.
 """
@@ -43,6 +43,7 @@ from benchmarks.gateway.measures import (
 CONVERSATIONS = (
     Conversation(4_000),
     Conversation(64_000),
+    Conversation(64_000, num_calls=16),
     Conversation(500_000),
     Conversation(500_000, num_calls=130),
 )
@@ -173,7 +174,7 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     args = parser.parse_args()
-    console = Console(highlight=False, width=max(140, Console().width))
+    console = Console(highlight=False, width=max(170, Console().width))
     measured = run(args, console)
     console.print(table(measured, args))
     for line in ratios(measured):

@@ -44,6 +44,8 @@ function facts(story, sent, name) {
   }
   if (story.prefilled_s != null)
     rows.push(["First token", `after ${seconds(story.prefilled_s - story.arrived_s)}`]);
+  else if (story.cached_tokens != null)
+    rows.push(["First token", "with all others: the answer came in one piece"]);
   if (story.ended_s != null)
     rows.push([
       "Ended",
@@ -68,6 +70,7 @@ function outcome(story, sent) {
   const predicted = option.ttft_s;
   const realised = story.prefilled_s == null ? null : story.prefilled_s - sent[0];
   const longest = Math.max(predicted, realised ?? 0, 1e-9);
+  const missing = story.ended_s == null ? "not yet" : "not seen";
   const bar = (word, value, kind) => {
     const level = make("span", { class: `level ${kind}` });
     level.style.width = `${((value ?? 0) / longest) * 100}%`;
@@ -77,7 +80,7 @@ function outcome(story, sent) {
         "dd",
         {},
         make("span", { class: "bar" }, level),
-        make("span", { class: "number" }, value === null ? "not yet" : seconds(value)),
+        make("span", { class: "number" }, value === null ? missing : seconds(value)),
       ),
     ];
   };
