@@ -10,17 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.gateway.relay import unread_chat
 from agent_runtime.gateway.relay.body_fields import (
     MAX_DEPTH,
     read_chat_fields,
     read_fields,
-    read_member,
 )
 from agent_runtime.gateway.relay.chat_apis import ChatApi
 from agent_runtime.gateway.relay.relayed_api import RelayedPrompt
 from agent_runtime.gateway.relay.unread_chat import UnreadChat
 from agent_runtime.prompts.chat_prompt import PromptMemory
+from agent_runtime.prompts.sent_prompt import SentPrompt
 
 MOST_TOKENS = 10_000
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {}}}]
@@ -72,28 +71,30 @@ def test_it_is_the_prompt_that_is_read_whole(data: st.DataObject) -> None:
             memory.clear()
 
 
-def test_messages_that_were_there_before_are_not_read_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    read: list[bytes] = []
+def test_messages_that_were_there_before_are_not_read_again() -> None:
+    unreadable, more = b'[{"role":"user","content":"\xff"}', b', {"role":"user","content":"a"} ]'
 
-    def noted(data: bytes) -> object:
-        read.append(data)
-        return read_member(data)
+    def opened(messages: bytes, tools: bytes = b"[]") -> PromptMemory:
+        memory = PromptMemory(16)
+        memory.open_prompt((), None, SentPrompt.first(unreadable, len(unreadable), b"[]"))
+        fields = read_chat_fields(b'{"messages":%b,"tools":%b}' % (messages, tools))
+        ChatApi().prompt(fields).open_in(memory, None, MOST_TOKENS)
+        return memory
 
-    monkeypatch.setattr(unread_chat, "read_member", noted)
-    memory = PromptMemory(16)
-    said = [{"role": "user", "content": "a" * 1000}]
-    prompt_of({"messages": said}).open_in(memory, None, MOST_TOKENS)
-    for number in range(3):
-        said += [{"role": "assistant", "content": "b"}, {"role": "user", "content": str(number)}]
-        prompt_of({"messages": said}).open_in(memory, None, MOST_TOKENS)
-    assert [json.loads(data) for data in read] == [said[:1], said[1:3], said[3:5], said[5:7]]
-    prompt_of({"messages": said}).open_in(memory, None, MOST_TOKENS)  # asked once more
-    assert len(read) == 4
-    said[0] = {"role": "user", "content": "c"}
-    prompt_of({"messages": said}).open_in(memory, None, MOST_TOKENS)
-    assert len(read) == 5
+    alone = PromptMemory(16)
+    prompt_of({"messages": [{"role": "user", "content": "a"}]}).open_in(alone, None, MOST_TOKENS)
+    memory = opened(unreadable + more)
+    assert memory.tokens() == alone.tokens()
+    assert memory.sent is not None
+    assert memory.sent.leads(unreadable + more, b"[]")
+    assert not memory.sent.leads(unreadable + more, b"")
+    assert not opened(unreadable + b"]").tokens()  # asked once more
+    for messages, tools in (
+        (unreadable.replace(b"user", b"tool") + more, b"[]"),
+        (unreadable + more, b"[{}]"),
+    ):
+        with pytest.raises(InvalidRequestError, match="not JSON"):
+            opened(messages, tools)
 
 
 def test_what_is_too_long_is_not_kept() -> None:
