@@ -50,7 +50,7 @@ def test_it_is_the_prompt_that_is_read_whole(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 6))):
         said = said[: data.draw(st.one_of(st.just(len(said)), st.integers(0, len(said))))]
         said += data.draw(st.lists(messages, max_size=3))
-        odds: list[Any] = [None, None, None, None, 3, "a", []]
+        odds: list[Any] = [None, None, None, None, 3, "}", []]
         odd = data.draw(st.sampled_from(odds))
         body = {
             "model": "m",
@@ -116,6 +116,20 @@ def test_members_are_those_of_the_whole_body() -> None:
     assert fields.with_messages() == read_fields(body)
     assert read_chat_fields(b"{}").with_messages() == {}
     assert isinstance(ChatApi().prompt(fields), UnreadChat)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b'{"messages":[],"n":1e999}', "Number out of range"),
+        (b'{"messages":[' + b" " * 100 + b"}", "not JSON"),
+        (b"[]", "must be a JSON object"),
+        (json.dumps(dict.fromkeys(map(str, range(10_001)))).encode(), "more than 10,000 members"),
+    ],
+)
+def test_what_is_wrong_is_told(body: bytes, problem: str) -> None:
+    with pytest.raises(InvalidRequestError, match=problem):
+        read_chat_fields(body)
 
 
 @pytest.mark.parametrize("where", ["messages", "tools"])

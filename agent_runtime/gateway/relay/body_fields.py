@@ -16,6 +16,8 @@ from agent_runtime.undecodable import UNDECODABLE
 
 MAX_DEPTH = 200
 """Levels; as before the emulated model. What reads a body goes down into them."""
+MAX_MEMBERS = 10_000
+"""Of a chat request, each of which is read by itself; APIs have less than a hundred."""
 
 _MESSAGES, _TOOLS = "messages", "tools"
 _split = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -31,6 +33,9 @@ class ChatFields(dict[str, Any]):
     Attributes:
         messages: As they were sent; nothing where there are none.
         tools: The tool definitions, the same.
+
+    Raises:
+        InvalidRequestError: One of the others can't be read.
     """
 
     __slots__ = ("messages", "tools")
@@ -39,10 +44,7 @@ class ChatFields(dict[str, Any]):
         messages, tools = members.pop(_MESSAGES, None), members.get(_TOOLS)
         self.messages = b"" if messages is None else bytes(messages)
         self.tools = b"" if tools is None else bytes(tools)
-        for name, value in members.items():
-            member = self[name] = _decode(value)
-            if isinstance(member, dict | list):
-                _check_depth(bytes(value), member, MAX_DEPTH - 1)
+        super().__init__((name, read_member(bytes(value))) for name, value in members.items())
 
     def with_messages(self) -> dict[str, Any]:
         """Return all members.
@@ -75,14 +77,17 @@ def read_chat_fields(body: bytes) -> ChatFields:
     """Read a chat request's body but its messages, which may be no text yet.
 
     Raises:
-        InvalidRequestError: Not a JSON object.
+        InvalidRequestError: Not a JSON object, or one of more than ``MAX_MEMBERS``.
     """
     try:
-        return ChatFields(_split(body))
+        members = _split(body)
     except msgspec.ValidationError as error:
         raise _no_object() from error
     except UNDECODABLE as error:
         raise _not_json(error) from error
+    if len(members) > MAX_MEMBERS:
+        raise InvalidRequestError(f"the body has more than {MAX_MEMBERS:,} members")
+    return ChatFields(members)
 
 
 def read_member(data: bytes) -> Any:  # noqa: ANN401 - JSON

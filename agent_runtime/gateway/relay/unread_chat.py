@@ -69,26 +69,21 @@ class UnreadChat:
             InvalidRequestError: Messages that nobody has read are not JSON after all.
         """
         end = self._end()
-        sent = memory.sent if self._pieces is None and memory.salt == salt else None
-        if sent is not None and sent.leads(self._messages, self._tools_sent):
-            more = _rendered(self._since(sent.num_bytes, end), [])
+        known = memory.sent if self._pieces is None and memory.salt == salt else None
+        if known is not None and end and known.leads(self._messages, self._tools_sent):
+            more = _rendered(self._since(known.num_bytes, end), [])
             if more is not None and not are_longer(more, most_tokens):
-                return memory.go_on(more, sent.with_more(self._messages, end))
+                return memory.go_on(more, known.with_more(self._messages, end))
         pieces = self.pieces
-        if are_longer(pieces, most_tokens):
-            pieces = ()
-        is_known_by_bytes = pieces and end > 1  # an empty list has no end to go on from
-        sent = (
-            SentPrompt.first(self._messages, end, self._tools_sent) if is_known_by_bytes else None
-        )
+        if not pieces or are_longer(pieces, most_tokens):
+            return memory.open_prompt((), salt)
+        sent = SentPrompt.first(self._messages, end, self._tools_sent) if end else None
         return memory.open_prompt(pieces, salt, sent)
 
     def _end(self) -> int:
-        """Return where the last message ends."""
-        end = len(self._messages) - 1
-        while end > 0 and self._messages[end - 1] in _WHITESPACE:
-            end -= 1
-        return end
+        """Return where the last message ends; 0 where there is none, or it is no object."""
+        end = self._messages.rfind(b"}") + 1
+        return end if self._messages[end:].strip(_WHITESPACE) == b"]" else 0
 
     def _since(self, num_bytes: int, end: int) -> object:
         """Read the messages behind those that take so many bytes."""
