@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+MAX_ITEMS = 100_000
+"""Of a conversation: messages, or parts of all of them. Millions, for which a few megabytes are
+enough, take seconds to go through."""
+
 
 def an_object(value: object) -> dict[str, Any]:
     """Return an object; an empty one for anything else."""
@@ -46,13 +50,18 @@ def has_more_brackets(body: bytes, most: int) -> bool:
     return False
 
 
-def is_nested_deeper(value: object, most: int) -> bool:
-    """Return whether objects and lists, as JSON's, lie in each other in more levels.
+def shape_problem(value: object, most_levels: int, most_in_level: int) -> str | None:
+    """Return what is wrong with how objects and lists, as JSON's, lie in each other, if anything.
 
     It goes down into none, so nesting can't exhaust the stack.
+
+    Args:
+        value: Of JSON.
+        most_levels: Of objects and lists within each other.
+        most_in_level: Of objects and lists within as many others.
     """
     level = [value]
-    for _ in range(most + 1):
+    for _ in range(most_levels + 1):
         level = [
             inner
             for outer in level
@@ -60,8 +69,10 @@ def is_nested_deeper(value: object, most: int) -> bool:
             if type(inner) is dict or type(inner) is list  # a third of the time of isinstance
         ]
         if not level:
-            return False
-    return True
+            return None
+        if len(level) > most_in_level:
+            return f"has more than {most_in_level:,} objects and lists side by side"
+    return f"is nested in more than {most_levels} levels"
 
 
 def _members(value: object) -> Iterable[object]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent_runtime.errors import AgentRuntimeError
-from agent_runtime.loose_json import has_more_brackets, is_nested_deeper
+from agent_runtime.loose_json import has_more_brackets, shape_problem
 from tests.fuzz.targets import TARGETS, feed_bodies, feed_replies
 from tests.hostile_requests import SEEDS, places, with_value
 
@@ -88,9 +88,11 @@ def test_levels_are_counted_without_going_down(levels: int) -> None:
     for _ in range(levels - 1):
         value = {"a": value, "b": [1, 2]} if levels % 2 else [value, {"a": 1}]
     deepest = levels + 1 - 1 + 1
-    assert not is_nested_deeper(value, deepest)
-    assert is_nested_deeper(value, deepest - 2)
-    assert not is_nested_deeper("text", 0)
+    assert shape_problem(value, deepest, 10) is None
+    assert shape_problem(value, deepest - 2, 10) == f"is nested in more than {deepest - 2} levels"
+    assert shape_problem("text", 0, 0) is None
+    assert shape_problem([[], {}, 1, "a"], 3, 2) is None
+    assert shape_problem([[], {}, []], 3, 2) == "has more than 2 objects and lists side by side"
 
 
 @given(st.text('[]{}x"', max_size=40).map(str.encode), st.integers(0, 12))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent_runtime.asgi_exchange import AsgiRequest
 from agent_runtime.gateway.app import create_app
 from agent_runtime.gateway.opening import MAX_VALUES
+from agent_runtime.loose_json import MAX_ITEMS
 from agent_runtime.prompts.tokeniser import MOST_LETTERS, is_longer, tokenise
 from tests.fake_runner import FakeRunner, send
 from tests.hostile_gateways import GATEWAYS, MAX_BODY_BYTES, Gateway, Hosted, hosted
@@ -252,6 +253,27 @@ def test_engines_are_asked_what_is_far_too_long_for_the_gateway(before_an_engine
         gateway.check()
 
     before_an_engine.run(ask)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+@pytest.mark.parametrize("within", [False, True])
+def test_more_messages_or_parts_than_any_context_holds_are_refused(
+    host: Hosted, path: str, within: bool
+) -> None:
+    many = MAX_ITEMS + 1
+    part = {"type": "input_text" if path.endswith("responses") else "text", "text": ""}
+    said = [{"role": "user", "content": [part] * many if within else ""}] * (1 if within else many)
+    body = {"max_tokens": 2, "messages": said, "input": said}
+
+    async def ask(gateway: Gateway) -> None:
+        before = await gateway.session_ids()
+        answer = await gateway.send("POST", path, body)
+        assert answer.status == 400
+        message = answer.json()["error"]["message"]
+        assert f"{MAX_ITEMS}" in message.replace(",", ""), message
+        assert await gateway.session_ids() == before
+
+    host.run(ask)
 
 
 def test_a_body_of_millions_of_values_is_not_read(host: Hosted) -> None:

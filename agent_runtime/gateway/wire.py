@@ -64,7 +64,10 @@ def parse_body(kind: type[WireT], body: bytes) -> WireT:
 
 def invalid_request(error: ValidationError) -> InvalidRequestError:
     """Return what is wrong with a body, by the field that is wrong first."""
-    found = [(_place(one["loc"]), str(one["msg"])) for one in error.errors(include_url=False)]
+    found = [
+        (_place(one["loc"]), str(one["msg"]))
+        for one in error.errors(include_url=False, include_input=False)
+    ]
     # A field of several forms has an error for each: the one that got furthest says most.
     within = [one for one in found if one[0].startswith(found[0][0])]
     param = max((place for place, _ in within), key=len)

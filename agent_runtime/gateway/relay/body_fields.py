@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.loose_json import has_more_brackets, is_nested_deeper
+from agent_runtime.loose_json import MAX_ITEMS, has_more_brackets, shape_problem
 from agent_runtime.undecodable import UNDECODABLE
 
 MAX_DEPTH = 200
@@ -69,7 +69,7 @@ def read_fields(body: bytes) -> dict[str, Any]:
         raise _not_json(error) from error
     if not isinstance(fields, dict):
         raise _no_object()
-    _check_depth(body, fields, MAX_DEPTH)
+    _check_shape(body, fields)
     return fields
 
 
@@ -100,15 +100,16 @@ def read_member(data: bytes) -> Any:  # noqa: ANN401 - JSON
         value = _decode(data)
     except UNDECODABLE as error:
         raise _not_json(error) from error
-    _check_depth(data, value, MAX_DEPTH - 1)
+    _check_shape(data, [value])
     return value
 
 
-def _check_depth(data: bytes, value: object, most: int) -> None:
-    if has_more_brackets(data, most) and is_nested_deeper(value, most):
-        raise InvalidRequestError(
-            f"the body is nested in more than {MAX_DEPTH} levels; no engine needs so many"
-        )
+def _check_shape(data: bytes, value: object) -> None:
+    if not has_more_brackets(data, MAX_DEPTH - 1):  # of a member, the body's is not among them
+        return
+    problem = shape_problem(value, MAX_DEPTH, MAX_ITEMS)
+    if problem is not None:
+        raise InvalidRequestError(f"the body {problem}; no engine needs so many")
 
 
 def _not_json(error: Exception) -> InvalidRequestError:

@@ -15,12 +15,18 @@ def readable_part(part: object) -> dict[str, Any]:
     return {"type": "text", "text": digest}
 
 
+def readable_parts(parts: list[Any]) -> list[dict[str, Any]]:
+    """Return parts as text; those that are no parts, by one digest of all of them."""
+    if not all(isinstance(part, dict) for part in parts):
+        return [readable_part(parts)]
+    return [readable_part(part) for part in parts]
+
+
 def readable(message: dict[str, Any]) -> dict[str, Any]:
     """Return a message all of whose parts are text."""
     content, role = message.get("content"), message.get("role")
     if isinstance(role, str) and (content is None or isinstance(content, str)):
         return message
-    parts = content if isinstance(content, list) else [content]
     if content is not None and not isinstance(content, str):
-        content = [readable_part(part) for part in parts]
+        content = readable_parts(content if isinstance(content, list) else [content])
     return {**message, "role": str(role), "content": content}

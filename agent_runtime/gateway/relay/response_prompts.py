@@ -7,7 +7,7 @@ from typing import Any
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.dialects.response_items import ReadItems
-from agent_runtime.gateway.relay.readable_parts import readable_part
+from agent_runtime.gateway.relay.readable_parts import readable_parts
 
 
 def chat_messages(items: Sequence[object]) -> list[dict[str, Any]]:
@@ -49,5 +49,5 @@ def _readable(item: dict[str, Any]) -> dict[str, Any]:
     for name in ("content", "output"):
         parts = item.get(name)
         if isinstance(parts, list):
-            changed[name] = [readable_part(part) for part in parts]
+            changed[name] = readable_parts(parts)
     return changed
