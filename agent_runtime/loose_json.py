@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+MAX_DEPTH = 200
+"""Levels of a body; what reads it goes down into them."""
 MAX_ITEMS = 100_000
 """Of a conversation: messages, or parts of all of them. Millions, for which a few megabytes are
 enough, take seconds to go through."""

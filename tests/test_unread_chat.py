@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.relay.body_fields import (
-    MAX_DEPTH,
     read_chat_fields,
     read_fields,
 )
 from agent_runtime.gateway.relay.chat_apis import ChatApi
 from agent_runtime.gateway.relay.relayed_api import RelayedPrompt
 from agent_runtime.gateway.relay.unread_chat import UnreadChat
+from agent_runtime.loose_json import MAX_DEPTH
 from agent_runtime.prompts.chat_prompt import PromptMemory
 from agent_runtime.prompts.sent_prompt import SentPrompt
 

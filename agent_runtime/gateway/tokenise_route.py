@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse, Response
 from agent_runtime.gateway.dialects.chat_wire import ChatMessage, ToolParam
 from agent_runtime.gateway.opening import Opening
 from agent_runtime.gateway.wire import Wire, one_of_both, parse_body
-from agent_runtime.loose_json import MAX_ITEMS
 from agent_runtime.prompts.chat_prompt import PromptMemory, render_chat
 from agent_runtime.prompts.tokeniser import cut, marker, tokenise
 
@@ -28,7 +27,7 @@ class TokenizeRequest(Wire):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=MAX_ITEMS)
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
     tools: list[ToolParam] | None = None
     add_generation_prompt: bool = True
     return_token_strs: bool | None = False

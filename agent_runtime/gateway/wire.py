@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Annotated, Any, TypeAlias, TypeVar
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.client_hints import PanjiuExtension
 from agent_runtime.gateway.whole_number import Whole
+from agent_runtime.loose_json import MAX_DEPTH, MAX_ITEMS, shape_problem
+from agent_runtime.undecodable import UNDECODABLE
 
 StopString: TypeAlias = Annotated[str, Field(min_length=1)]
 """An empty one would end every answer before its first token."""
@@ -54,12 +58,23 @@ def parse_body(kind: type[WireT], body: bytes) -> WireT:
     """Read a body.
 
     Raises:
-        InvalidRequestError: Not JSON, or a field that is not what it must be; names it.
+        InvalidRequestError: Not JSON, a field that is not what it must be, which it names, or more
+            than ``MAX_ITEMS``.
     """
+    _check_shape(body)
     try:
         return kind.model_validate_json(body, strict=True)
     except ValidationError as error:
         raise invalid_request(error) from error
+
+
+def _check_shape(body: bytes) -> None:
+    if len(body) <= MAX_ITEMS or body.count(b"[") + body.count(b"{") <= MAX_ITEMS:
+        return  # nearly always; brackets within texts count here, and not below
+    with suppress(*UNDECODABLE):  # it will be told better
+        problem = shape_problem(msgspec.json.decode(body), MAX_DEPTH, MAX_ITEMS)
+        if problem is not None:
+            raise InvalidRequestError(f"the body {problem}")
 
 
 def invalid_request(error: ValidationError) -> InvalidRequestError:

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from typing_extensions import override
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.loose_json import MAX_ITEMS
 from agent_runtime.prompts.block_hashes import Prompt, extend_hashes, root_of
 from agent_runtime.prompts.sent_prompt import SentPrompt
 from agent_runtime.prompts.tokeniser import is_longer, marker, tokenise
@@ -285,8 +284,6 @@ def content_text(content: object, param: str) -> str:
         return content
     if not isinstance(content, list):
         raise InvalidRequestError("expected text, or a list of text parts", param=param)
-    if len(content) > MAX_ITEMS:
-        raise InvalidRequestError(f"more than {MAX_ITEMS:,} parts", param=param)
     texts = []
     for index, part in enumerate(content):
         if isinstance(part, dict) and isinstance(part.get("text"), str):

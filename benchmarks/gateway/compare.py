@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.gateway.arms import DIRECT, Arm, ArmError, chosen_arms, running_arm
-from benchmarks.gateway.conversations import Conversation
+from benchmarks.gateway.conversations import CONVERSATIONS
 from benchmarks.gateway.http_connection import AnswerError
 from benchmarks.gateway.measures import (
     Chunks,
@@ -40,13 +40,6 @@ from benchmarks.gateway.measures import (
     streamed_chunks,
 )
 
-CONVERSATIONS = (
-    Conversation(4_000),
-    Conversation(64_000),
-    Conversation(64_000, num_calls=16),
-    Conversation(500_000),
-    Conversation(500_000, num_calls=130),
-)
 STREAMS = 64
 
 

@@ -37,6 +37,15 @@ class Conversation:
         return f"{self.num_bytes // 1000} KB{calls}"
 
 
+CONVERSATIONS = (
+    Conversation(4_000),
+    Conversation(64_000),
+    Conversation(64_000, num_calls=16),
+    Conversation(500_000),
+    Conversation(500_000, num_calls=130),
+)
+
+
 def turns(
     session: str, first: Conversation, num_turns: int, *, max_tokens: int = 16, stream: bool = False
 ) -> Iterator[bytes]:

@@ -18,15 +18,8 @@ from rich.table import Table
 from agent_runtime.gateway.relay.chat_apis import ChatApi
 from agent_runtime.gateway.relay.relayed_api import RelayedPrompt
 from agent_runtime.prompts.chat_prompt import PromptMemory
-from benchmarks.gateway.conversations import Conversation, turns
+from benchmarks.gateway.conversations import CONVERSATIONS, turns
 
-CONVERSATIONS = (
-    Conversation(4_000),
-    Conversation(64_000),
-    Conversation(64_000, num_calls=16),
-    Conversation(500_000),
-    Conversation(500_000, num_calls=130),
-)
 MOST_TOKENS = 1_000_000
 BLOCK_TOKENS = 16
 

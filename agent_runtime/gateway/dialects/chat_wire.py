@@ -8,7 +8,6 @@ from pydantic import Field, field_validator
 
 from agent_runtime.gateway.whole_number import Whole
 from agent_runtime.gateway.wire import ServerExtras, StopString, Wire
-from agent_runtime.loose_json import MAX_ITEMS
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
@@ -104,7 +103,7 @@ class StructuredOutputs(Wire):
 class ChatRequest(ServerExtras):
     """The fields that change what the emulated model does, and those that are checked for it."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_ITEMS)
+    messages: list[ChatMessage] = Field(min_length=1)
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from agent_runtime.errors import InvalidRequestError
 from agent_runtime.gateway.dialects.messages_wire import CacheControl, MessageParam, TextBlock
 from agent_runtime.gateway.neutral_request import CacheBreakpoint, wrong
-from agent_runtime.loose_json import MAX_ITEMS, a_text
+from agent_runtime.loose_json import a_text
 
 LIFETIME_S = {"5m": 300.0, "1h": 3600.0}
 ATTRIBUTION = "x-anthropic-billing-header:"
@@ -67,8 +67,6 @@ class ReadMessages:
         if isinstance(given.content, str):
             self.messages.append({"role": given.role, "content": given.content})
             return
-        if len(given.content) > MAX_ITEMS:
-            raise wrong(f"messages[{index}].content", f"more than {MAX_ITEMS:,} blocks")
         current: dict[str, Any] | None = None
         for number, block in enumerate(given.content):
             place = f"messages[{index}].content[{number}]"
@@ -126,8 +124,6 @@ def _tool_message(block: dict[str, Any], place: str) -> dict[str, Any]:
         raise wrong(f"{place}.tool_use_id", "say whose result this is")
     content = block.get("content")
     if isinstance(content, list):
-        if len(content) > MAX_ITEMS:
-            raise wrong(f"{place}.content", f"more than {MAX_ITEMS:,} blocks")
         parts = enumerate(content)
         text = "".join(block_text(part, f"{place}.content[{n}]") for n, part in parts)
     elif content is None or isinstance(content, str):

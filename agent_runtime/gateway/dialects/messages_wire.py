@@ -8,7 +8,6 @@ from pydantic import Field
 
 from agent_runtime.gateway.whole_number import Whole
 from agent_runtime.gateway.wire import ServerExtras, StopString, Wire
-from agent_runtime.loose_json import MAX_ITEMS
 
 
 class CacheControl(Wire):
@@ -74,7 +73,7 @@ class CountRequest(ServerExtras):
     """The fields that make the prompt: the body of ``/v1/messages/count_tokens``."""
 
     model: str | None = None
-    messages: list[MessageParam] = Field(min_length=1, max_length=MAX_ITEMS)
+    messages: list[MessageParam] = Field(min_length=1)
     system: str | list[TextBlock] | None = None
     tools: list[MessageTool] | None = None
     tool_choice: MessageToolChoice | None = None

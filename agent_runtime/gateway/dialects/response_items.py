@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agent_runtime.gateway.neutral_request import wrong
-from agent_runtime.loose_json import MAX_ITEMS
 from agent_runtime.prompts.chat_prompt import content_text
 
 ROLES = frozenset({"user", "assistant", "system", "developer"})
@@ -41,8 +40,6 @@ class ReadItems:
         Raises:
             InvalidRequestError: One can't be read; names it.
         """
-        if len(items) > MAX_ITEMS:
-            raise wrong("input", f"more than {MAX_ITEMS:,} items")
         for index, item in enumerate(items):
             self._take(item, f"input[{index}]")
 

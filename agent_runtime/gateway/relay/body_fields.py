@@ -11,11 +11,9 @@ from typing import Any
 import msgspec
 
 from agent_runtime.errors import InvalidRequestError
-from agent_runtime.loose_json import MAX_ITEMS, has_more_brackets, shape_problem
+from agent_runtime.loose_json import MAX_DEPTH, MAX_ITEMS, has_more_brackets, shape_problem
 from agent_runtime.undecodable import UNDECODABLE
 
-MAX_DEPTH = 200
-"""Levels; as before the emulated model. What reads a body goes down into them."""
 MAX_MEMBERS = 10_000
 """Of a chat request, each of which is read by itself; APIs have less than a hundred."""
 
